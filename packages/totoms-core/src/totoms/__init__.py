@@ -1,0 +1,1 @@
+"""totoms: declare a microservice once, run it on a laptop and on any cloud."""

@@ -1,0 +1,113 @@
+"""Where a service runs: the hyperscaler's name and that hyperscaler's settings.
+
+This module knows names only. What a name stands for is found by :mod:`totoms.plugins`, which
+registers itself here as the resolver, so that imports keep running one way.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, TypeVar
+
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from totoms.errors import ConfigurationError
+
+DEFAULT_HYPERSCALER: Final = "local"
+_T = TypeVar("_T")
+
+
+class HyperscalerConfiguration(BaseSettings):
+    """Base of each hyperscaler's settings, a pydantic-settings model.
+
+    A plugin subclasses it and gives every field the environment variable it is read from
+    (``Field(validation_alias=AliasChoices("region", "AWS_REGION"))``). Arguments win over the environment.
+    """
+
+    default_host: ClassVar[str] = "0.0.0.0"  # noqa: S104 - in a container, where the platform is the gate
+    """The address a service listens on unless `start` is told another."""
+
+    model_config = SettingsConfigDict(
+        extra="ignore", frozen=True, populate_by_name=True, hide_input_in_errors=True, env_ignore_empty=True
+    )
+
+
+@dataclass(frozen=True)
+class TotoEnvironment:
+    """Where the service runs.
+
+    Args:
+        hyperscaler: The name of an installed plugin: ``local``, ``aws``, ``gcp``, ``azure`` or a third party's.
+        hyperscaler_configuration: That plugin's settings; left out, they are read from the environment.
+
+    Raises:
+        ConfigurationError: No such plugin, its settings are incomplete, or they are another plugin's.
+    """
+
+    hyperscaler: str
+    hyperscaler_configuration: Any = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.hyperscaler, str) or not self.hyperscaler:
+            raise ConfigurationError("TotoEnvironment.hyperscaler must be the name of an installed plugin.")
+        configuration = _configure(self.hyperscaler.lower(), self.hyperscaler_configuration)
+        object.__setattr__(self, "hyperscaler", self.hyperscaler.lower())
+        object.__setattr__(self, "hyperscaler_configuration", configuration)
+
+    def __hash__(self) -> int:
+        return hash((self.hyperscaler, repr(self.hyperscaler_configuration)))
+
+    @classmethod
+    def from_variables(cls) -> TotoEnvironment:
+        """Read ``HYPERSCALER`` (default ``local``) and the plugin's own environment variables."""
+        return cls(os.environ.get("HYPERSCALER") or DEFAULT_HYPERSCALER)
+
+
+Resolver = Callable[[str, type[Any]], type[Any]]
+_resolve: Resolver | None = None
+_configure: Callable[[str, Any], Any] = lambda _name, configuration: configuration  # noqa: E731 - replaced by the loader
+
+
+def set_resolver(resolve: Resolver, configure: Callable[[str, Any], Any]) -> None:
+    """Register what turns a hyperscaler's name into its implementations. Called by :mod:`totoms.plugins`.
+
+    Args:
+        resolve: From a name and an interface to the class that implements it.
+        configure: From a name and a configuration or None to a validated configuration.
+    """
+    global _resolve, _configure
+    _resolve, _configure = resolve, configure
+
+
+def implementation(interface: type[_T], environment: TotoEnvironment) -> type[_T]:
+    """Return the class that implements `interface` in `environment`.
+
+    Raises:
+        PluginError: The plugin is missing, broken, or has no such capability.
+    """
+    if _resolve is None:
+        raise ConfigurationError("No plugin loader: import totoms, not one of its modules alone.")
+    return _resolve(environment.hyperscaler, interface)
+
+
+_scoped: ContextVar[TotoEnvironment | None] = ContextVar("totoms_environment", default=None)
+_default: TotoEnvironment | None = None
+
+
+def set_default_environment(environment: TotoEnvironment | None) -> None:
+    """Make `environment` the one of this process, for code outside any service's own tasks."""
+    global _default
+    _default = environment
+
+
+def scope_environment(environment: TotoEnvironment) -> None:
+    """Make `environment` the one of the current task and of what it starts: several services, one process."""
+    _scoped.set(environment)
+
+
+def current_environment() -> TotoEnvironment:
+    """Return the environment of the service at work, else the process's, else the one variables describe."""
+    return _scoped.get() or _default or TotoEnvironment.from_variables()
