@@ -1,0 +1,131 @@
+"""How a log record becomes one line, and never more than one.
+
+Two forms: JSON for collectors, with the field names that the clouds index
+(https://cloud.google.com/logging/docs/structured-logging, CloudWatch and Azure Monitor parse the same object),
+and a readable line for a terminal. In both, what could start a new line or steer a terminal is written visibly.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import traceback
+from typing import Final
+
+import orjson
+
+from totoms.context import current_cid
+from totoms.errors import TotoError
+
+# C0 and C1 controls, DEL, the Unicode line ends and text-direction overrides, and lone surrogates (no UTF-8 for them).
+_UNSAFE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_SEVERITIES: Final = ((50, "CRITICAL"), (40, "ERROR"), (30, "WARNING"), (20, "INFO"))
+
+
+def visible(text: str) -> str:
+    r"""Return `text` with control characters, line ends and lone surrogates written as escapes (``\n``, ``\x1b``)."""
+    if text.isprintable():
+        return text
+    return _UNSAFE.sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def severity(level: int) -> str:
+    """Return the severity name that the clouds know for a level of the standard library."""
+    for least, name in _SEVERITIES:
+        if level >= least:
+            return name
+    return "DEBUG"
+
+
+def describe_error(error: BaseException, *, messages: bool = False) -> str:
+    """Return where `error` was raised, with its class.
+
+    Args:
+        error: The exception, with its causes.
+        messages: Whether the texts of foreign exceptions are told as well. They may quote what a caller sent, or a
+            secret, and so stay out of a log unless somebody asks for them. Texts of a `TotoError` hold neither.
+    """
+    parts: list[str] = []
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen and len(seen) < 10:
+        seen.add(id(current))
+        told = messages or isinstance(current, TotoError)
+        text = _text(current) if told else "message withheld: the log level DEBUG shows it"
+        frames = "".join(traceback.format_list(traceback.extract_tb(current.__traceback__)[-50:]))
+        parts.append(f"{frames}{type(current).__module__}.{type(current).__qualname__}: {text}")
+        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
+    return "\n\nwhich led to\n\n".join(reversed(parts))
+
+
+def _text(value: object) -> str:
+    try:
+        return str(value)
+    except Exception as error:  # an object whose __str__ fails must not take the log line with it
+        return f"<{type(value).__name__} that cannot be printed: {type(error).__name__}>"
+
+
+class JSONFormatter(logging.Formatter):
+    """Writes one JSON object per record, on one line.
+
+    Fields: ``severity``, ``level``, ``message``, ``timestamp`` (RFC 3339, UTC), ``cid``, ``service``, ``logger`` and,
+    for a record with an exception, ``exception``.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._second = (0, "")
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {
+            "severity": severity(record.levelno),
+            "level": record.levelname,
+            "message": visible(record.getMessage()),
+            "timestamp": self.timestamp(record.created),
+            "cid": visible(str(getattr(record, "cid", "") or current_cid.get())),
+            "service": visible(str(getattr(record, "service", ""))),
+            "logger": visible(record.name),
+        }
+        exception = _exception(self, record)
+        if exception:
+            fields["exception"] = "\n".join(map(visible, exception.split("\n")))
+        return orjson.dumps(fields).decode()
+
+    def timestamp(self, created: float) -> str:
+        """Return `created`, seconds since the epoch, as RFC 3339. The second is formatted once."""
+        second = int(created)
+        known, text = self._second
+        if known != second:
+            text = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
+            self._second = (second, text)
+        return f"{text}{int((created - second) * 1_000_000):06d}Z"
+
+
+class LineFormatter(logging.Formatter):
+    """Writes one readable line per record, for a terminal; an exception follows it, indented."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        clock = time.strftime("%H:%M:%S", time.localtime(record.created))
+        service = visible(str(getattr(record, "service", "") or record.name))
+        cid = visible(str(getattr(record, "cid", "") or current_cid.get()))
+        where = f"[{service}] [{cid}]" if cid else f"[{service}]"
+        line = f"{clock}.{int(record.msecs):03d} {severity(record.levelno):8} {where} {visible(record.getMessage())}"
+        exception = _exception(self, record)
+        if exception:
+            # Indented, so that no line of it can pass for a log line of its own.
+            line += "".join(f"\n    | {visible(text)}" for text in exception.split("\n"))
+        return line
+
+
+def _exception(formatter: logging.Formatter, record: logging.LogRecord) -> str:
+    text = record.exc_text or ""
+    if not text and record.exc_info and record.exc_info[0] is not None:
+        text = formatter.formatException(record.exc_info)
+    if record.stack_info:
+        text = f"{text}\n{record.stack_info}" if text else record.stack_info
+    return text
