@@ -246,10 +246,12 @@ class MessageBus(ABC):
     async def _accept_push(self, request: PushRequest) -> PushReply | Sequence[Received]:
         """Verify a push request and decode its envelope; a handshake is answered with a PushReply.
 
+        An authentic request whose envelope makes no sense gives one `Received` with the raw body, so that it
+        ends in the dead-letter store like any other undecodable message.
+
         Raises:
             Unauthorized, Forbidden: A forgery. Nothing may be run or fetched on its behalf.
             Undecidable: The keys to verify it are out of reach.
-            UndecodableMessage: Authentic, but no envelope of this broker.
         """
         raise Unsupported(f"The {self.environment.hyperscaler} message bus has no push.", resource=PUSH)
 

@@ -6,8 +6,9 @@ registers itself here as the resolver, so that imports keep running one way.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, TypeVar
@@ -103,9 +104,14 @@ def set_default_environment(environment: TotoEnvironment | None) -> None:
     _default = environment
 
 
-def scope_environment(environment: TotoEnvironment) -> None:
-    """Make `environment` the one of the current task and of what it starts: several services, one process."""
-    _scoped.set(environment)
+@contextlib.contextmanager
+def scope_environment(environment: TotoEnvironment) -> Iterator[None]:
+    """Make `environment` the current one within the block and in the tasks it starts: several services, one process."""
+    token = _scoped.set(environment)
+    try:
+        yield
+    finally:
+        _scoped.reset(token)
 
 
 def current_environment() -> TotoEnvironment:

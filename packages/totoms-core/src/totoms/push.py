@@ -1,0 +1,112 @@
+"""PUSH, written once: the endpoint a broker delivers to.
+
+The backend verifies the caller and decodes the envelope; what happens then, and what the broker is
+answered, is the same for all: 200 settles, 500 and 503 make it deliver again, 401 and 403 are for forgeries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+from fastapi import Request, Response
+from fastapi.responses import JSONResponse
+
+from totoms.bus import MessageBus
+from totoms.context import current_cid
+from totoms.describe import where
+from totoms.envelope import DeadLetterReason, PushReply, PushRequest, Received
+from totoms.errors import BackendError, Forbidden, Undecidable, Unsupported
+from totoms.logging import TotoLogger
+from totoms.routing import Action, MessageRouter
+
+EVENTS_PATH: Final = "/events"
+_RETRY_AFTER: Final = 1
+
+
+class PushEndpoint:
+    """Receives pushed messages. It is an ASGI-framework endpoint: ``await endpoint(request)``.
+
+    Args:
+        bus: Verifies and decodes.
+        router: Finds and runs handlers.
+        max_concurrency: Push requests at a time; more are answered 503, and the broker tries again.
+        url: The public address of this endpoint, if it is known.
+        logger: The service's logger.
+    """
+
+    def __init__(
+        self, bus: MessageBus, router: MessageRouter, *, max_concurrency: int, url: str | None, logger: TotoLogger
+    ) -> None:
+        self._bus = bus
+        self._router = router
+        self._max_concurrency = max_concurrency
+        self._url = url
+        self._logger = logger
+        self._active = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._draining = False
+
+    async def __call__(self, request: Request) -> Response:
+        """Answer one push request.
+
+        Raises:
+            Unauthorized, Forbidden: The caller is not the broker. No handler was run.
+            Undecidable: Draining, full, or the broker's keys are out of reach: try again.
+        """
+        if self._draining or self._active >= self._max_concurrency:
+            raise Undecidable("No capacity now.", retry_after=_RETRY_AFTER)
+        self._active += 1
+        self._idle.clear()
+        try:
+            return await self._receive(request)
+        finally:
+            self._active -= 1
+            if not self._active:
+                self._idle.set()
+
+    async def stop(self, grace: float) -> None:
+        """Refuse new requests and wait for those at work, at most `grace` seconds."""
+        self._draining = True
+        try:
+            async with asyncio.timeout(grace):
+                await self._idle.wait()
+        except TimeoutError:
+            self._logger.log("shutdown", f"{self._active} push requests were still being handled.", "WARNING")
+
+    async def _receive(self, request: Request) -> Response:
+        headers: dict[str, str] = {}
+        for name, value in request.headers.items():
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        body = await request.body()
+        try:
+            accepted = await self._bus._accept_push(PushRequest(headers, body, self._url or str(request.url)))
+        except Unsupported as error:
+            raise Forbidden(error.message) from error
+        except BackendError as error:
+            raise Undecidable("The push cannot be verified now.") from error
+        if isinstance(accepted, PushReply):
+            return JSONResponse(accepted.body, accepted.status)
+        return await self._handle(accepted)
+
+    async def _handle(self, accepted: Sequence[Received]) -> Response:
+        ignored = bool(accepted)
+        for received in accepted:
+            outcome = await self._router.handle(received)
+            if outcome.action is Action.RETRY:
+                content = {"code": 500, "message": "The message was not processed.", "cid": current_cid.get()}
+                return JSONResponse(content, 500)
+            if outcome.action is Action.DEAD_LETTER:
+                await self._keep(received, outcome.reason or DeadLetterReason("unknown"))
+            ignored = ignored and outcome.ignored
+        return JSONResponse({"status": "ignored" if ignored else "success"})
+
+    async def _keep(self, received: Received, reason: DeadLetterReason) -> None:
+        try:
+            await self._bus._dead_letter(received, reason)
+        except Exception as error:
+            # Neither handled nor kept: the broker must not believe that it is rid of it.
+            self._logger.log("events", f"Cannot dead-letter message {received.message_id}: {where(error)}", "ERROR")
+            raise Undecidable("The message cannot be kept now.") from error

@@ -1,0 +1,227 @@
+"""TotoMicroservice: puts a declared service together, starts it, and stops it without losing anything."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from fastapi import FastAPI
+
+from totoms.api import create_app
+from totoms.auth import Authenticator
+from totoms.bus import MessageBus
+from totoms.config import TotoControllerConfig
+from totoms.configuration import APIConfiguration, TotoMicroserviceConfiguration
+from totoms.environment import TotoEnvironment, scope_environment, set_default_environment
+from totoms.errors import BackendError, Closed, ConfigurationError
+from totoms.logging import TotoLogger, configure_logging, flush_logging
+from totoms.messaging import Messaging
+
+if TYPE_CHECKING:
+    from totoms.server import Server
+
+
+class TotoMicroservice:
+    """A running, or soon running, microservice. Make it with :meth:`init`, or :meth:`create` for several.
+
+    Attributes:
+        configuration: The declaration it was made from (also as `microservice_configuration`).
+        environment: Where it runs.
+        config: The service's loaded `TotoControllerConfig`.
+        message_bus: To publish; None without a message bus configuration.
+        logger: ``logger.log(cid, "...")``.
+        app: The FastAPI app, for other servers, for tests, and to add to.
+        state: "starting", "ready", "draining" or "stopped".
+    """
+
+    _default: ClassVar[TotoMicroservice | None] = None
+    _initialising: ClassVar[asyncio.Task[TotoMicroservice] | None] = None
+    _guard: ClassVar[threading.Lock] = threading.Lock()
+
+    def __init__(
+        self, configuration: TotoMicroserviceConfiguration, environment: TotoEnvironment, config: TotoControllerConfig,
+        logger: TotoLogger, messaging: Messaging | None,
+    ) -> None:  # fmt: skip
+        self.configuration = self.microservice_configuration = configuration
+        self.service_name = configuration.service_name
+        self.environment = environment
+        self.config = config
+        self.logger = logger
+        self.message_bus: MessageBus | None = messaging.bus if messaging else None
+        self.state: Literal["starting", "ready", "draining", "stopped"] = "starting"
+        api = configuration.api_configuration or APIConfiguration()
+        self.authenticator = Authenticator(config, api)
+        self._messaging = messaging
+        self._server: Server | None = None
+        self._started = False
+        self._stop_deadline: float | None = None
+        self._drain_task: asyncio.Task[None] | None = None
+        self.app: FastAPI = create_app(self, api, configuration.base_path, push=messaging.push if messaging else None)
+        self.app.router.lifespan_context = self._lifespan
+
+    # --- making one ---
+
+    @classmethod
+    async def init(cls, configuration: TotoMicroserviceConfiguration) -> TotoMicroservice:
+        """Make the process's default microservice, once: concurrent and later calls give the same one.
+
+        After a failure it can be called again; after :meth:`stop` it makes a new one.
+
+        Raises:
+            ConfigurationError: The service cannot start as configured. Uncaught, it ends the process with one
+                line and exit status 2.
+        """
+        with cls._guard:
+            if cls._default is not None:
+                if cls._default.configuration is not configuration:
+                    cls._default.logger.log("init", "init was called again: the first microservice is kept.", "WARNING")
+                return cls._default
+            task = cls._initialising
+            if task is None or task.done() or task.get_loop() is not asyncio.get_running_loop():
+                task = cls._initialising = asyncio.create_task(cls._make_default(configuration))
+        # Shielded: a caller that gives up must not take the others' microservice with it.
+        return await asyncio.shield(task)
+
+    @classmethod
+    async def _make_default(cls, configuration: TotoMicroserviceConfiguration) -> TotoMicroservice:
+        try:
+            microservice = await cls.create(configuration)
+            set_default_environment(microservice.environment)
+            cls._default = microservice
+            return microservice
+        finally:
+            cls._initialising = None
+
+    @classmethod
+    async def create(cls, configuration: TotoMicroserviceConfiguration) -> TotoMicroservice:
+        """Make a microservice beside the default one: for tests, and for several in one process.
+
+        Raises:
+            ConfigurationError: As for :meth:`init`.
+        """
+        environment = configuration.environment or TotoEnvironment.from_variables()
+        configure_logging()
+        logger = TotoLogger.get_instance(configuration.service_name)
+        origin = "" if configuration.environment else " (HYPERSCALER)" if os.environ.get("HYPERSCALER") else " (default)"
+        logger.log("init", f"Starting {configuration.service_name} on hyperscaler {environment.hyperscaler}{origin}.")
+        with scope_environment(environment):
+            try:
+                made = configuration.custom_config(environment)
+                config = await made.load() or made
+                declared = configuration.message_bus_configuration
+                messaging = await Messaging.build(configuration, declared, environment, config, logger) if declared else None
+            except BackendError as error:
+                raise ConfigurationError(
+                    f"{configuration.service_name} cannot start: {error.message}", resource=error.resource
+                ) from error
+            return cls(configuration, environment, config, logger, messaging)
+
+    @classmethod
+    def get_instance(cls) -> TotoMicroservice:
+        """Return the microservice that :meth:`init` made.
+
+        Raises:
+            ConfigurationError: There is none (yet, or any more).
+        """
+        if cls._default is None:
+            raise ConfigurationError("There is no microservice: await TotoMicroservice.init(configuration) first.")
+        return cls._default
+
+    # --- running it ---
+
+    async def start(self, port: int | None = None, host: str | None = None) -> None:
+        """Serve until SIGTERM, SIGINT or :meth:`stop`, then drain and return.
+
+        Args:
+            port: Left out, ``PORT`` decides, else 8080.
+            host: The address to listen on; left out, the hyperscaler's habit (the local backend: 127.0.0.1).
+
+        Raises:
+            ConfigurationError: The port is in use, or a subscription is missing and may not be made.
+            Closed: It was stopped before. Make a new one.
+        """
+        from totoms.server import Server, bind, uvicorn_config  # uvicorn is loaded by those who serve with it
+
+        host = host or getattr(self.environment.hyperscaler_configuration, "default_host", "127.0.0.1")
+        listener = bind(host, _port() if port is None else port)
+        try:
+            await self._startup()
+            loop = asyncio.get_running_loop()
+            config = uvicorn_config(self.app, self.configuration.shutdown_grace)
+            self._server = Server(config, on_exit=lambda: loop.call_soon_threadsafe(self._begin_to_drain))
+            self.logger.log("init", f"Listening on http://{host}:{listener.getsockname()[1]}")
+            await self._server.serve(sockets=[listener])
+        finally:
+            listener.close()
+            self._server = None
+            await self._shutdown()
+
+    async def stop(self) -> None:
+        """Drain and stop: no more messages, those at work finish, the rest is given back."""
+        if self._server is not None:
+            self._server.should_exit = True
+            self._begin_to_drain()
+        else:
+            await self._shutdown()
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
+        # Under our own server the startup was made already, so that its errors are typed; under another it is here.
+        await self._startup()
+        try:
+            yield
+        finally:
+            await self._shutdown()
+
+    async def _startup(self) -> None:
+        if self.state in ("draining", "stopped"):
+            raise Closed("This microservice was stopped; make a new one.", resource=self.service_name)
+        if self._started:
+            return
+        self._started = True
+        with scope_environment(self.environment):
+            if self._messaging is not None:
+                try:
+                    await self._messaging.start()
+                except BackendError as error:
+                    await self._shutdown()
+                    raise ConfigurationError(
+                        f"{self.service_name} cannot start: {error.message}", resource=error.resource
+                    ) from error
+        self.state = "ready"
+
+    def _begin_to_drain(self) -> None:
+        if self._drain_task is None:
+            self.state = "draining"
+            self.logger.log("shutdown", f"{self.service_name} is draining.")
+            self._stop_deadline = asyncio.get_running_loop().time() + self.configuration.shutdown_grace
+            grace = self.configuration.shutdown_grace
+            messaging = self._messaging
+            self._drain_task = asyncio.create_task(messaging.stop_receiving(grace) if messaging else asyncio.sleep(0))
+
+    async def _shutdown(self) -> None:
+        if self.state == "stopped":
+            return
+        self._begin_to_drain()
+        assert self._drain_task is not None
+        await asyncio.wait({self._drain_task})
+        if self.state != "stopped":
+            self.state = "stopped"
+            if self._messaging is not None:
+                await self._messaging.close()
+            if TotoMicroservice._default is self:
+                TotoMicroservice._default = None
+                set_default_environment(None)
+            self.logger.log("shutdown", f"{self.service_name} has stopped.")
+            flush_logging()
+
+
+def _port() -> int:
+    text = os.environ.get("PORT", "8080")
+    if not text.isdecimal() or int(text) > 65535:
+        raise ConfigurationError("PORT must be a number from 0 to 65535.")
+    return int(text)
