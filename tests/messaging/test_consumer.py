@@ -1,0 +1,229 @@
+"""PULL: concurrency, leases, outages and drain, with a backend whose every answer the test decides."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from messaging_kit import DEADLINE, SUBSCRIPTION, Handler, MemoryBus, make_router, succeed
+from totoms import NonRetryableError, ProcessingResponse, ProcessingStatus, TotoMessage
+from totoms.consumer import Consumer
+from totoms.logging import TotoLogger
+from totoms.routing import MessageRouter
+
+POST = TotoMessage(type="postCreated")
+
+
+@asynccontextmanager
+async def consuming(bus: MemoryBus, router: MessageRouter, *, max_concurrency: int = 4) -> AsyncIterator[Consumer]:
+    consumer = Consumer(bus, SUBSCRIPTION, router, max_concurrency=max_concurrency, logger=TotoLogger("blog"))
+    consumer.start()
+    try:
+        yield consumer
+    finally:
+        await consumer.stop(0.0)
+
+
+class Gate:
+    """A handler's body that says it has begun and waits to be let go."""
+
+    def __init__(self) -> None:
+        self.running = 0
+        self.most = 0
+        self.cancelled = 0
+        self._open = asyncio.Event()
+        self._changed = asyncio.Condition()
+
+    async def __call__(self, _message: TotoMessage) -> ProcessingResponse:
+        self.running += 1
+        self.most = max(self.most, self.running)
+        async with self._changed:
+            self._changed.notify_all()
+        try:
+            await self._open.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            self.running -= 1
+        return ProcessingResponse(ProcessingStatus.SUCCESS)
+
+    def open(self) -> None:
+        self._open.set()
+
+    async def until_running(self, number: int) -> None:
+        async with asyncio.timeout(DEADLINE), self._changed:
+            await self._changed.wait_for(lambda: self.running >= number)
+
+
+def settled(bus: MemoryBus, what: str) -> list[str]:
+    return [message_id for happened, message_id in bus.log if happened == what]
+
+
+async def test_handled_message_is_acked_once(bus: MemoryBus) -> None:
+    async with consuming(bus, make_router(Handler(succeed))):
+        received = await bus.put(POST, SUBSCRIPTION)
+        await bus.until(lambda: bool(settled(bus, "ack")))
+    assert settled(bus, "ack") == [received.message_id]
+    assert settled(bus, "nack") == []
+
+
+async def test_failed_message_is_nacked_and_not_acked(bus: MemoryBus) -> None:
+    async with consuming(bus, make_router(Handler(lambda _: ProcessingResponse(ProcessingStatus.FAILED)))):
+        received = await bus.put(POST, SUBSCRIPTION)
+        await bus.until(lambda: bool(settled(bus, "nack")))
+    assert settled(bus, "nack") == [received.message_id]
+    assert settled(bus, "ack") == []
+
+
+async def test_non_retryable_message_is_dead_lettered_and_the_worker_goes_on(bus: MemoryBus) -> None:
+    def process(message: TotoMessage) -> ProcessingResponse:
+        if message.id == "bad":
+            raise NonRetryableError("never")
+        return ProcessingResponse(ProcessingStatus.SUCCESS)
+
+    async with consuming(bus, make_router(Handler(process))):
+        await bus.put(TotoMessage(type="postCreated", id="bad"), SUBSCRIPTION)
+        good = await bus.put(POST, SUBSCRIPTION)
+        await bus.until(lambda: bool(bus.dead) and good.message_id in settled(bus, "ack"))
+    assert [reason.reason for _, reason in bus.dead] == ["non_retryable"]
+
+
+async def test_max_concurrency_is_reached_and_never_exceeded(bus: MemoryBus) -> None:
+    gate = Gate()
+    for _ in range(20):
+        await bus.put(POST, SUBSCRIPTION)
+    async with consuming(bus, make_router(Handler(gate)), max_concurrency=4):
+        await gate.until_running(4)
+        assert len(bus.leased) == 4, "nothing is prefetched beyond the free slots"
+        gate.open()
+        await bus.until(lambda: len(settled(bus, "ack")) == 20)
+    assert gate.most == 4
+    assert bus.most_asked <= 4
+
+
+async def test_lease_of_a_slow_handler_is_renewed_and_it_runs_once(bus: MemoryBus) -> None:
+    bus.lease_seconds = 0.03
+    gate = Gate()
+    async with consuming(bus, make_router(Handler(gate))):
+        received = await bus.put(POST, SUBSCRIPTION)
+        await bus.until(lambda: len(settled(bus, "extend")) >= 3)
+        gate.open()
+        await bus.until(lambda: bool(settled(bus, "ack")))
+    assert settled(bus, "ack") == [received.message_id]
+
+
+async def test_handler_whose_lease_is_lost_is_cancelled_and_not_settled(bus: MemoryBus) -> None:
+    bus.lease_seconds = 0.03
+    gate = Gate()
+    async with consuming(bus, make_router(Handler(gate))) as consumer:
+        received = await bus.put(POST, SUBSCRIPTION)
+        await gate.until_running(1)
+        bus.lost.add(received.message_id)
+        async with asyncio.timeout(DEADLINE):
+            while consumer.in_flight:
+                await asyncio.sleep(0)
+        assert gate.cancelled == 1
+        assert settled(bus, "ack") + settled(bus, "nack") == []
+        bus.lost.clear()
+        gate.open()
+        again = await bus.put(POST, SUBSCRIPTION)
+        await bus.until(lambda: settled(bus, "ack") == [again.message_id])
+
+
+async def test_late_ack_that_is_refused_does_not_stop_the_worker(bus: MemoryBus) -> None:
+    async with consuming(bus, make_router(Handler(succeed))):
+        late = await bus.put(POST, SUBSCRIPTION)
+        bus.lost.add(late.message_id)
+        await bus.until(lambda: late.message_id in settled(bus, "ack"))
+        other = await bus.put(POST, SUBSCRIPTION)
+        await bus.until(lambda: other.message_id in settled(bus, "ack"))
+
+
+async def test_consumer_resumes_by_itself_when_the_broker_is_back(bus: MemoryBus) -> None:
+    bus.away = True
+    async with consuming(bus, make_router(Handler(succeed))):
+        await bus.until(lambda: ("refused", "") in bus.log)
+        bus.away = False
+        received = await bus.put(POST, SUBSCRIPTION)
+        await bus.until(lambda: settled(bus, "ack") == [received.message_id])
+
+
+async def test_defect_in_the_backend_does_not_stop_the_worker(bus: MemoryBus, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, failures = bus._receive, 0
+
+    async def broken(*args: Any) -> Any:
+        nonlocal failures
+        if failures < 2:
+            failures += 1
+            raise RuntimeError("defect")
+        return await whole(*args)
+
+    monkeypatch.setattr(bus, "_receive", broken)
+    async with consuming(bus, make_router(Handler(succeed))):
+        received = await bus.put(POST, SUBSCRIPTION)
+        await bus.until(lambda: settled(bus, "ack") == [received.message_id])
+    assert failures == 2
+
+
+async def test_ack_is_tried_again_while_the_broker_is_away(bus: MemoryBus, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, failures = bus._ack, 0
+
+    async def unsteady(batch: Any) -> Any:
+        nonlocal failures
+        if failures < 2:
+            failures += 1
+            raise RuntimeError("reset by peer")
+        return await whole(batch)
+
+    monkeypatch.setattr(bus, "_ack", unsteady)
+    async with consuming(bus, make_router(Handler(succeed))):
+        received = await bus.put(POST, SUBSCRIPTION)
+        await bus.until(lambda: settled(bus, "ack") == [received.message_id])
+
+
+async def test_stop_lets_running_handlers_finish_and_acks_them(bus: MemoryBus) -> None:
+    gate = Gate()
+    async with consuming(bus, make_router(Handler(gate))) as consumer:
+        received = await bus.put(POST, SUBSCRIPTION)
+        await gate.until_running(1)
+        stopping = asyncio.create_task(consumer.stop(DEADLINE))
+        gate.open()
+        await stopping
+    assert settled(bus, "ack") == [received.message_id]
+    assert gate.cancelled == 0
+
+
+async def test_stop_gives_back_what_no_handler_has_begun(bus: MemoryBus, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = bus._receive
+    stopping: list[asyncio.Task[None]] = []
+
+    async def just_too_late(*args: Any) -> Any:
+        batch = await whole(*args)
+        if batch:
+            stopping.append(asyncio.create_task(consumer.stop(DEADLINE)))
+            await asyncio.sleep(0)
+        return batch
+
+    monkeypatch.setattr(bus, "_receive", just_too_late)
+    handler = Handler(succeed)
+    async with consuming(bus, make_router(handler)) as consumer:
+        received = await bus.put(POST, SUBSCRIPTION)
+        await bus.until(lambda: bool(settled(bus, "release")))
+        await stopping[0]
+    assert settled(bus, "release") == [received.message_id]
+    assert handler.seen == []
+
+
+async def test_stop_cuts_off_handlers_after_the_grace_and_their_messages_come_again(bus: MemoryBus) -> None:
+    gate = Gate()
+    async with consuming(bus, make_router(Handler(gate))) as consumer:
+        received = await bus.put(POST, SUBSCRIPTION)
+        await gate.until_running(1)
+        await consumer.stop(0.0)
+    assert gate.cancelled == 1
+    assert settled(bus, "nack") == [received.message_id]
+    assert settled(bus, "ack") == []
