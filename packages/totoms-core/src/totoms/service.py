@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from totoms.api import create_app
 from totoms.auth import Authenticator
@@ -119,6 +120,26 @@ class TotoMicroservice:
                     f"{configuration.service_name} cannot start: {error.message}", resource=error.resource
                 ) from error
             return cls(configuration, environment, config, logger, messaging)
+
+    @classmethod
+    def asgi(cls, configuration: TotoMicroserviceConfiguration) -> ASGIApp:
+        """Return an ASGI app for other servers, initialised when the server starts it (its lifespan).
+
+        It is what a factory for several workers returns: ``uvicorn --factory blog:app --workers 4`` with
+        ``def app(): return TotoMicroservice.asgi(configuration())``. Each worker has a microservice of its own.
+        """
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] == "lifespan":
+                try:
+                    await cls.init(configuration)
+                except ConfigurationError as error:
+                    await receive()
+                    await send({"type": "lifespan.startup.failed", "message": str(error)})
+                    return
+            await cls.get_instance().app(scope, receive, send)
+
+        return app
 
     @classmethod
     def get_instance(cls) -> TotoMicroservice:

@@ -1,0 +1,102 @@
+"""TotoMicroservice in this process: one default, several beside it, start and stop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from blog_service import configuration
+from totoms import (
+    Closed,
+    ConfigurationError,
+    MessageDestination,
+    SecretsManager,
+    TotoMessage,
+    TotoMicroservice,
+    TotoMicroserviceConfiguration,
+)
+
+
+@pytest.fixture(autouse=True)
+async def _no_default_is_left() -> AsyncIterator[None]:
+    yield
+    if TotoMicroservice._default is not None:
+        await TotoMicroservice._default.stop()
+
+
+async def test_concurrent_init_gives_one_instance() -> None:
+    declared = configuration()
+    first, *others = await asyncio.gather(*(TotoMicroservice.init(declared) for _ in range(20)))
+    assert all(other is first for other in others)
+    assert TotoMicroservice.get_instance() is first
+
+
+async def test_caller_that_gives_up_does_not_take_the_others_instance_along() -> None:
+    declared = configuration()
+    impatient = asyncio.create_task(TotoMicroservice.init(declared))
+    patient = asyncio.create_task(TotoMicroservice.init(declared))
+    await asyncio.sleep(0)
+    impatient.cancel()
+    assert await patient is TotoMicroservice.get_instance()
+
+
+async def test_failed_init_can_be_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JWT_SIGNING_KEY", "short")
+    with pytest.raises(ConfigurationError):
+        await TotoMicroservice.init(configuration())
+    with pytest.raises(ConfigurationError, match="init"):
+        TotoMicroservice.get_instance()
+    monkeypatch.delenv("JWT_SIGNING_KEY")
+    SecretsManager.forget_cached()
+    assert await TotoMicroservice.init(configuration()) is TotoMicroservice.get_instance()
+
+
+async def test_several_services_live_in_one_process_beside_the_default() -> None:
+    one = await TotoMicroservice.create(TotoMicroserviceConfiguration(service_name="one"))
+    two = await TotoMicroservice.create(TotoMicroserviceConfiguration(service_name="two"))
+    with pytest.raises(ConfigurationError):
+        TotoMicroservice.get_instance()
+    for service, name in ((one, "one"), (two, "two")):
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(service.app), base_url="http://localhost") as http:
+            assert (await http.get("/health")).json()["apiName"] == name
+    await one.stop()
+    await two.stop()
+
+
+async def test_service_is_ready_only_between_start_and_stop() -> None:
+    service = await TotoMicroservice.create(TotoMicroserviceConfiguration(service_name="one"))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(service.app), base_url="http://localhost") as http:
+        assert (await http.get("/ready")).status_code == 503
+        async with service.app.router.lifespan_context(service.app):
+            assert (await http.get("/ready")).status_code == 200
+        assert (await http.get("/ready")).status_code == 503
+        assert (await http.get("/health")).status_code == 200
+
+
+async def test_stopped_service_publishes_no_more_and_a_new_one_can_be_made() -> None:
+    declared = configuration()
+    first = await TotoMicroservice.init(declared)
+    await first.stop()
+    await first.stop()
+    assert first.message_bus is not None
+    with pytest.raises(Closed):
+        await first.message_bus.publish_message(MessageDestination(topic="posts"), TotoMessage(type="postCreated"))
+    with pytest.raises(Closed):
+        await first.start(port=0)
+    second = await TotoMicroservice.init(declared)
+    assert second is not first
+    assert second.message_bus is not None
+    await second.message_bus.publish_message(MessageDestination(topic="posts"), TotoMessage(type="postCreated"))
+
+
+async def test_start_serves_until_stop() -> None:
+    service = await TotoMicroservice.create(TotoMicroserviceConfiguration(service_name="one"))
+    serving = asyncio.create_task(service.start(port=0))
+    async with asyncio.timeout(10):
+        while service.state == "starting":
+            await asyncio.sleep(0)
+        await service.stop()
+        await serving
+    assert service.state == "stopped"

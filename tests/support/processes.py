@@ -1,0 +1,93 @@
+"""Real processes: a Python script started, listened to, signalled and ended."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+DEADLINE = 30.0
+
+
+class Process:
+    """A Python script in a process of its own; its output is kept line by line.
+
+    Args:
+        script: The file to run.
+        arguments: Its arguments.
+        root: The folder of the local backend.
+        env: Further environment variables.
+    """
+
+    def __init__(self, script: Path | str, *arguments: str, root: str, env: Mapping[str, str] | None = None) -> None:
+        variables = {**os.environ, "TOTOMS_LOCAL_ROOT": root, "PYTHONUNBUFFERED": "1", **(env or {})}
+        self.lines: list[str] = []
+        self._news = threading.Condition()
+        self._popen = subprocess.Popen(
+            [sys.executable, str(script), *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env=variables,
+        )
+        self.pid = self._popen.pid
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._popen.stdout is not None
+        for line in self._popen.stdout:
+            with self._news:
+                self.lines.append(line.rstrip("\n"))
+                self._news.notify_all()
+        with self._news:
+            self.lines.append("")  # the end of the output wakes those who wait for a line that will not come
+            self._news.notify_all()
+
+    @property
+    def output(self) -> str:
+        return "\n".join(self.lines)
+
+    def expect(self, pattern: str, deadline: float = DEADLINE) -> re.Match[str]:
+        """Wait for a line that matches, also among those already printed."""
+
+        def found() -> bool:
+            return any(re.search(pattern, line) for line in self.lines) or not self._reader.is_alive()
+
+        with self._news:
+            ends = time.monotonic() + deadline
+            while not found() and time.monotonic() < ends:
+                self._news.wait(0.5)
+        for line in self.lines:
+            match = re.search(pattern, line)
+            if match:
+                return match
+        raise AssertionError(f"no line matches {pattern!r} in:\n{self.output}")
+
+    def port(self) -> int:
+        """The port a service listens on, from its own log."""
+        return int(self.expect(r"Listening on http://[^:\s]+:(\d+)").group(1))
+
+    def send(self, sig: int) -> None:
+        self._popen.send_signal(sig)
+
+    def wait(self, deadline: float = DEADLINE) -> int:
+        """Wait for the end and return the exit status; minus the signal's number if it died of one."""
+        status = self._popen.wait(deadline)
+        self._reader.join(deadline)
+        return status
+
+    def kill(self) -> None:
+        """End it now, if it has not ended, also when it is stopped."""
+        if self._popen.poll() is None:
+            self._popen.send_signal(signal.SIGKILL)
+        self.wait()
+        assert self._popen.stdout is not None
+        self._popen.stdout.close()
