@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import signal
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -56,7 +57,7 @@ def assert_duplicates_are_flagged(handled: Path) -> int:
     """Of the deliveries of one message, all but the first must say that they are not the first. Return how many."""
     attempts: dict[str, list[int]] = {}
     for line in handled.read_text().splitlines():
-        _, attempt, message_id = line.split()
+        _, attempt, message_id, _ = line.split()
         attempts.setdefault(message_id, []).append(int(attempt))
     for seen in attempts.values():
         assert len(set(seen)) == len(seen), "two deliveries of one message with the same attempt number"
@@ -149,33 +150,52 @@ def test_sigterm_with_many_in_flight_loses_and_dead_letters_nothing(begin: Any, 
     figure(f"SIGTERM with {in_flight} in flight, {runs} runs", f"0 lost, 0 repeated, slowest exit {slowest:.2f} s (grace 5 s)")
 
 
-@pytest.mark.parametrize("percent", [1, 5, 100])
-def test_poison_is_dead_lettered_after_exactly_the_attempts_allowed(
-    begin: Any, tmp_path: Path, figure: Any, local_root: str, percent: int
-) -> None:
-    import sqlite3
+def latency_p99(handled: Path) -> float:
+    latencies = sorted(float(line.split()[3]) for line in handled.read_text().splitlines())
+    return latencies[len(latencies) * 99 // 100]
 
-    total, attempts = (10_000, 3) if percent < 100 else (3_000, 3)
-    published, handled = tmp_path / "published", tmp_path / "handled"
-    consumer = begin("fault_consumer.py", handled, 10.0, 0, 64, attempts)
-    consumer.port()
-    publisher = begin("fault_publisher.py", published, 0, total, 64, 100 // percent)
-    publisher.expect("published all", 120)
-    good = {number for number in numbers(published) if number % (100 // percent)}
-    poison = total - len(good)
-    until_quiet(handled, good)
-    database = sqlite3.connect(f"file:{local_root}/bus.sqlite3?mode=ro", uri=True)
+
+def dead_letters(root: str, expected: int, deadline: float = 120.0) -> list[int]:
+    """Wait for `expected` dead letters and return the attempts of each."""
+    database = sqlite3.connect(f"file:{root}/bus.sqlite3?mode=ro", uri=True)
     try:
-        ends = time.monotonic() + 120
-        dead: list[tuple[int]] = []
-        while len(dead) < poison and time.monotonic() < ends:
+        ends = time.monotonic() + deadline
+        dead: list[int] = []
+        while len(dead) < expected and time.monotonic() < ends:
             time.sleep(0.05)
-            dead = database.execute("select attempts from dead_letters").fetchall()
+            dead = [attempts for (attempts,) in database.execute("select attempts from dead_letters")]
+        return dead
     finally:
         database.close()
-    assert len(dead) == poison
-    assert {row[0] for row in dead} == {attempts}
-    figure(f"{percent} % poison among {total}", f"{poison} dead-lettered after exactly {attempts} attempts, {len(good)} others handled")
+
+
+def test_poison_is_dead_lettered_after_exactly_its_attempts_and_delays_nobody(
+    tmp_path: Path, figure: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    attempts, rate = 3, 1_000
+    clean = 0.0
+    for percent, total in ((0, 10_000), (1, 10_000), (5, 10_000), (100, 10_000)):
+        root = str(tmp_path_factory.mktemp("root"))
+        published, handled = tmp_path / f"published-{percent}", tmp_path / f"handled-{percent}"
+        every = 100 // percent if percent else 0
+        consumer = Process(SUPPORT / "fault_consumer.py", str(handled), "10", "0", "64", str(attempts), root=root)
+        publisher = None
+        try:
+            consumer.port()
+            arguments = (str(published), "0", str(total), "64", str(every), str(rate))
+            publisher = Process(SUPPORT / "fault_publisher.py", *arguments, root=root)
+            publisher.expect("published all", 120)
+            good = {number for number in numbers(published) if not every or number % every}
+            until_quiet(handled, good)
+            assert dead_letters(root, total - len(good)) == [attempts] * (total - len(good))
+        finally:
+            consumer.kill()
+            if publisher is not None:
+                publisher.kill()
+        p99 = latency_p99(handled) if good else 0.0
+        clean = clean or p99
+        rest = f"p99 of the rest {p99 * 1000:.1f} ms, {p99 / clean:.2f}x the clean run" if good else "no others"
+        figure(f"{percent} % poison among {total} at {rate}/s", f"{total - len(good)} dead after {attempts} attempts; {rest}")
 
 
 def test_eight_processes_write_one_bus_at_once(begin: Any, tmp_path: Path, figure: Any) -> None:

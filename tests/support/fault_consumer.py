@@ -1,4 +1,4 @@
-"""Handles numbered messages: appends "number attempt message_id" to a file, then says SUCCESS; poison fails always.
+"""Handles numbered messages: appends "number attempt message_id latency" to a file, then says SUCCESS; poison fails always.
 
 ``python fault_consumer.py FILE [LEASE_SECONDS] [HANDLER_SECONDS] [MAX_CONCURRENCY] [MAX_ATTEMPTS]``
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 
 from totoms import (
     MessageBusConfig,
@@ -43,7 +44,9 @@ class NumberHandler(TotoMessageHandler):
         assert message.delivery is not None
         if HANDLER_SECONDS:
             await asyncio.sleep(HANDLER_SECONDS)
-        os.write(FILE, f"{message.id} {message.delivery.attempt} {message.delivery.message_id}\n".encode())
+        latency = time.time() - message.data["published"]
+        line = f"{message.id} {message.delivery.attempt} {message.delivery.message_id} {latency:.4f}\n"
+        os.write(FILE, line.encode())
         return ProcessingResponse(ProcessingStatus.SUCCESS)
 
 

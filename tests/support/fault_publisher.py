@@ -1,6 +1,7 @@
 """Publishes numbered messages and appends each number to a file once `publish_message` has returned.
 
-``python fault_publisher.py FILE FIRST LAST [CONCURRENCY] [POISON_EVERY]``; numbers already in FILE are not published again.
+``python fault_publisher.py FILE FIRST LAST [CONCURRENCY] [POISON_EVERY] [RATE]``; numbers already in FILE are not
+published again. RATE is in messages per second; 0 means as fast as it goes.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 from pathlib import Path
 
 from totoms import (
@@ -25,6 +27,8 @@ async def main() -> None:
     path, first, last = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     concurrency = int(sys.argv[4]) if len(sys.argv) > 4 else 32
     poison_every = int(sys.argv[5]) if len(sys.argv) > 5 else 0
+    rate = float(sys.argv[6]) if len(sys.argv) > 6 else 0.0
+    began = time.monotonic()
     done = set(path.read_text().split()) if path.exists() else set()
     numbers = iter([number for number in range(first, last) if str(number) not in done])
     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -39,8 +43,10 @@ async def main() -> None:
 
     async def worker() -> None:
         for number in numbers:
+            if rate:
+                await asyncio.sleep(max(0.0, began + (number - first) / rate - time.monotonic()))
             poison = poison_every and number % poison_every == 0
-            message = TotoMessage(type="poison" if poison else "number", id=str(number), data={"number": number})
+            message = TotoMessage(type="poison" if poison else "number", id=str(number), data={"published": time.time()})
             while True:
                 try:
                     await bus.publish_message(MessageDestination(topic="numbers"), message)
