@@ -1,0 +1,185 @@
+"""Everything that checks, builds and measures the project. `make test` and `make check` call it; so may you:
+
+nox -s tests-3.12 -- tests/local -k lease
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).parent
+PACKAGES = sorted(path.parent for path in ROOT.glob("packages/*/pyproject.toml"))
+CORE = ROOT / "packages" / "totoms-core"
+OLDEST, NEWEST = 11, 15
+
+TEST_TOOLS = ["pytest", "pytest-asyncio", "pytest-xdist", "hypothesis", "httpx"]
+LINT_TOOLS = ["ruff", "import-linter"]
+TYPE_TOOLS = ["mypy", "pyright[nodejs]"]
+DOC_TOOLS = ["mkdocs"]
+BUILD_TOOLS = ["build", "hatchling", "twine"]
+BENCH_TOOLS: list[str] = []
+
+nox.options.sessions = ["lint", "types", "tests", "docs", "build", "core_only", "upgrade"]
+nox.options.reuse_venv = "yes"
+nox.options.default_venv_backend = "virtualenv"
+nox.options.error_on_missing_interpreters = False
+nox.options.download_python = "never"
+
+
+def _interpreters() -> list[str]:
+    """Return every Python from 3.11 on found here, this one first; those of pyenv are put on the PATH."""
+    this = sys.version_info.minor
+    found = [f"3.{this}"]
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    for minor in range(OLDEST, NEWEST + 1):
+        if minor == this:
+            continue
+        of_pyenv = sorted(str(path) for path in pyenv.glob(f"versions/3.{minor}.*/bin/python3.{minor}"))
+        for candidate in [shutil.which(f"python3.{minor}"), *of_pyenv]:
+            # pyenv's stand-ins are on the PATH for every version and start only those that are switched on.
+            if candidate and not subprocess.run([candidate, "-c", ""], capture_output=True, check=False).returncode:
+                os.environ["PATH"] = f"{Path(candidate).parent}{os.pathsep}{os.environ['PATH']}"
+                found.append(f"3.{minor}")
+                break
+    return found
+
+
+PYTHONS = _interpreters()
+
+
+def install(session: nox.Session, *requirements: str, core: bool = True) -> None:
+    """Install as constraints.txt says, unless this environment holds exactly that already."""
+    wanted = [*requirements, *(["-e", str(CORE)] if core else [])]
+    declared = [(ROOT / "constraints.txt").read_text(), (CORE / "pyproject.toml").read_text() if core else ""]
+    fingerprint = hashlib.sha256("\n".join([*wanted, *declared]).encode()).hexdigest()
+    stamp = Path(session.virtualenv.location) / "installed"
+    if stamp.is_file() and stamp.read_text() == fingerprint:
+        return
+    session.install("--quiet", "--constraint", "constraints.txt", *wanted)
+    stamp.write_text(fingerprint)
+
+
+def wheel_of(session: nox.Session, package: Path) -> str:
+    """Build the wheel of `package` and return where it lies."""
+    folder = Path(session.create_tmp()) / "wheel"
+    shutil.rmtree(folder, ignore_errors=True)
+    session.run("python", "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(package))
+    return str(next(folder.glob("*.whl")))
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run the tests, but for the long ones marked `faults`."""
+    if session.python == PYTHONS[0]:
+        missing = [f"3.{minor}" for minor in range(OLDEST, NEWEST) if f"3.{minor}" not in PYTHONS]
+        if missing:
+            session.warn(f"NOT TESTED, because not found on this machine: Python {', '.join(missing)}")
+    install(session, *TEST_TOOLS)
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and formatting, and that imports run one way."""
+    install(session, *LINT_TOOLS)
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the types of the packages, and of tests/typing, which only type checkers read."""
+    install(session, *TYPE_TOOLS, "pytest")
+    sources = [str(path.relative_to(ROOT)) for path in ROOT.glob("packages/*/src")]
+    if (ROOT / "tests/typing").is_dir():
+        sources.append("tests/typing")
+    session.run("mypy", *sources)
+    # The package on the index fetches pyright itself by npm; where that is out of reach, mypy has to do.
+    if _starts(session):
+        session.run("pyright", *sources)
+    else:
+        session.warn("NOT CHECKED with pyright: it could not be fetched.")
+
+
+def _starts(session: nox.Session) -> bool:
+    pyright = Path(session.bin) / "pyright"
+    return subprocess.run([pyright, "--version"], capture_output=True, check=False, timeout=300).returncode == 0
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation site into site/; a broken link fails it."""
+    install(session, *DOC_TOOLS, core=False)
+    session.run("mkdocs", "build", "--strict", "--quiet", *session.posargs)
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build wheel and sdist of every distribution into dist/, and look into them."""
+    install(session, *BUILD_TOOLS, core=False)
+    shutil.rmtree(ROOT / "dist", ignore_errors=True)
+    for package in PACKAGES:
+        session.run("python", "-m", "build", "--no-isolation", "--outdir", "dist", str(package), silent=True)
+    files = sorted(str(path) for path in (ROOT / "dist").glob("*"))
+    session.run("twine", "check", "--strict", *files)
+    session.run("python", "tools/check_distributions.py", *files)
+
+
+@nox.session(reuse_venv=False)
+def core_only(session: nox.Session) -> None:
+    """Install the wheel alone, as a user does, and start a service with it."""
+    session.install("--quiet", "--constraint", "constraints.txt", wheel_of(session, CORE))
+    session.run("python", "-P", "tools/check_core_only.py")
+
+
+@nox.session
+def upgrade(session: nox.Session) -> None:
+    """Install totoms 1.5.0, upgrade it in place to the wheel built here, and start a service of its time."""
+    install(session, core=False)
+    session.run("python", "tests/upgrade/upgrade.py", "--wheel", wheel_of(session, CORE), *session.posargs)
+
+
+@nox.session
+def faults(session: nox.Session) -> None:
+    """Run the faults and attacks that take long, and print what they counted."""
+    install(session, *TEST_TOOLS)
+    session.run("python", "-m", "pytest", "-m", "faults", "-s", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure, side by side with what there is to compare with, and print one table of goals."""
+    install(session, *BENCH_TOOLS)
+    session.run("python", "-m", "benchmarks.run", *session.posargs)
+
+
+@nox.session(reuse_venv=False, default=False)
+def constraints(session: nox.Session) -> None:
+    """Write constraints.txt anew from the newest versions that work together; names and versions only.
+
+    Run it with the oldest Python supported: what later ones need is a part of that.
+    """
+    tools = {*TEST_TOOLS, *LINT_TOOLS, *TYPE_TOOLS, *DOC_TOOLS, *BUILD_TOOLS, *BENCH_TOOLS}
+    session.install("--quiet", "nox", *sorted(tools), str(CORE))
+    frozen = session.run("python", "-m", "pip", "freeze", silent=True) or ""
+    lines = [line for line in frozen.splitlines() if "==" in line and not line.startswith("totoms")]
+    head = "# Written by `nox -s constraints`: the versions that the tests were last seen to pass with.\n"
+    (ROOT / "constraints.txt").write_text(head + "\n".join(lines) + "\n")
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Run examples/blog. `make demo` uses this session for its environment only."""
+    install(session)
+    try:
+        session.run("python", "examples/blog/demo.py", *session.posargs, interrupt_timeout=None)
+    except KeyboardInterrupt:
+        session.log("Stopped.")
