@@ -1,0 +1,233 @@
+"""Loading the plugin of a hyperscaler: by name, only that one, with what is wrong about it told in one line.
+
+Each name has a PluginManager of its own: with two plugins on one manager, a `firstresult` hook would
+answer with whichever registered last, which may be another cloud's class.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import threading
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import PurePath
+from typing import Any, Final, TypeVar
+
+import pluggy
+
+from totoms import hookspecs
+from totoms.bus import MessageBus
+from totoms.describe import printable
+from totoms.discovery import InstalledPlugin, installed, select
+from totoms.environment import HyperscalerConfiguration, set_resolver
+from totoms.errors import PluginLoadError, TotoError
+from totoms.secrets import SecretsManager
+from totoms.settings import read_settings
+from totoms.storage import CloudStorage
+
+__all__ = ["CAPABILITIES", "Backend", "InstalledPlugin", "configure", "installed", "load", "resolve"]
+
+CAPABILITIES: Final[dict[str, type[Any]]] = {
+    "configuration": HyperscalerConfiguration,
+    "secrets_manager": SecretsManager,
+    "cloud_storage": CloudStorage,
+    "message_bus": MessageBus,
+}
+"""What a plugin may provide. The hook is ``totoms_`` and the name; it returns a class based on the one here."""
+
+_Base = TypeVar("_Base")
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A plugin that was imported and whose hooks have the right names and signatures.
+
+    The four classes are asked for when they are first read, so that a service loads no SDK it does not use.
+    Each is None when the plugin does not implement the hook, and raises `PluginLoadError` when it cannot be used.
+
+    Attributes:
+        name: The value of ``hyperscaler``.
+        distribution: The distribution that registers it.
+        version: That distribution's version.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    _hooks: pluggy.HookRelay = field(repr=False, compare=False)
+
+    @cached_property
+    def configuration(self) -> type[HyperscalerConfiguration] | None:
+        """The settings model."""
+        found: type[HyperscalerConfiguration] | None = self._ask("configuration")
+        return found
+
+    @cached_property
+    def secrets_manager(self) -> type[SecretsManager] | None:
+        """The class that reads secrets."""
+        found: type[SecretsManager] | None = self._ask("secrets_manager")
+        return found
+
+    @cached_property
+    def cloud_storage(self) -> type[CloudStorage] | None:
+        """The class that stores files."""
+        found: type[CloudStorage] | None = self._ask("cloud_storage")
+        return found
+
+    @cached_property
+    def message_bus(self) -> type[MessageBus] | None:
+        """The class that publishes and receives messages."""
+        found: type[MessageBus] | None = self._ask("message_bus")
+        return found
+
+    def __str__(self) -> str:
+        return f"the plugin {self.name!r} ({self.distribution} {self.version})"
+
+    def _ask(self, capability: str) -> Any:
+        base = CAPABILITIES[capability]
+        hook = getattr(self._hooks, f"totoms_{capability}")
+        if not hook.get_hookimpls():
+            return None
+        where = f"totoms_{capability}() of {self}"
+        try:
+            given = hook()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a plugin may call sys.exit
+            raise PluginLoadError(f"{where} failed: {_why(error)}.", resource=self.name) from error
+        if not inspect.isclass(given):
+            what = "None" if given is None else f"an object of the class {type(given).__name__}"
+            raise PluginLoadError(f"{where} returned {what}; it must return a class.", resource=self.name)
+        if not issubclass(given, base):
+            raise PluginLoadError(
+                f"{where} returned {given.__name__}, which is no subclass of totoms' {base.__name__}.",
+                resource=self.name,
+            )
+        if missing := sorted(getattr(given, "__abstractmethods__", ())):
+            raise PluginLoadError(
+                f"{where} returned {given.__name__}, which does not implement {', '.join(missing)}.", resource=self.name
+            )
+        return given
+
+
+_backends: Final[dict[str, Backend]] = {}
+_loading: Final = threading.RLock()
+
+
+def load(name: str) -> Backend:
+    """Import the plugin of the hyperscaler `name`, once per process, and no other.
+
+    Raises:
+        PluginNotFound: None is installed; tells what is, and what to install.
+        PluginLoadError: It cannot be used; tells its distribution and why. A later call tries again.
+    """
+    backend = _backends.get(name)
+    if backend is None:
+        with _loading:
+            backend = _backends.get(name)
+            if backend is None:
+                backend = _backends[name] = _load(select(name))
+    return backend
+
+
+def resolve(name: str, interface: type[_Base]) -> type[_Base]:
+    """Return the class with which the hyperscaler `name` implements `interface`.
+
+    Raises:
+        PluginError: The plugin is missing or broken, or does not have the capability.
+    """
+    backend = load(name)
+    capability = next(capability for capability, base in CAPABILITIES.items() if base is interface)
+    found: type[_Base] | None = getattr(backend, capability)
+    if found is None:
+        raise PluginLoadError(
+            f"The service needs a {capability.replace('_', ' ')}, and {backend} has none: "
+            f"it does not implement totoms_{capability}.",
+            resource=name,
+        )
+    return found
+
+
+def configure(name: str, configuration: object = None) -> HyperscalerConfiguration:
+    """Return the validated settings of the hyperscaler `name`; without `configuration`, from environment variables.
+
+    Raises:
+        PluginError: The plugin is missing or broken.
+        ConfigurationError: The settings are incomplete or wrong, or another plugin's.
+    """
+    backend = load(name)
+    return read_settings(str(backend), backend.configuration or HyperscalerConfiguration, configuration)
+
+
+def _load(plugin: InstalledPlugin) -> Backend:
+    plugin.check_core_version()
+    origin = f"plugin {plugin.name!r} ({plugin.origin})"
+    try:
+        module = plugin.load()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a plugin may call sys.exit
+        raise PluginLoadError(
+            f"The {origin} cannot be imported from {plugin.value}: {_why(error)}.", resource=plugin.name
+        ) from error
+    return Backend(plugin.name.lower(), plugin.distribution, plugin.version, _register(module, plugin.name, origin))
+
+
+def _register(module: object, name: str, origin: str) -> pluggy.HookRelay:
+    manager = pluggy.PluginManager("totoms")
+    manager.add_hookspecs(hookspecs)
+    known = [f"totoms_{capability}" for capability in CAPABILITIES]
+    try:
+        manager.register(module, name=name)
+        manager.check_pending()
+        problem = _misshapen(module, manager, known)
+    except pluggy.PluginValidationError as error:
+        unknown = [hook.name for hook in manager.get_hookcallers(module) or () if not hook.has_spec()]
+        if unknown:
+            close = difflib.get_close_matches(unknown[0], known, n=1) or [", ".join(known)]
+            problem = f"has an unknown hook {unknown[0]!r}; did you mean {close[0]}?"
+        else:
+            problem = f"has a hook of the wrong form: {printable(' '.join(str(error).split()))}."
+    if problem:
+        raise PluginLoadError(f"The {origin} {problem}", resource=name)
+    return manager.hook
+
+
+def _misshapen(module: object, manager: pluggy.PluginManager, known: list[str]) -> str:
+    # What pluggy lets pass in silence.
+    implemented = {hook.name: hook for hook in manager.get_hookcallers(module) or ()}
+    for name in known:
+        if name not in implemented and callable(getattr(module, name, None)):
+            return f"has {name}, but not marked with @hookimpl of totoms.hookspecs."
+    for name, hook in implemented.items():
+        for implementation in hook.get_hookimpls():
+            function = implementation.function
+            if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+                return f"declares {name} as async def; a hook is a plain function that returns a class."
+    if not implemented:
+        return f"implements no hook; known are {', '.join(known)}, each marked with @hookimpl of totoms.hookspecs."
+    return ""
+
+
+def _why(error: BaseException) -> str:
+    # Messages of these speak of names in code; any other may quote a setting, so only its place is told.
+    if isinstance(error, TotoError):
+        return printable(error.message).rstrip(".")
+    if isinstance(error, SyntaxError):
+        return f"{type(error).__name__}: {error.msg} at {PurePath(error.filename or '?').name}:{error.lineno}"
+    if isinstance(error, ImportError | AttributeError):
+        return printable(f"{type(error).__name__}: {error}")
+    if isinstance(error, SystemExit):
+        return "it calls sys.exit" + _place(error)
+    return type(error).__name__ + _place(error)
+
+
+def _place(error: BaseException) -> str:
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    return f" at {PurePath(last.tb_frame.f_code.co_filename).name}:{last.tb_lineno}" if last is not None else ""
+
+
+set_resolver(resolve, configure)
