@@ -11,6 +11,7 @@ import logging
 import re
 import time
 import traceback
+from types import TracebackType
 from typing import Final
 
 import orjson
@@ -20,6 +21,7 @@ from totoms.errors import TotoError
 
 # C0 and C1 controls, DEL, the Unicode line ends and text-direction overrides, and lone surrogates (no UTF-8 for them).
 _UNSAFE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_FRAMEWORKS: Final = frozenset({"anyio", "fastapi", "starlette", "totoms", "uvicorn"})
 _SEVERITIES: Final = ((50, "CRITICAL"), (40, "ERROR"), (30, "WARNING"), (20, "INFO"))
 
 
@@ -47,8 +49,8 @@ def describe_error(error: BaseException, *, messages: bool = False) -> str:
 
     Args:
         error: The exception, with its causes.
-        messages: Whether the texts of foreign exceptions are told as well. They may quote what a caller sent, or a
-            secret, and so stay out of a log unless somebody asks for them. Texts of a `TotoError` hold neither.
+        messages: Whether the texts of foreign exceptions and the source lines are told as well. They may quote what a
+            caller sent, or a secret, and so stay out of a log unless somebody asks. Texts of a `TotoError` hold neither.
     """
     parts: list[str] = []
     seen: set[int] = set()
@@ -57,10 +59,23 @@ def describe_error(error: BaseException, *, messages: bool = False) -> str:
         seen.add(id(current))
         told = messages or isinstance(current, TotoError)
         text = _text(current) if told else "message withheld: the log level DEBUG shows it"
-        frames = "".join(traceback.format_list(traceback.extract_tb(current.__traceback__)[-50:]))
+        frames = "".join(_frame(frame, messages) for frame in traceback.extract_tb(_own(current.__traceback__))[-50:])
         parts.append(f"{frames}{type(current).__module__}.{type(current).__qualname__}: {text}")
         current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
     return "\n\nwhich led to\n\n".join(reversed(parts))
+
+
+def _frame(frame: traceback.FrameSummary, source: bool) -> str:
+    line = f"    {frame.line}\n" if source and frame.line else ""
+    return f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}\n{line}'
+
+
+def _own(trace: TracebackType | None) -> TracebackType | None:
+    # The way through the frameworks to the user's code is the same each time, and says nothing.
+    own = trace
+    while own is not None and own.tb_frame.f_globals.get("__name__", "").partition(".")[0] in _FRAMEWORKS:
+        own = own.tb_next
+    return own or trace
 
 
 def _text(value: object) -> str:

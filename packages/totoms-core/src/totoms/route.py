@@ -1,0 +1,119 @@
+"""The route of a delegate, and its short way.
+
+FastAPI's own way through an endpoint (dependencies, exit stacks, `jsonable_encoder`) costs more than all that a delegate
+with only the three parameters needs. So such a delegate's route is a plain ASGI callable. Whatever has more, or is
+registered with options of FastAPI's, goes FastAPI's way, authenticated before its body is read.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from fastapi import Request, Response
+from fastapi.datastructures import DefaultPlaceholder
+from fastapi.exceptions import FastAPIError, ResponseValidationError
+from fastapi.routing import APIRoute
+from starlette._exception_handler import wrap_app_handling_exceptions
+from starlette.concurrency import run_in_threadpool
+from starlette.types import Receive, Scope, Send
+
+from totoms.caller import execution_context, identify
+from totoms.delegate import Delegate, delegate_of
+from totoms.encoding import encode_json
+from totoms.execution import ExecutionContext, UserContext
+from totoms.requests import TotoRequest
+
+JSON_HEADER: Final = (b"content-type", b"application/json")
+
+
+class DelegateRoute(APIRoute):
+    """An APIRoute that knows delegates. With any other endpoint it is FastAPI's.
+
+    Attributes:
+        delegate: The delegate, or None.
+        short: Whether it takes the short way.
+    """
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        self.delegate: Delegate | None = delegate_of(endpoint)
+        try:
+            super().__init__(path, endpoint, **options)
+        except FastAPIError:
+            if self.delegate is None or "response_model" in options:
+                raise
+            # A return annotation that is no model (1.x never looked at it) declares nothing.
+            super().__init__(path, endpoint, **options, response_model=None)
+        plain = (
+            isinstance(self.response_class, DefaultPlaceholder)
+            and self.status_code is None
+            and not self.dependencies
+            and getattr(self, "max_body_size", None) is None
+            and not (self.response_model_include or self.response_model_exclude)
+            and not (self.response_model_exclude_unset or self.response_model_exclude_defaults)
+            and not self.response_model_exclude_none
+            and self.response_model_by_alias
+            and (self.response_field is None or hasattr(self.response_field, "serialize_json"))
+        )
+        self.short = plain and self.delegate is not None and self.delegate.short
+        if self.short:
+            self.app = self._serve_shortly
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return FastAPI's handler, authenticated. Routes that `include_router` rebuilds come through here."""
+        handler = super().get_route_handler()
+        if self.delegate is None:
+            return handler
+
+        async def authenticated(request: Request) -> Response:
+            await identify(request)
+            return await handler(TotoRequest(request.scope, request.receive, request._send))
+
+        return authenticated
+
+    async def _serve_shortly(self, scope: Scope, receive: Receive, send: Send) -> None:
+        call = scope.get("totoms")
+        request = TotoRequest(scope, receive, send)
+        if call is not None and call.error is not None:
+            request = call.request or request
+            error = call.error
+        else:
+            try:
+                user = await identify(request)
+                response = await self.respond(request, user, execution_context(request))
+                if isinstance(response, bytes):
+                    response = Response(response, media_type="application/json")
+                await response(scope, receive, send)
+                return
+            except Exception as caught:
+                error = caught
+
+        async def fail(_scope: Scope, _receive: Receive, _send: Send) -> None:
+            raise error
+
+        await wrap_app_handling_exceptions(fail, request)(scope, receive, send)
+
+    async def respond(self, request: TotoRequest, user: UserContext, context: ExecutionContext) -> bytes | Response:
+        """Run the delegate.
+
+        Returns:
+            The response it returned, or the JSON of anything else.
+        """
+        delegate = self.delegate
+        assert delegate is not None
+        if delegate.is_async:
+            result = await delegate.call(request, user, context)
+        else:
+            result = await run_in_threadpool(delegate.call, request, user, context)
+            if inspect.isawaitable(result):
+                result = await result
+        if isinstance(result, Response):
+            return result
+        if self.response_field is None:
+            return encode_json(result)
+        # Declared by a return annotation: validated, filtered and written by its model, as FastAPI does.
+        value, errors = self.response_field.validate(result, {}, loc=("response",))
+        if errors:
+            raise ResponseValidationError(errors=errors, body=None)
+        return self.response_field.serialize_json(value)
