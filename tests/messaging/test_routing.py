@@ -135,6 +135,7 @@ UNDECODABLE = {
     "NaN beside a long integer": b'{"type":"postCreated","data":[12345678901234567890,NaN]}',
     "integer of 5,000 digits": b'{"type":"postCreated","data":' + b"9" * 5000 + b"}",
     "depth 100,000": _deep(100_000),
+    "depth 100,000 beside a long integer": _deep(100_000).replace(b"{", b'{"n":12345678901234567890,', 1),
     "lone surrogate": b'{"type":"postCreated","data":"\\ud800"}',
     "NUL byte": b'{"type":"postCreated"\x00}',
     "another cloud's envelope": b'{"message":{"data":"e30="},"subscription":"projects/p/subscriptions/s"}',
