@@ -15,6 +15,7 @@ from totoms.errors import Unauthorized
 from totoms.execution import ExecutionContext, Runtime, UserContext, runtime_of
 
 CORRELATION_ID: Final = "x-correlation-id"
+_HEADER: Final = CORRELATION_ID.encode()
 
 
 class Call:
@@ -25,19 +26,21 @@ class Call:
         cid: Its correlation id.
         started: When it began, by the performance counter.
         user: Who calls, once that is known.
+        headers: What is added to the headers of the response.
         status: Of the response, once it began.
         note: Why it was refused, for the log.
         error: An exception met on the short way, to be raised where the app's exception handlers see it.
         request: The request that the exception was met with.
     """
 
-    __slots__ = ("cid", "error", "note", "request", "runtime", "started", "status", "user")
+    __slots__ = ("cid", "error", "headers", "note", "request", "runtime", "started", "status", "user")
 
     def __init__(self, runtime: Runtime, cid: str) -> None:
         self.runtime = runtime
         self.cid = cid
         self.started = time.perf_counter()
         self.user: UserContext | None = None
+        self.headers: list[tuple[bytes, bytes]] = [(_HEADER, cid.encode())]
         self.status = 0
         self.note = ""
         self.error: Exception | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
 from fastapi import Response
 from starlette.requests import ClientDisconnect
@@ -18,8 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from totoms.caller import CORRELATION_ID, Call, identify_scope
 from totoms.context import current_cid, new_cid, sane_cid
-from totoms.cors import CORS, RawHeaders
-from totoms.execution import ExecutionContext, Runtime, UserContext
+from totoms.cors import CORS
+from totoms.execution import ExecutionContext, Runtime
 from totoms.hosts import is_local_host
 from totoms.problems import INTERNAL, problem
 from totoms.requests import TotoRequest, limit_body
@@ -61,8 +61,7 @@ class Edge:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        raw = scope["headers"]
-        headers: dict[bytes, bytes] = dict(raw)
+        headers: dict[bytes, bytes] = dict(scope["headers"])
         sent = headers.get(_CID)
         cid = sane_cid(sent.decode("latin-1")) if sent else new_cid()
         token = current_cid.set(cid)
@@ -71,7 +70,11 @@ class Edge:
             remember_traceparent(trace.decode("latin-1") if trace else None)
         call = scope["totoms"] = Call(self._runtime, cid)
         try:
-            await self._answer(call, scope, headers, receive, send)
+            refusal = self._refuse(call, scope, headers)
+            if refusal is not None:
+                await refusal(scope, receive, _with_headers(send, call))
+            elif not await self._answer_directly(call, scope, headers, receive, send):
+                await self._answer(call, scope, headers, receive, send)
         finally:
             current_cid.reset(token)
             if call.status:
@@ -80,51 +83,47 @@ class Edge:
                 line = f"{scope['method']} {scope['path']} {call.status} {elapsed:.1f} ms{note}"
                 self._runtime.logger.log(cid, line)
 
-    async def _answer(self, call: Call, scope: Scope, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
-        cors = self._cors
-        origin = headers.get(b"origin")
-        added: RawHeaders = [(_CID, call.cid.encode())]
-
-        async def answer(response: Response) -> None:
-            await response(scope, receive, _with_headers(send, call, added))
-
+    def _refuse(self, call: Call, scope: Scope, headers: dict[bytes, bytes]) -> Response | None:
+        """Return the answer to a request that goes no further; also settles which headers every answer gets."""
         if self._local and not is_local_host(headers.get(b"host")):
-            await answer(problem(400, "This service answers to the names of this machine only."))
-            return
-        if cors is not None:
+            return problem(400, "This service answers to the names of this machine only")
+        if self._cors is not None:
+            origin = headers.get(b"origin")
             if origin is not None and scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
-                await answer(cors.preflight(scope))
-                return
-            added += cors.headers(origin)
+                return self._cors.preflight(scope)
+            call.headers += self._cors.headers(origin)
         length = headers.get(b"content-length")
         if length is not None and length.isdigit() and (len(length) > 18 or int(length) > self._limit):
-            # Not read to its end, so nothing else can follow on this connection.
-            await answer(problem(413, "Request body too large", headers={"connection": "close"}))
-            return
-        if length is not None or b"transfer-encoding" in headers or scope["method"] not in ("GET", "HEAD"):
-            receive = limit_body(receive, self._limit)
-        if self._direct and "fastapi.telemetry" not in scope:
-            route = self._paths.find(scope)
-            if route is not None and await self._serve(route, call, scope, headers, added, receive, send):
-                return
-        wrapped = _with_headers(send, call, added)
+            return problem(413, "Request body too large", headers={"connection": "close"})
+        return None
+
+    async def _answer(self, call: Call, scope: Scope, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
+        """Answer through the app and all of its middleware."""
+        wrapped = _with_headers(send, call)
         try:
-            await self.app(scope, receive, wrapped)
+            await self.app(scope, limit_body(receive, self._limit), wrapped)
         except Exception as error:
             self._log_error(call, scope, error)
             if not call.status:
                 await problem(500, INTERNAL)(scope, receive, wrapped)
 
-    async def _serve(
-        self, route: DelegateRoute, call: Call, scope: Scope, headers: dict[bytes, bytes], added: RawHeaders,
-        receive: Receive, send: Send,
-    ) -> bool:  # fmt: skip
-        """Answer by a delegate, the short way. False when its exception is to be answered by the app."""
+    async def _answer_directly(
+        self, call: Call, scope: Scope, headers: dict[bytes, bytes], receive: Receive, send: Send
+    ) -> bool:
+        """Answer by a delegate, the short way. False when the app is to answer, or to handle the exception."""
+        route = self._paths.find(scope) if self._direct and "fastapi.telemetry" not in scope else None
+        if route is None:
+            return False
         runtime = self._runtime
         scope["route"], scope["endpoint"], scope["path_params"] = route, route.endpoint, {}
-        request = TotoRequest(scope, receive, send)
+        request = TotoRequest(scope, receive, send, self._limit)
         try:
-            user = await self._identify(call, scope, headers)
+            authorization = headers.get(b"authorization")
+            user = None
+            if authorization is not None and len(headers) == len(scope["headers"]):
+                user = call.user = runtime.authenticator.remembered(authorization)
+            if user is None:
+                user = await identify_scope(scope)
             context = ExecutionContext(
                 runtime.logger, call.cid, runtime.config, runtime.message_bus, runtime.environment
             )
@@ -133,28 +132,19 @@ class Edge:
             call.error, call.request = error, request
             return False
         if isinstance(answer, bytes):
-            length = (b"content-length", b"%d" % len(answer))
             call.status = 200
-            await send({"type": "http.response.start", "status": 200, "headers": [length, JSON_HEADER, *added]})
+            length = (b"content-length", b"%d" % len(answer))
+            await send({"type": "http.response.start", "status": 200, "headers": [length, JSON_HEADER, *call.headers]})
             await send({"type": "http.response.body", "body": answer})
             return True
         try:
-            await answer(scope, receive, _with_headers(send, call, added))
+            await answer(scope, receive, _with_headers(send, call))
         except Exception as error:
             if not call.status:
                 call.error, call.request = error, request
                 return False
             self._log_error(call, scope, error)
         return True
-
-    async def _identify(self, call: Call, scope: Scope, headers: dict[bytes, bytes]) -> UserContext:
-        authorization = headers.get(b"authorization")
-        if authorization is not None and len(headers) == len(scope["headers"]):
-            user = self._runtime.authenticator.remembered(authorization)
-            if user is not None:
-                call.user = user
-                return user
-        return await identify_scope(scope)
 
     def _log_error(self, call: Call, scope: Scope, error: Exception) -> None:
         if isinstance(error, ClientDisconnect):
@@ -163,13 +153,14 @@ class Edge:
         self._runtime.logger.log(call.cid, f"{scope['method']} {scope['path']} failed", "ERROR", error)
 
 
-def _with_headers(send: Send, call: Call, added: RawHeaders) -> Send:
+def _with_headers(send: Send, call: Call) -> Send:
     async def wrapped(message: Message) -> None:
         if message["type"] == "http.response.start":
             call.status = message["status"]
-            own: Any = message.get("headers", ())
+            own = list(message.get("headers", ()))
             names = {name.lower() for name, _ in own}
-            message["headers"] = [*own, *((name, value) for name, value in added if name == b"vary" or name not in names)]
+            own += [(name, value) for name, value in call.headers if name == b"vary" or name not in names]
+            message["headers"] = own
         await send(message)
 
     return wrapped

@@ -96,10 +96,11 @@ def runtime_of(scope: Any) -> Runtime:
         ConfigurationError: The app is not a microservice's, and the process has no default microservice.
     """
     call = scope.get("totoms")
+    runtime: Runtime | None
     if call is not None:
-        runtime: Runtime = call.runtime
-        return runtime
-    runtime = getattr(getattr(scope.get("app"), "state", None), "totoms", None) or _default
+        runtime = call.runtime
+    else:
+        runtime = getattr(getattr(scope.get("app"), "state", None), "totoms", None) or _default
     if runtime is None:
         raise ConfigurationError("A delegate was called outside a microservice: await TotoMicroservice.init(...) first.")
     return runtime

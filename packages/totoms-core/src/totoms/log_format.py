@@ -97,16 +97,30 @@ class JSONFormatter(logging.Formatter):
         self._second = (0, "")
 
     def format(self, record: logging.LogRecord) -> str:
+        return self.line(
+            record.levelno,
+            record.created,
+            str(getattr(record, "cid", "") or current_cid.get()),
+            record.getMessage(),
+            str(getattr(record, "service", "")),
+            record.name,
+            _exception(self, record),
+        )
+
+    def line(
+        self, level: int, created: float, cid: str, message: str, service: str, logger: str, exception: str = ""
+    ) -> str:
+        """Return the line for what a record would hold; see the class for the fields."""
+        name = severity(level)
         fields = {
-            "severity": severity(record.levelno),
-            "level": record.levelname,
-            "message": visible(record.getMessage()),
-            "timestamp": self.timestamp(record.created),
-            "cid": visible(str(getattr(record, "cid", "") or current_cid.get())),
-            "service": visible(str(getattr(record, "service", ""))),
-            "logger": visible(record.name),
+            "severity": name,
+            "level": name,
+            "message": message if message.isprintable() else visible(message),
+            "timestamp": self.timestamp(created),
+            "cid": cid if cid.isprintable() else visible(cid),
+            "service": service if service.isprintable() else visible(service),
+            "logger": logger if logger.isprintable() else visible(logger),
         }
-        exception = _exception(self, record)
         if exception:
             fields["exception"] = "\n".join(map(visible, exception.split("\n")))
         return orjson.dumps(fields).decode()
