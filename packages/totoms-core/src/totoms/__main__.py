@@ -1,0 +1,8 @@
+"""``python -m totoms``: the ``totoms`` command."""
+
+import sys
+
+from totoms.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,301 @@
+"""Import paths and names of totoms 1.5.0, for services written for it.
+
+A table. Each old module path is a small object in `sys.modules`, made when `totoms` is imported, that finds
+a name when it is first asked for it and warns where it is found now. An old path is not set as an attribute
+of the package where that attribute is something else by now: `totoms.TotoMicroservice` is the class, and
+``from totoms.TotoMicroservice import TotoMicroservice`` works beside it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final
+
+from totoms.environment import TotoEnvironment, current_environment
+from totoms.errors import PluginNotFound
+
+if TYPE_CHECKING:
+    from totoms.logging import TotoLogger
+    from totoms.storage import CloudStorage
+
+DEFAULT_OF_1_5: Final = "aws"
+"""What 1.5.0 took for the hyperscaler when ``HYPERSCALER`` was not set."""
+
+
+class DeprecatedName(FutureWarning):
+    """A name or an import path of totoms 1.5.0 was used.
+
+    Not a DeprecationWarning: Python hides these from everyone but the author of ``__main__``.
+    """
+
+
+_NAMES: Final[Mapping[str, str]] = {
+    **{
+        name: f"totoms:{name}"
+        for name in (
+            "APIConfiguration", "APIEndpoint", "CloudStorage", "ExecutionContext", "MessageBusConfig",
+            "MessageBusHandlerConfig", "MessageBusTopicConfig", "MessageDestination", "ProcessingResponse",
+            "ProcessingStatus", "SecretsManager", "TotoControllerConfig", "TotoEnvironment", "TotoLogger",
+            "TotoMessage", "TotoMessageHandler", "TotoMicroservice", "TotoMicroserviceConfiguration", "UserContext",
+            "ValidationError", "toto_delegate",
+        )
+    },
+    "CloudStorageFactory": "totoms.compat:CloudStorageFactory",
+    "Environment": "builtins:str",
+    "HTTPMethod": "http:HTTPMethod",
+    "Hyperscaler": "builtins:str",
+    "MessageBusConfigType": "totoms:MessageBusConfig",
+    "MessageBusConfiguration": "totoms:MessageBusConfig",
+    "TotoMessageBus": "totoms:MessageBus",
+    "determine_environment": "totoms:determine_environment",
+    "determine_envrionment": "totoms:determine_environment",
+    "new_toto_service_token": "totoms.tokens:new_toto_service_token",
+    "singleton": "totoms.compat:singleton",
+}  # fmt: skip
+"""Old names, with the module and attribute that each is now."""
+
+_SETTINGS: Final[Mapping[str, str]] = {
+    "AWSConfiguration": "aws",
+    "GCPConfiguration": "gcp",
+    "AzureConfiguration": "azure",
+}
+"""Old names of settings, with the plugin whose settings each is now."""
+
+_AGENTS: Final = "Gale agents are not part of totoms 2; write the agent's endpoint as a delegate."
+_CONTROLLER: Final = "the FastAPI app is TotoMicroservice.app, and endpoints are declared in APIConfiguration."
+_TOKENS: Final = "tokens are verified by the service before a delegate runs; see oidc_issuers of APIConfiguration."
+_BUS: Final = "a message bus is made from MessageBusConfig; use totoms.MessageBus in annotations."
+_FILES: Final = "use totoms.CloudStorage('bucket'), which gives the implementation of the hyperscaler."
+
+_GONE: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("APIControllerOptions", "APIControllerProps", "PathOptions", "TotoAPIController"), _CONTROLLER),
+    **dict.fromkeys(
+        ("AgentConversationMessage", "AgentEndpoint", "AgentManifest", "AgentsConfiguration", "GaleAgent",
+         "GaleBrokerAPI", "GaleConversationalAgent", "MessageExtras", "RegisterAgentRequest", "RegisterAgentResponse",
+         "StreamInfo"),
+        _AGENTS,
+    ),
+    **dict.fromkeys(
+        ("TokenVerificationResult", "TotoTokenVerifier", "ValidationResult", "extract_info", "throw_validation_error",
+         "validate_request"),
+        _TOKENS,
+    ),
+    **dict.fromkeys(
+        ("GCPPubSubMessageBus", "IMessageBus", "IPubSub", "IQueue", "MessageHandlerRegistration",
+         "MessageHandlerRegistrationOptions", "SNSMessageBus", "TopicIdentifier"),
+        _BUS,
+    ),
+    **dict.fromkeys(("GCSImpl", "S3Impl"), _FILES),
+}  # fmt: skip
+"""Old names that have no successor, with what to do instead."""
+
+_MODULES: Final[Mapping[str, tuple[str, ...]]] = {
+    "TotoDelegateDecorator": ("toto_delegate", "extract_info", "validate_request", "throw_validation_error"),
+    "TotoLogger": ("TotoLogger",),
+    "TotoMicroservice": (
+        "TotoMicroservice", "TotoMicroserviceConfiguration", "APIConfiguration", "APIEndpoint", "MessageBusConfig",
+        "MessageBusHandlerConfig", "MessageBusTopicConfig", "determine_environment",
+    ),
+    "TotoTokenVerifier": ("TotoTokenVerifier", "TokenVerificationResult"),
+    "api": ("TotoAPIController", "HTTPMethod", "APIControllerProps", "APIControllerOptions"),
+    "api.APIControllerOptions": ("APIControllerOptions",),
+    "api.APIControllerProps": ("APIControllerProps",),
+    "api.TotoAPIController": ("TotoAPIController", "HTTPMethod"),
+    "auth.TotoToken": ("new_toto_service_token",),
+    "evt": (
+        "TotoMessageBus", "MessageHandlerRegistration", "IMessageBus", "IPubSub", "IQueue", "MessageBusConfiguration",
+        "TopicIdentifier", "MessageHandlerRegistrationOptions", "TotoMessage", "TotoMessageHandler",
+        "ProcessingResponse", "ProcessingStatus", "MessageDestination",
+    ),
+    "evt.Interfaces": ("IMessageBus", "IPubSub", "IQueue"),
+    "evt.MessageBusConfig": ("MessageBusConfiguration", "TopicIdentifier", "MessageHandlerRegistrationOptions"),
+    "evt.MessageDestination": ("MessageDestination",),
+    "evt.TotoMessage": ("TotoMessage",),
+    "evt.TotoMessageBus": ("TotoMessageBus", "MessageHandlerRegistration"),
+    "evt.TotoMessageHandler": ("TotoMessageHandler", "ProcessingResponse", "ProcessingStatus"),
+    "evt.impl": ("SNSMessageBus", "GCPPubSubMessageBus"),
+    "evt.impl.GCPPubSub": ("GCPPubSubMessageBus",),
+    "evt.impl.SNS": ("SNSMessageBus",),
+    "gale": (),
+    "gale.agent": (),
+    "gale.agent.GaleAgent": ("GaleAgent",),
+    "gale.agent.GaleConversationalAgent": ("GaleConversationalAgent",),
+    "gale.integration": (),
+    "gale.integration.GaleBrokerAPI": ("GaleBrokerAPI", "RegisterAgentRequest", "RegisterAgentResponse"),
+    "gale.model": (),
+    "gale.model.AgentConversationMessage": ("AgentConversationMessage", "StreamInfo", "MessageExtras"),
+    "gale.model.AgentEndpoint": ("AgentEndpoint",),
+    "gale.model.AgentManifest": ("AgentManifest",),
+    "model": (
+        "APIEndpoint", "TotoControllerConfig", "TotoEnvironment", "AWSConfiguration", "GCPConfiguration",
+        "AzureConfiguration", "Hyperscaler", "PathOptions", "UserContext", "ExecutionContext",
+    ),
+    "model.AgentsConfiguration": ("AgentsConfiguration",),
+    "model.ExecutionContext": ("ExecutionContext",),
+    "model.Hyperscaler": ("Hyperscaler",),
+    "model.PathOptions": ("PathOptions",),
+    "model.TotoAPIEndpoint": ("APIEndpoint",),
+    "model.TotoConfig": ("TotoControllerConfig",),
+    "model.TotoEnvironment": (
+        "TotoEnvironment", "AWSConfiguration", "GCPConfiguration", "AzureConfiguration", "Environment",
+    ),
+    "model.UserContext": ("UserContext",),
+    "model.ValidationResult": ("ValidationResult",),
+    "model.exceptions": (),
+    "model.exceptions.ValidationError": ("ValidationError",),
+    "model.singleton": ("singleton",),
+    "secrets.SecretsManager": ("SecretsManager",),
+    "storage.AWS": ("S3Impl",),
+    "storage.CloudStorage": ("CloudStorage",),
+    "storage.CloudStorageFactory": ("CloudStorageFactory",),
+    "storage.GCP": ("GCSImpl",),
+}  # fmt: skip
+"""Old modules below `totoms`, with the names each defined. A module also gives what it had imported for itself."""
+
+
+_TODAY: Final = ("api", "auth", "secrets", "storage")
+"""Modules of today that were packages in 1.5.0, with further modules below them."""
+
+
+def install() -> None:
+    """Put the old modules into `sys.modules`. Called once, as the last thing when `totoms` is imported."""
+    today = {f"totoms.{name}": importlib.import_module(f"totoms.{name}") for name in _TODAY}
+    for path, names in _MODULES.items():
+        full = f"totoms.{path}"
+        if full in today:
+            vars(today[full]).setdefault("__getattr__", _finder(full))
+            continue
+        module = sys.modules.setdefault(full, _OldModule(path, names))
+        parent, _, leaf = full.rpartition(".")
+        # Elsewhere `__getattr__` finds the module below; where the name is another object, that one stays.
+        if parent in today:
+            vars(today[parent]).setdefault(leaf, module)
+
+
+def _finder(where: str) -> Callable[[str], Any]:
+    def finder(name: str) -> Any:
+        return _find(where, name)
+
+    return finder
+
+
+def lookup(name: str) -> Any:
+    """Find an old name of the package itself, for its ``__getattr__``.
+
+    Raises:
+        ImportError: It has no successor; tells what to do instead. (``from totoms import`` would hide the message of
+            an AttributeError.)
+        AttributeError: There never was such a name.
+    """
+    if name in _MODULES:
+        return sys.modules[f"totoms.{name}"]
+    return _find("totoms", name)
+
+
+class _OldModule(ModuleType):
+    def __init__(self, path: str, names: tuple[str, ...]) -> None:
+        super().__init__(f"totoms.{path}", "An import path of totoms 1.5.0, kept for services written for it.")
+        self.__spec__ = ModuleSpec(self.__name__, None, origin="totoms.compat")
+        self.__package__ = self.__spec__.parent
+        self._names = names
+        # What `import *` takes: not what is gone or belongs to a plugin, which would fail the whole line.
+        self.__all__ = [name for name in names if name in _NAMES]
+
+    def __getattr__(self, name: str) -> Any:
+        # Tools look for dunder names in all of sys.modules; they must find nothing, in silence.
+        if name.startswith("__"):
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        # `totoms.evt.TotoMessage` is the class, as it was, and a module as well.
+        below = None if name in self._names else sys.modules.get(f"{self.__name__}.{name}")
+        return below if below is not None else _find(self.__name__, name)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *self.__all__})
+
+
+def _find(where: str, name: str) -> Any:
+    if name in _GONE:
+        raise ImportError(f"{where}.{name} of totoms 1.5.0 is gone: {_GONE[name]}", name=where)
+    if name in _SETTINGS:
+        plugin = _SETTINGS[name]
+        _warn(where, name, f"TotoEnvironment({plugin!r}), which reads its settings from the environment variables")
+        return _settings(name, plugin)
+    if name not in _NAMES:
+        raise AttributeError(f"module {where!r} has no attribute {name!r}")
+    module, _, attribute = _NAMES[name].partition(":")
+    _warn(where, name, attribute if module == "builtins" else f"from {module} import {attribute}")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _warn(where: str, name: str, instead: str) -> None:
+    # Up to the line of the import: this function, _find, __getattr__ (and lookup), then the service.
+    depth = 5 if where == "totoms" else 4
+    warnings.warn(f"{where}.{name} is of totoms 1.5.0; use instead: {instead}", DeprecatedName, stacklevel=depth)
+
+
+def _settings(name: str, plugin: str) -> type[Any]:
+    from totoms.plugins import load
+
+    try:
+        found = load(plugin).configuration
+    except PluginNotFound as error:
+        # 1.5.0 came with every cloud, so services import all of these names and use one.
+        missing = error
+
+        def refuse(_cls: type[Any], *_: Any, **__: Any) -> Any:
+            raise missing
+
+        return type(name, (), {"__new__": refuse, "__module__": "totoms", "__doc__": missing.message})
+    if found is None:
+        raise ImportError(f"the plugin {plugin!r} has no settings", name=name)
+    return found
+
+
+# --- what 1.5.0 had and the library has no other use for ---
+
+
+def determine_environment() -> Any:
+    """Return the settings (not the `TotoEnvironment`) of the hyperscaler that ``HYPERSCALER`` names, by default AWS.
+
+    For ``TotoEnvironment(hyperscaler=..., hyperscaler_configuration=determine_environment())`` as 1.5.0 had it; to
+    leave `environment` out is simpler, and then the default is the local backend.
+
+    Raises:
+        ConfigurationError: No such plugin, or its settings are incomplete.
+    """
+    return TotoEnvironment(os.environ.get("HYPERSCALER") or DEFAULT_OF_1_5).hyperscaler_configuration
+
+
+class CloudStorageFactory:
+    """Makes a `CloudStorage` for a hyperscaler by name."""
+
+    def __init__(self, logger: TotoLogger | None = None, cid: str = "") -> None:
+        self.logger = logger
+        self.cid = cid
+
+    def create_storage(self, hyperscaler: str, bucket_name: str) -> CloudStorage:
+        """Return the storage of the bucket, in the service's own environment where that is of the same hyperscaler."""
+        from totoms.storage import CloudStorage
+
+        environment = current_environment()
+        if environment.hyperscaler != hyperscaler.lower():
+            environment = TotoEnvironment(hyperscaler)
+        return CloudStorage(bucket_name, self.logger, self.cid or None, environment=environment)
+
+
+def singleton(cls: Callable[..., Any]) -> Callable[..., Any]:
+    """Have every call of a class give the instance that the first one made."""
+    instances: list[Any] = []
+
+    def instance(*args: Any, **kwargs: Any) -> Any:
+        if not instances:
+            instances.append(cls(*args, **kwargs))
+        return instances[0]
+
+    return instance
