@@ -118,7 +118,7 @@ def _starts(session: nox.Session) -> bool:
 def docs(session: nox.Session) -> None:
     """Build the documentation site into site/; a broken link fails it."""
     install(session, *DOC_TOOLS, core=False)
-    session.run("mkdocs", "build", "--strict", "--quiet", *session.posargs)
+    session.run("mkdocs", "build", "--strict", *session.posargs)
 
 
 @nox.session

@@ -1,0 +1,87 @@
+"""Run the blog for a newcomer: give it what it needs, print three lines to paste, start it. `make demo` calls this."""
+
+import asyncio
+import json
+import os
+import re
+import secrets
+import shlex
+import socket
+import sys
+from datetime import datetime
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+PACKAGES = HERE.parent.parent / "packages"
+
+
+def backend() -> str:
+    """Return the backend that is wanted; one that this repository does not hold is told in one line."""
+    wanted = os.environ.get("BACKEND") or "local"
+    known = {"local", *(path.name.removeprefix("totoms-") for path in PACKAGES.glob("totoms-*"))} - {"core"}
+    if wanted not in known:
+        sys.exit(f"BACKEND={wanted}: there is no packages/totoms-{wanted} here; there is: {', '.join(sorted(known))}.")
+    return wanted
+
+
+def free_port() -> int:
+    """Return the port to serve on; one that is in use or none is told in one line."""
+    text = os.environ.get("PORT") or "8080"
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        sys.exit("PORT must be a number from 1 to 65535.")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", int(text)))
+        except OSError as error:
+            sys.exit(f"Port {text} cannot be had: {error.strerror}. Another one: make demo PORT=8081")
+    return int(text)
+
+
+def prepare(folder: Path) -> None:
+    """Give the service its secret. On a laptop secrets stand in a file `.env`, or in the environment."""
+    folder.mkdir(parents=True, exist_ok=True)
+    env = folder / ".env"
+    if not env.exists():
+        env.write_text(f"# The blog's secrets on this machine.\nDIGEST_KEY={secrets.token_hex(32)}\n")
+        env.chmod(0o600)
+
+
+def lines_to_paste(port: int, token: str) -> list[str]:
+    """Return three curl lines, each good on its own."""
+    # A title of its own each time, so that the lines work on a blog that is there already.
+    title = f"Hello at {datetime.now():%H:%M:%S}"
+    slug = re.sub("[^a-z0-9]+", "-", title.lower())
+    address = f"http://127.0.0.1:{port}/blog"
+    caller = f"-H 'Authorization: Bearer {token}'"
+    body = json.dumps({"title": title, "text": "My first post."})
+    post = f"-H 'Content-Type: application/json' -d {shlex.quote(body)}"
+    return [
+        f"curl -s {caller} {post} {address}/posts",
+        f"curl -s {caller} {address}/posts/{slug}",
+        f"curl -s {caller} {address}/digest",
+    ]
+
+
+async def main() -> None:
+    """Start the service, and print the lines once it answers."""
+    os.environ["HYPERSCALER"] = backend()
+    port = free_port()
+    root = Path(os.environ.setdefault("TOTOMS_LOCAL_ROOT", str(Path.cwd() / ".totoms")))
+    prepare(root)
+
+    from service import get_microservice_config
+
+    from totoms import SecretsManager, TotoMicroservice
+    from totoms.auth import make_token
+
+    microservice = await TotoMicroservice.init(get_microservice_config())
+    token = make_token(await SecretsManager().get_secret_async("jwt-signing-key"), "me@example.com", 24 * 3600)
+    print(f"\nThe blog stores everything in {root}. Store a post, read it, read the digest:\n")
+    print("\n\n".join(lines_to_paste(port, token)), flush=True)
+    print(f"\nIts endpoints, to look at: http://127.0.0.1:{port}/docs       Ctrl-C stops it.\n", flush=True)
+    await microservice.start(port=port)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

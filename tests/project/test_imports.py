@@ -1,0 +1,72 @@
+"""The core knows no plugin: it imports none, and compares no hyperscaler's name."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+CORE = Path(__file__).parents[2] / "packages" / "totoms-core" / "src" / "totoms"
+HYPERSCALERS = {"aws", "gcp", "azure", "local"}
+CLOUDS = ("boto3", "botocore", "aiobotocore", "google.cloud", "google.auth", "azure", "obstore")
+
+
+def modules() -> Iterator[tuple[Path, ast.Module]]:
+    for path in sorted(CORE.rglob("*.py")):
+        yield path, ast.parse(path.read_text(), str(path))
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+def names_decided_on(tree: ast.AST) -> Iterator[ast.expr]:
+    """What comparisons and `match` compare with."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare):
+            yield from (part for side in (node.left, *node.comparators) for part in ast.walk(side))  # type: ignore[misc]
+        elif isinstance(node, ast.MatchValue):
+            yield node.value
+
+
+def test_core_imports_no_plugin_and_no_sdk() -> None:
+    for path, tree in modules():
+        for name in imported(tree):
+            assert not name.startswith(("totoms_", *CLOUDS)), f"{path.name} imports {name}"
+
+
+def test_core_compares_no_hyperscalers_name() -> None:
+    for path, tree in modules():
+        for node in names_decided_on(tree):
+            if isinstance(node, ast.Constant):
+                assert node.value not in HYPERSCALERS, f"{path.name}:{node.lineno} compares with {node.value!r}"
+
+
+@pytest.mark.parametrize("source", ["x == 'aws'", "x in ('gcp', 'local')", "match x:\n    case 'azure': pass"])
+def test_a_comparison_with_a_hyperscalers_name_is_seen(source: str) -> None:
+    seen = [node for node in names_decided_on(ast.parse(source)) if isinstance(node, ast.Constant)]
+    assert any(node.value in HYPERSCALERS for node in seen)
+
+
+def test_only_the_local_backends_hooks_import_its_modules() -> None:
+    for path, tree in modules():
+        if CORE / "local" not in path.parents:
+            for name in imported(tree):
+                assert not name.startswith("totoms.local"), f"{path.name} imports {name}"
+
+
+def test_import_loads_no_backend_and_no_sdk() -> None:
+    source = "import sys, totoms; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True).stdout.split()
+
+    assert "totoms" in loaded
+    assert [name for name in loaded if name.startswith(("totoms_", "totoms.local", *CLOUDS))] == []
+    assert "uvicorn" not in loaded  # only who serves with it needs it
