@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import pydantic
 from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from totoms.environment import HyperscalerConfiguration
@@ -17,20 +18,38 @@ class LocalConfiguration(HyperscalerConfiguration):
     Attributes:
         root: The folder; ``TOTOMS_LOCAL_ROOT``, by default ``.totoms`` in the working directory. Made absolute.
         environment: ``ENVIRONMENT``, by default ``dev``; ``prod`` is refused.
+
+    Raises:
+        ConfigurationError: A value is wrong, or the environment is production.
     """
 
     default_host: ClassVar[str] = "127.0.0.1"
 
-    root: Path = Field(default=Path(".totoms"), validation_alias=AliasChoices("root", "TOTOMS_LOCAL_ROOT"), validate_default=True)
+    root: Path = Field(
+        default=Path(".totoms"), validation_alias=AliasChoices("root", "TOTOMS_LOCAL_ROOT"), validate_default=True
+    )
     environment: str = Field(default="dev", validation_alias=AliasChoices("environment", "ENVIRONMENT"))
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except pydantic.ValidationError as error:
+            problems = error.errors(include_input=False, include_url=False, include_context=False)
+            told = "; ".join(f"{problem['loc'][0] if problem['loc'] else ''}: {problem['msg']}" for problem in problems)
+            raise ConfigurationError(f"LocalConfiguration.{told}.") from None
 
     @field_validator("root")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
+        if "\0" in str(value):
+            raise ValueError("must be a path")
         return value.absolute()
 
     @model_validator(mode="after")
     def _not_in_production(self) -> LocalConfiguration:
-        if self.environment.strip().lower() == "prod":
-            raise ConfigurationError("The local backend is not for production: ENVIRONMENT is prod. Set HYPERSCALER.")
+        if self.environment.strip().lower() in ("prod", "production"):
+            raise ConfigurationError(
+                f"The local backend is for development, and ENVIRONMENT is {self.environment.strip().lower()}: "
+                "choose a cloud with HYPERSCALER."
+            )
         return self

@@ -1,0 +1,196 @@
+"""Files of the local backend: each object one file under the root, under a name made of the key's hash.
+
+::
+
+    <root>/storage/<bucket>/objects/<2 hex>/<62 hex>   the objects, by the SHA-256 of their keys
+    <root>/storage/<bucket>/incoming/                  what is being written
+    <root>/storage/<bucket>/locks/<2 hex>              held while an object is put in place or deleted
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO, Final, cast
+
+from totoms.context import new_cid
+from totoms.errors import CorruptData, PreconditionFailed
+from totoms.local.configuration import LocalConfiguration
+from totoms.local.folders import locked, new_file, open_child, open_folder, open_to_read, sweep, told_as
+from totoms.local.objects import StoredObject, read_content, read_header, write_object
+from totoms.storage import CloudStorage
+from totoms.storage_driver import FileInfo, WriteOptions
+from totoms.streams import ByteStream, ChunkReader
+
+_OBJECTS: Final = "objects"
+_INCOMING: Final = "incoming"
+_LOCKS: Final = "locks"
+_SWEEP_SECONDS: Final = 60.0
+_NEVER: Final = datetime.fromtimestamp(0, UTC)
+
+
+class LocalCloudStorage(CloudStorage):
+    """Files in a folder, for several processes at once.
+
+    Buckets need not be made: writing makes one. A bucket that was never written to has no files, so reading from it
+    is `NotFound`, as for any missing file, and listing it gives nothing.
+
+    A file is written aside, made durable, and then put in place, so a reader sees the old or the new, and a process
+    killed in between leaves the old; what it left aside is deleted by a later write. There are no signed URLs.
+    """
+
+    @property
+    def _root(self) -> Path:
+        return cast(LocalConfiguration, self.environment.hyperscaler_configuration).root
+
+    def _folder(self, *names: str, create: bool = False) -> contextlib.AbstractContextManager[int]:
+        return open_folder(self._root, "storage", self.bucket_name, *names, create=create)
+
+    def _write(self, key: str, source: BinaryIO, options: WriteOptions) -> str:
+        info = FileInfo(key, 0, options.content_type, new_cid(), _NEVER, options.metadata)
+        shard, name = _place(key)
+        with contextlib.ExitStack() as stack:
+            with told_as(self._called(key)):
+                incoming = stack.enter_context(self._folder(_INCOMING, create=True))
+                _sweep_sometimes(f"{self._root}/{self.bucket_name}", incoming)
+                file, temporary = stack.enter_context(new_file(incoming))
+            write_object(file, info, source)  # outside: what the source raises is the caller's
+            with told_as(self._called(key)):
+                objects = stack.enter_context(self._folder(_OBJECTS, shard, create=True))
+                with self._locked(shard):
+                    self._check_precondition(key, objects, name, options)
+                    os.replace(temporary, name, src_dir_fd=incoming, dst_dir_fd=objects)
+                os.fsync(objects)
+        return info.etag
+
+    def _check_precondition(self, key: str, objects: int, name: str, options: WriteOptions) -> None:
+        if not options.if_absent and options.if_match is None:
+            return
+        etag = None
+        with contextlib.suppress(FileNotFoundError):
+            file = open_to_read(objects, name)
+            try:
+                etag = read_header(file, name).info.etag
+            finally:
+                os.close(file)
+        if options.if_absent and etag is not None:
+            raise PreconditionFailed(f"{self._called(key)} exists already.", resource=key)
+        if options.if_match is not None and etag != options.if_match:
+            how = "does not exist" if etag is None else "has changed"
+            raise PreconditionFailed(f"{self._called(key)} {how}.", resource=key)
+
+    def _read(self, key: str, start: int, length: int | None) -> Iterator[bytes]:
+        file, stored = self._open(key)
+        rest = max(0, stored.info.size - start)
+        chunks = read_content(file, stored.offset + start, rest if length is None else min(rest, length))
+        return ByteStream(chunks, close=lambda: os.close(file))
+
+    def _stat(self, key: str) -> FileInfo:
+        file, stored = self._open(key)
+        os.close(file)
+        return stored.info
+
+    def _list(self, prefix: str, delimiter: str) -> Iterator[str]:
+        folded = None
+        for key in sorted(self._keys(prefix)):
+            end = key.find(delimiter, len(prefix)) if delimiter else -1
+            if end < 0:
+                yield key
+            elif key[: end + len(delimiter)] != folded:
+                folded = key[: end + len(delimiter)]
+                yield folded
+
+    def _keys(self, prefix: str) -> Iterator[str]:
+        with told_as(f"The bucket {self.bucket_name!r}"), contextlib.ExitStack() as stack:
+            try:
+                objects = stack.enter_context(self._folder(_OBJECTS))
+            except FileNotFoundError:
+                return
+            for shard in os.listdir(objects):
+                if len(shard) == 2:  # anything else is not ours: desktops leave files in folders
+                    child = open_child(objects, shard)
+                    try:
+                        yield from (key for key in _keys_in(child, shard) if key.startswith(prefix))
+                    finally:
+                        os.close(child)
+
+    def _copy(self, source: str, destination: str) -> str:
+        file, stored = self._open(source)
+        try:
+            chunks = ChunkReader(read_content(file, stored.offset, stored.info.size))
+            options = WriteOptions(stored.info.content_type, stored.info.metadata)
+            return self._write(destination, cast(BinaryIO, chunks), options)
+        finally:
+            os.close(file)
+
+    def _delete(self, key: str) -> None:
+        shard, name = _place(key)
+        with told_as(self._called(key)), contextlib.suppress(FileNotFoundError):  # a file, or bucket, that never was
+            with self._folder(_OBJECTS, shard) as objects:
+                with self._locked(shard):
+                    os.unlink(name, dir_fd=objects)
+                os.fsync(objects)
+
+    def _open(self, key: str) -> tuple[int, StoredObject]:
+        shard, name = _place(key)
+        with told_as(self._called(key)):
+            try:
+                with self._folder(_OBJECTS, shard) as objects:
+                    file = open_to_read(objects, name)
+            except FileNotFoundError:
+                raise self._no_file(key) from None
+            try:
+                stored = read_header(file, f"{shard}/{name}")
+                if stored.info.key != key:
+                    raise CorruptData(f"The stored file {shard}/{name} is of another key.", resource=f"{shard}/{name}")
+            except BaseException:
+                os.close(file)
+                raise
+        return file, stored
+
+    @contextlib.contextmanager
+    def _locked(self, shard: str) -> Iterator[None]:
+        with self._folder(_LOCKS, create=True) as locks, locked(locks, shard):
+            yield
+
+    def _called(self, key: str) -> str:
+        return f"{key!r} in the bucket {self.bucket_name!r}"
+
+
+def _place(key: str) -> tuple[str, str]:
+    # 256 folders: so few that listing may look into all, so many that none of them grows large.
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    return digest[:2], digest[2:]
+
+
+def _keys_in(folder: int, shard: str) -> Iterator[str]:
+    for name in os.listdir(folder):
+        if len(name) != 62:
+            continue
+        try:
+            file = open_to_read(folder, name)
+        except FileNotFoundError:  # deleted meanwhile
+            continue
+        try:
+            yield read_header(file, f"{shard}/{name}").info.key
+        finally:
+            os.close(file)
+
+
+_swept: Final[dict[str, float]] = {}
+_swept_lock: Final = threading.Lock()
+
+
+def _sweep_sometimes(bucket: str, incoming: int) -> None:
+    now = time.monotonic()
+    with _swept_lock:
+        if now < _swept.get(bucket, float("-inf")) + _SWEEP_SECONDS:
+            return
+        _swept[bucket] = now
+    sweep(incoming)

@@ -1,0 +1,43 @@
+"""Blocking work off the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from typing import Final, TypeVar
+
+_Result = TypeVar("_Result")
+
+# Not asyncio's default pool: that one is small and resolves host names too, which slow transfers would hold up.
+_pool: Final = ThreadPoolExecutor(max_workers=32, thread_name_prefix="totoms")
+
+
+async def run_in_thread(function: Callable[..., _Result], *args: object) -> _Result:
+    """Call `function` in a worker thread that sees the caller's context variables.
+
+    A caller that is cancelled goes on at once; the function runs to its end, unheard.
+    """
+    return await asyncio.get_running_loop().run_in_executor(_pool, copy_context().run, function, *args)
+
+
+def start_thread(function: Callable[[], _Result], name: str) -> Future[_Result]:
+    """Call `function` in a thread of its own, for what may wait so long that it would starve the pool.
+
+    The thread sees the caller's context variables, and does not keep the process alive. Nobody who waits for the
+    result can cancel it for the others.
+    """
+    future: Future[_Result] = Future()
+    future.set_running_or_notify_cancel()
+    context = copy_context()
+
+    def run() -> None:
+        try:
+            future.set_result(context.run(function))
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return future
