@@ -10,6 +10,7 @@ from pathlib import Path
 
 import jwt
 import pytest
+
 from plugin_kit import GOOD, install_plugin
 
 KEY = "a-key-for-the-command-line-0123456789abcdef"

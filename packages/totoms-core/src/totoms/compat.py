@@ -1,8 +1,8 @@
 """Import paths and names of totoms 1.5.0, for services written for it.
 
-A table. Each old module path is a small object in `sys.modules`, made when `totoms` is imported, that finds
-a name when it is first asked for it and warns where it is found now. An old path is not set as an attribute
-of the package where that attribute is something else by now: `totoms.TotoMicroservice` is the class, and
+Driven by a table, :mod:`totoms.compat_table`. Each old module path is a small object in `sys.modules`, made when
+`totoms` is imported, that finds a name when it is asked for it and warns where that is now. An old path never becomes
+an attribute of the package where that is something else: `totoms.TotoMicroservice` is the class, and
 ``from totoms.TotoMicroservice import TotoMicroservice`` works beside it.
 """
 
@@ -12,11 +12,12 @@ import importlib
 import os
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
+from totoms.compat_table import GONE, MODULES, NAMES, SETTINGS
 from totoms.environment import TotoEnvironment, current_environment
 from totoms.errors import PluginNotFound
 
@@ -35,130 +36,6 @@ class DeprecatedName(FutureWarning):
     """
 
 
-_NAMES: Final[Mapping[str, str]] = {
-    **{
-        name: f"totoms:{name}"
-        for name in (
-            "APIConfiguration", "APIEndpoint", "CloudStorage", "ExecutionContext", "MessageBusConfig",
-            "MessageBusHandlerConfig", "MessageBusTopicConfig", "MessageDestination", "ProcessingResponse",
-            "ProcessingStatus", "SecretsManager", "TotoControllerConfig", "TotoEnvironment", "TotoLogger",
-            "TotoMessage", "TotoMessageHandler", "TotoMicroservice", "TotoMicroserviceConfiguration", "UserContext",
-            "ValidationError", "toto_delegate",
-        )
-    },
-    "CloudStorageFactory": "totoms.compat:CloudStorageFactory",
-    "Environment": "builtins:str",
-    "HTTPMethod": "http:HTTPMethod",
-    "Hyperscaler": "builtins:str",
-    "MessageBusConfigType": "totoms:MessageBusConfig",
-    "MessageBusConfiguration": "totoms:MessageBusConfig",
-    "TotoMessageBus": "totoms:MessageBus",
-    "determine_environment": "totoms:determine_environment",
-    "determine_envrionment": "totoms:determine_environment",
-    "new_toto_service_token": "totoms.tokens:new_toto_service_token",
-    "singleton": "totoms.compat:singleton",
-}  # fmt: skip
-"""Old names, with the module and attribute that each is now."""
-
-_SETTINGS: Final[Mapping[str, str]] = {
-    "AWSConfiguration": "aws",
-    "GCPConfiguration": "gcp",
-    "AzureConfiguration": "azure",
-}
-"""Old names of settings, with the plugin whose settings each is now."""
-
-_AGENTS: Final = "Gale agents are not part of totoms 2; write the agent's endpoint as a delegate."
-_CONTROLLER: Final = "the FastAPI app is TotoMicroservice.app, and endpoints are declared in APIConfiguration."
-_TOKENS: Final = "tokens are verified by the service before a delegate runs; see oidc_issuers of APIConfiguration."
-_BUS: Final = "a message bus is made from MessageBusConfig; use totoms.MessageBus in annotations."
-_FILES: Final = "use totoms.CloudStorage('bucket'), which gives the implementation of the hyperscaler."
-
-_GONE: Final[Mapping[str, str]] = {
-    **dict.fromkeys(("APIControllerOptions", "APIControllerProps", "PathOptions", "TotoAPIController"), _CONTROLLER),
-    **dict.fromkeys(
-        ("AgentConversationMessage", "AgentEndpoint", "AgentManifest", "AgentsConfiguration", "GaleAgent",
-         "GaleBrokerAPI", "GaleConversationalAgent", "MessageExtras", "RegisterAgentRequest", "RegisterAgentResponse",
-         "StreamInfo"),
-        _AGENTS,
-    ),
-    **dict.fromkeys(
-        ("TokenVerificationResult", "TotoTokenVerifier", "ValidationResult", "extract_info", "throw_validation_error",
-         "validate_request"),
-        _TOKENS,
-    ),
-    **dict.fromkeys(
-        ("GCPPubSubMessageBus", "IMessageBus", "IPubSub", "IQueue", "MessageHandlerRegistration",
-         "MessageHandlerRegistrationOptions", "SNSMessageBus", "TopicIdentifier"),
-        _BUS,
-    ),
-    **dict.fromkeys(("GCSImpl", "S3Impl"), _FILES),
-}  # fmt: skip
-"""Old names that have no successor, with what to do instead."""
-
-_MODULES: Final[Mapping[str, tuple[str, ...]]] = {
-    "TotoDelegateDecorator": ("toto_delegate", "extract_info", "validate_request", "throw_validation_error"),
-    "TotoLogger": ("TotoLogger",),
-    "TotoMicroservice": (
-        "TotoMicroservice", "TotoMicroserviceConfiguration", "APIConfiguration", "APIEndpoint", "MessageBusConfig",
-        "MessageBusHandlerConfig", "MessageBusTopicConfig", "determine_environment",
-    ),
-    "TotoTokenVerifier": ("TotoTokenVerifier", "TokenVerificationResult"),
-    "api": ("TotoAPIController", "HTTPMethod", "APIControllerProps", "APIControllerOptions"),
-    "api.APIControllerOptions": ("APIControllerOptions",),
-    "api.APIControllerProps": ("APIControllerProps",),
-    "api.TotoAPIController": ("TotoAPIController", "HTTPMethod"),
-    "auth.TotoToken": ("new_toto_service_token",),
-    "evt": (
-        "TotoMessageBus", "MessageHandlerRegistration", "IMessageBus", "IPubSub", "IQueue", "MessageBusConfiguration",
-        "TopicIdentifier", "MessageHandlerRegistrationOptions", "TotoMessage", "TotoMessageHandler",
-        "ProcessingResponse", "ProcessingStatus", "MessageDestination",
-    ),
-    "evt.Interfaces": ("IMessageBus", "IPubSub", "IQueue"),
-    "evt.MessageBusConfig": ("MessageBusConfiguration", "TopicIdentifier", "MessageHandlerRegistrationOptions"),
-    "evt.MessageDestination": ("MessageDestination",),
-    "evt.TotoMessage": ("TotoMessage",),
-    "evt.TotoMessageBus": ("TotoMessageBus", "MessageHandlerRegistration"),
-    "evt.TotoMessageHandler": ("TotoMessageHandler", "ProcessingResponse", "ProcessingStatus"),
-    "evt.impl": ("SNSMessageBus", "GCPPubSubMessageBus"),
-    "evt.impl.GCPPubSub": ("GCPPubSubMessageBus",),
-    "evt.impl.SNS": ("SNSMessageBus",),
-    "gale": (),
-    "gale.agent": (),
-    "gale.agent.GaleAgent": ("GaleAgent",),
-    "gale.agent.GaleConversationalAgent": ("GaleConversationalAgent",),
-    "gale.integration": (),
-    "gale.integration.GaleBrokerAPI": ("GaleBrokerAPI", "RegisterAgentRequest", "RegisterAgentResponse"),
-    "gale.model": (),
-    "gale.model.AgentConversationMessage": ("AgentConversationMessage", "StreamInfo", "MessageExtras"),
-    "gale.model.AgentEndpoint": ("AgentEndpoint",),
-    "gale.model.AgentManifest": ("AgentManifest",),
-    "model": (
-        "APIEndpoint", "TotoControllerConfig", "TotoEnvironment", "AWSConfiguration", "GCPConfiguration",
-        "AzureConfiguration", "Hyperscaler", "PathOptions", "UserContext", "ExecutionContext",
-    ),
-    "model.AgentsConfiguration": ("AgentsConfiguration",),
-    "model.ExecutionContext": ("ExecutionContext",),
-    "model.Hyperscaler": ("Hyperscaler",),
-    "model.PathOptions": ("PathOptions",),
-    "model.TotoAPIEndpoint": ("APIEndpoint",),
-    "model.TotoConfig": ("TotoControllerConfig",),
-    "model.TotoEnvironment": (
-        "TotoEnvironment", "AWSConfiguration", "GCPConfiguration", "AzureConfiguration", "Environment",
-    ),
-    "model.UserContext": ("UserContext",),
-    "model.ValidationResult": ("ValidationResult",),
-    "model.exceptions": (),
-    "model.exceptions.ValidationError": ("ValidationError",),
-    "model.singleton": ("singleton",),
-    "secrets.SecretsManager": ("SecretsManager",),
-    "storage.AWS": ("S3Impl",),
-    "storage.CloudStorage": ("CloudStorage",),
-    "storage.CloudStorageFactory": ("CloudStorageFactory",),
-    "storage.GCP": ("GCSImpl",),
-}  # fmt: skip
-"""Old modules below `totoms`, with the names each defined. A module also gives what it had imported for itself."""
-
-
 _TODAY: Final = ("api", "auth", "secrets", "storage")
 """Modules of today that were packages in 1.5.0, with further modules below them."""
 
@@ -166,15 +43,15 @@ _TODAY: Final = ("api", "auth", "secrets", "storage")
 def install() -> None:
     """Put the old modules into `sys.modules`. Called once, as the last thing when `totoms` is imported."""
     today = {f"totoms.{name}": importlib.import_module(f"totoms.{name}") for name in _TODAY}
-    for path, names in _MODULES.items():
+    for path, names in MODULES.items():
         full = f"totoms.{path}"
         if full in today:
             vars(today[full]).setdefault("__getattr__", _finder(full))
             continue
         module = sys.modules.setdefault(full, _OldModule(path, names))
         parent, _, leaf = full.rpartition(".")
-        # Elsewhere `__getattr__` finds the module below; where the name is another object, that one stays.
-        if parent in today:
+        # Elsewhere `__getattr__` finds the module below. Where the name is or was another object, it stays that.
+        if parent in today and leaf not in MODULES.get(parent.removeprefix("totoms."), ()):
             vars(today[parent]).setdefault(leaf, module)
 
 
@@ -193,7 +70,7 @@ def lookup(name: str) -> Any:
             an AttributeError.)
         AttributeError: There never was such a name.
     """
-    if name in _MODULES:
+    if name in MODULES:
         return sys.modules[f"totoms.{name}"]
     return _find("totoms", name)
 
@@ -205,7 +82,7 @@ class _OldModule(ModuleType):
         self.__package__ = self.__spec__.parent
         self._names = names
         # What `import *` takes: not what is gone or belongs to a plugin, which would fail the whole line.
-        self.__all__ = [name for name in names if name in _NAMES]
+        self.__all__ = [name for name in names if name in NAMES]
 
     def __getattr__(self, name: str) -> Any:
         # Tools look for dunder names in all of sys.modules; they must find nothing, in silence.
@@ -220,15 +97,15 @@ class _OldModule(ModuleType):
 
 
 def _find(where: str, name: str) -> Any:
-    if name in _GONE:
-        raise ImportError(f"{where}.{name} of totoms 1.5.0 is gone: {_GONE[name]}", name=where)
-    if name in _SETTINGS:
-        plugin = _SETTINGS[name]
+    if name in GONE:
+        raise ImportError(f"{where}.{name} of totoms 1.5.0 is gone: {GONE[name]}", name=where)
+    if name in SETTINGS:
+        plugin = SETTINGS[name]
         _warn(where, name, f"TotoEnvironment({plugin!r}), which reads its settings from the environment variables")
         return _settings(name, plugin)
-    if name not in _NAMES:
+    if name not in NAMES:
         raise AttributeError(f"module {where!r} has no attribute {name!r}")
-    module, _, attribute = _NAMES[name].partition(":")
+    module, _, attribute = NAMES[name].partition(":")
     _warn(where, name, attribute if module == "builtins" else f"from {module} import {attribute}")
     return getattr(importlib.import_module(module), attribute)
 
