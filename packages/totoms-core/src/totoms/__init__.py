@@ -4,9 +4,10 @@ Everything a service needs is exported here; everything a plugin needs besides i
 :mod:`totoms.hookspecs`, :mod:`totoms.envelope` and :mod:`totoms.bus`.
 """
 
-from typing import Any as _Any
+import typing as _typing
 
 from totoms import compat as _compat
+from totoms import plugins as _plugins  # noqa: F401 - makes itself known to totoms.environment
 from totoms import toplevel as _toplevel
 from totoms.bus import MessageBus
 from totoms.compat import determine_environment
@@ -53,6 +54,7 @@ from totoms.handlers import TotoMessageHandler
 from totoms.logging import TotoLogger
 from totoms.messages import Delivery, MessageDestination, ProcessingResponse, ProcessingStatus, TotoMessage
 from totoms.secrets import SecretsManager
+from totoms.service import TotoMicroservice
 from totoms.storage import CloudStorage
 
 __version__ = "2.0.0"
@@ -97,6 +99,7 @@ __all__ = [
     "TotoLogger",
     "TotoMessage",
     "TotoMessageHandler",
+    "TotoMicroservice",
     "TotoMicroserviceConfiguration",
     "Unauthorized",
     "Unavailable",
@@ -111,9 +114,11 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> _Any:
-    # Names of totoms 1.x that live elsewhere or nowhere now; each says so.
-    return _compat.lookup(name)
+if not _typing.TYPE_CHECKING:  # a type checker would take it for a promise that every name exists
+
+    def __getattr__(name: str) -> _typing.Any:
+        # Names of totoms 1.x that live elsewhere or nowhere now; each says so.
+        return _compat.lookup(name)
 
 
 _toplevel.install()

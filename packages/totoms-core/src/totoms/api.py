@@ -17,9 +17,9 @@ from totoms.edge import Edge
 from totoms.errors import ConfigurationError
 from totoms.execution import Runtime
 from totoms.problems import ErrorBody, install, problem
+from totoms.push import EVENTS_PATH
 from totoms.route import DelegateRoute
 
-EVENTS_PATH: Final = "/events"
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 _TELEMETRY_CHECK: Final = 1.0
 """Seconds for which the answer that nobody traces is believed."""

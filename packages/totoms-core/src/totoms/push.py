@@ -26,7 +26,7 @@ _RETRY_AFTER: Final = 1
 
 
 class PushEndpoint:
-    """Receives pushed messages. It is an ASGI-framework endpoint: ``await endpoint(request)``.
+    """Receives pushed messages.
 
     Args:
         bus: Verifies and decodes.
@@ -49,7 +49,7 @@ class PushEndpoint:
         self._idle.set()
         self._draining = False
 
-    async def __call__(self, request: Request) -> Response:
+    async def respond(self, request: Request) -> Response:
         """Answer one push request.
 
         Raises:

@@ -19,6 +19,7 @@ from totoms.config import TotoControllerConfig
 from totoms.configuration import APIConfiguration, TotoMicroserviceConfiguration
 from totoms.environment import TotoEnvironment, scope_environment, set_default_environment
 from totoms.errors import BackendError, Closed, ConfigurationError
+from totoms.execution import set_default_runtime
 from totoms.logging import TotoLogger, configure_logging, flush_logging
 from totoms.messaging import Messaging
 
@@ -61,7 +62,7 @@ class TotoMicroservice:
         self._started = False
         self._stop_deadline: float | None = None
         self._drain_task: asyncio.Task[None] | None = None
-        self.app: FastAPI = create_app(self, api, configuration.base_path, push=messaging.push if messaging else None)
+        self.app: FastAPI = create_app(self, api, configuration.base_path, push=messaging.push.respond if messaging else None)
         self.app.router.lifespan_context = self._lifespan
 
     # --- making one ---
@@ -92,6 +93,7 @@ class TotoMicroservice:
         try:
             microservice = await cls.create(configuration)
             set_default_environment(microservice.environment)
+            set_default_runtime(microservice)
             cls._default = microservice
             return microservice
         finally:
@@ -237,6 +239,7 @@ class TotoMicroservice:
             if TotoMicroservice._default is self:
                 TotoMicroservice._default = None
                 set_default_environment(None)
+                set_default_runtime(None)
             self.logger.log("shutdown", f"{self.service_name} has stopped.")
             flush_logging()
 
