@@ -9,7 +9,6 @@ import asyncio
 import threading
 import time
 from abc import ABC
-from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, ClassVar, Final
 
@@ -48,17 +47,18 @@ class SecretsManager(ABC):  # noqa: B024 - it has one: see backend_operation
     """How long a value serves, from when it was read, while the store is away."""
     deadline_seconds: ClassVar[float] = 10.0
     """How long a caller waits for the store."""
-    _clock: ClassVar[Callable[[], float]] = staticmethod(time.monotonic)
 
     def __new__(cls, environment: TotoEnvironment | None = None) -> SecretsManager:
+        """Pick the class: as ``Path()`` is a ``PosixPath``, so this is the implementation of `environment`."""
+        made: type[SecretsManager] = cls
         if cls is SecretsManager:
-            cls = implementation(SecretsManager, environment or current_environment())
-        return super().__new__(cls)
+            made = implementation(SecretsManager, environment or current_environment())
+        return object.__new__(made)
 
     def __init__(self, environment: TotoEnvironment | None = None) -> None:
         self.environment = environment or current_environment()
         with _caches_lock:
-            self._cache = _caches.setdefault((type(self), self.environment), SecretCache(type(self)._clock))
+            self._cache = _caches.setdefault((type(self), self.environment), SecretCache(self._clock))
 
     def get_secret(self, name: str, *, version: str | None = None) -> str:
         """Return a secret as text.
@@ -151,6 +151,10 @@ class SecretsManager(ABC):  # noqa: B024 - it has one: see backend_operation
 
     def _policy(self) -> CachePolicy:
         return CachePolicy(self.cache_seconds, self.stale_seconds)
+
+    @staticmethod
+    def _clock() -> float:
+        return time.monotonic()
 
     # --- what a backend fills in ---
 

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Ma
 from functools import partial
 from itertools import islice
 from os import PathLike
+from pathlib import Path
 from typing import BinaryIO, Final, Literal, cast
 
 from totoms.environment import TotoEnvironment, current_environment, implementation
@@ -47,9 +48,11 @@ class CloudStorage(SyncStorage):
         cls, bucket_name: str, logger: TotoLogger | None = None, cid: str | None = None,
         *, environment: TotoEnvironment | None = None,
     ) -> CloudStorage:  # fmt: skip
+        """Pick the class: as ``Path()`` is a ``PosixPath``, so this is the implementation of `environment`."""
+        made: type[CloudStorage] = cls
         if cls is CloudStorage:
-            cls = implementation(CloudStorage, environment or current_environment())
-        return super().__new__(cls)
+            made = implementation(CloudStorage, environment or current_environment())
+        return object.__new__(made)
 
     async def upload_file_async(
         self, local_file_path: str | PathLike[str], destination_path: str, *, content_type: str | None = None,
@@ -57,7 +60,7 @@ class CloudStorage(SyncStorage):
     ) -> str:  # fmt: skip
         """Upload a local file. Cancelled before its end, it leaves what was there."""
         options = self._options(destination_path, content_type, metadata, if_absent, if_match)
-        return await self._upload_stoppable(lambda: open(local_file_path, "rb"), destination_path, options)
+        return await self._upload_stoppable(lambda: Path(local_file_path).open("rb"), destination_path, options)
 
     async def upload_bytes_async(
         self, data: bytes, destination_path: str, *, content_type: str | None = None,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from os import PathLike
@@ -53,7 +52,7 @@ class SyncStorage(StorageDriver):
             BackendError: The storage denies, is full or is away. What was there is unchanged.
         """
         options = self._options(destination_path, content_type, metadata, if_absent, if_match)
-        with open(local_file_path, "rb") as source:
+        with Path(local_file_path).open("rb") as source:
             return self._upload(destination_path, source, options)
 
     def upload_bytes(
@@ -83,7 +82,8 @@ class SyncStorage(StorageDriver):
         Raises:
             NotFound: There is no such file.
         """
-        check_key(source_path), check_key(destination_path)
+        check_key(source_path)
+        check_key(destination_path)
         if source_path == destination_path:  # S3 refuses it, and nothing would change
             return self._stat(source_path).etag
         etag = self._copy(source_path, destination_path)
@@ -124,10 +124,10 @@ class SyncStorage(StorageDriver):
             # Beside the destination, so that replacing it is one step; a plain open gives it the usual permissions.
             part = destination.with_name(f".{secrets.token_hex(8)}.part")
             try:
-                with open(part, "xb") as file:
+                with part.open("xb") as file:
                     for chunk in chunks:
                         file.write(chunk)
-                os.replace(part, destination)
+                part.replace(destination)
             except BaseException:
                 with contextlib.suppress(FileNotFoundError):
                     part.unlink()

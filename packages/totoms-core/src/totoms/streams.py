@@ -99,9 +99,11 @@ class ChunkReader(io.RawIOBase):
         self._rest = memoryview(b"")
 
     def readable(self) -> bool:
+        """As of a raw file."""
         return True
 
     def readinto(self, buffer: Any) -> int:
+        """As of a raw file."""
         while not self._rest:
             chunk = next(self._chunks, None)
             if chunk is None:
@@ -123,18 +125,23 @@ class StoppableReader(io.RawIOBase):
         self._stop = stop
 
     def readable(self) -> bool:
+        """As of a raw file."""
         return True
 
     def seekable(self) -> bool:
+        """As of a raw file."""
         return self._raw.seekable()
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """As of a raw file."""
         return self._raw.seek(offset, whence)
 
     def tell(self) -> int:
+        """As of a raw file."""
         return self._raw.tell()
 
     def readinto(self, buffer: Any) -> int:
+        """As of a raw file."""
         if self._stop.is_set():
             raise UploadCancelled
         chunk = self._raw.read(len(buffer))

@@ -20,7 +20,8 @@ async def run_in_thread(function: Callable[..., _Result], *args: object) -> _Res
 
     A caller that is cancelled goes on at once; the function runs to its end, unheard.
     """
-    return await asyncio.get_running_loop().run_in_executor(_pool, copy_context().run, function, *args)
+    context = copy_context()
+    return await asyncio.get_running_loop().run_in_executor(_pool, lambda: context.run(function, *args))
 
 
 def start_thread(function: Callable[[], _Result], name: str) -> Future[_Result]:

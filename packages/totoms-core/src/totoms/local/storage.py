@@ -112,7 +112,7 @@ class LocalCloudStorage(CloudStorage):
                 objects = stack.enter_context(self._folder(_OBJECTS))
             except FileNotFoundError:
                 return
-            for shard in os.listdir(objects):
+            for shard in os.listdir(objects):  # noqa: PTH208 - a descriptor, not a path
                 if len(shard) == 2:  # anything else is not ours: desktops leave files in folders
                     child = open_child(objects, shard)
                     try:
@@ -131,11 +131,11 @@ class LocalCloudStorage(CloudStorage):
 
     def _delete(self, key: str) -> None:
         shard, name = _place(key)
-        with told_as(self._called(key)), contextlib.suppress(FileNotFoundError):  # a file, or bucket, that never was
-            with self._folder(_OBJECTS, shard) as objects:
-                with self._locked(shard):
-                    os.unlink(name, dir_fd=objects)
-                os.fsync(objects)
+        missing = contextlib.suppress(FileNotFoundError)  # a file, or a bucket, that never was
+        with told_as(self._called(key)), missing, self._folder(_OBJECTS, shard) as objects:
+            with self._locked(shard):
+                os.unlink(name, dir_fd=objects)
+            os.fsync(objects)
 
     def _open(self, key: str) -> tuple[int, StoredObject]:
         shard, name = _place(key)
