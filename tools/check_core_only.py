@@ -54,7 +54,7 @@ asyncio.run(main())
 
 def run(*command: str, folder: str) -> str:
     """Run a command that must succeed and return what it printed."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, timeout=DEADLINE)  # noqa: S603
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, timeout=DEADLINE)
     if done.returncode:
         sys.exit(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
     return done.stdout.strip()
@@ -94,7 +94,7 @@ def main() -> None:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         (Path(folder) / "service.py").write_text(f"FOREIGN = {FOREIGN!r}\n{SERVICE}")
-        service = subprocess.Popen(  # noqa: S603
+        service = subprocess.Popen(
             [sys.executable, "service.py", str(port)],
             cwd=folder,
             stdout=subprocess.PIPE,

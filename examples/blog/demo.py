@@ -11,6 +11,10 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
+from service import get_microservice_config
+from totoms import SecretsManager, TotoMicroservice
+from totoms.tokens import make_token
+
 HERE = Path(__file__).resolve().parent
 PACKAGES = HERE.parent.parent / "packages"
 
@@ -38,13 +42,14 @@ def free_port() -> int:
     return int(text)
 
 
-def prepare(folder: Path) -> None:
-    """Give the service its secret. On a laptop secrets stand in a file `.env`, or in the environment."""
-    folder.mkdir(parents=True, exist_ok=True)
-    env = folder / ".env"
-    if not env.exists():
-        env.write_text(f"# The blog's secrets on this machine.\nDIGEST_KEY={secrets.token_hex(32)}\n")
-        env.chmod(0o600)
+def prepare() -> None:
+    """Give the service its secret. On a laptop secrets stand in the environment, or in a file `.env`."""
+    env = Path(".env")
+    if "DIGEST_KEY" in os.environ or (env.exists() and "DIGEST_KEY=" in env.read_text()):
+        return
+    with env.open("a") as file:
+        file.write(f"DIGEST_KEY={secrets.token_hex(32)}\n")
+    env.chmod(0o600)
 
 
 def lines_to_paste(port: int, token: str) -> list[str]:
@@ -63,24 +68,25 @@ def lines_to_paste(port: int, token: str) -> list[str]:
     ]
 
 
+async def announce(microservice: TotoMicroservice, port: int) -> None:
+    """Print the lines as soon as the service can answer them."""
+    while microservice.state == "starting":
+        await asyncio.sleep(0.01)
+    token = make_token(await SecretsManager().get_secret_async("jwt-signing-key"), "me@example.com", 24 * 3600)
+    print("\nStore a post, read it, and read the digest that a message handler wrote:\n")
+    print("\n\n".join(lines_to_paste(port, token)))
+    print(f"\nThe endpoints, to look at: http://127.0.0.1:{port}/docs    Ctrl-C stops the service.\n", flush=True)
+
+
 async def main() -> None:
-    """Start the service, and print the lines once it answers."""
+    """Start the service."""
     os.environ["HYPERSCALER"] = backend()
     port = free_port()
-    root = Path(os.environ.setdefault("TOTOMS_LOCAL_ROOT", str(Path.cwd() / ".totoms")))
-    prepare(root)
-
-    from service import get_microservice_config
-
-    from totoms import SecretsManager, TotoMicroservice
-    from totoms.auth import make_token
-
+    prepare()
     microservice = await TotoMicroservice.init(get_microservice_config())
-    token = make_token(await SecretsManager().get_secret_async("jwt-signing-key"), "me@example.com", 24 * 3600)
-    print(f"\nThe blog stores everything in {root}. Store a post, read it, read the digest:\n")
-    print("\n\n".join(lines_to_paste(port, token)), flush=True)
-    print(f"\nIts endpoints, to look at: http://127.0.0.1:{port}/docs       Ctrl-C stops it.\n", flush=True)
+    announcing = asyncio.create_task(announce(microservice, port))
     await microservice.start(port=port)
+    announcing.cancel()
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any
 
 import pydantic
 import pytest
+
 import totoms
 from totoms import configuration
 from totoms.local.configuration import LocalConfiguration
@@ -70,8 +71,7 @@ def defaults_of(kind: type[Any]) -> dict[str, Any]:
     if dataclasses.is_dataclass(kind):
         return {field.name: actual_default(field.default) for field in dataclasses.fields(kind)}
     return {
-        name: actual_default(field.get_default(call_default_factory=True))
-        for name, field in kind.model_fields.items()
+        name: actual_default(field.get_default(call_default_factory=True)) for name, field in kind.model_fields.items()
     }
 
 

@@ -23,9 +23,13 @@ class Process:
         arguments: Its arguments.
         root: The folder of the local backend.
         env: Further environment variables.
+        cwd: Its working directory; by default this process's.
     """
 
-    def __init__(self, script: Path | str, *arguments: str, root: str, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, script: Path | str, *arguments: str, root: str, env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> None:  # fmt: skip
         variables = {**os.environ, "TOTOMS_LOCAL_ROOT": root, "PYTHONUNBUFFERED": "1", **(env or {})}
         self.lines: list[str] = []
         self._news = threading.Condition()
@@ -36,6 +40,7 @@ class Process:
             text=True,
             errors="replace",
             env=variables,
+            cwd=cwd,
         )
         self.pid = self._popen.pid
         self._reader = threading.Thread(target=self._read, daemon=True)
