@@ -1,7 +1,7 @@
 """Every code block that users were shown as the way to use totoms, in a service: ``python readme_service.py PART``.
 
 Under each heading stands one block. Slips are mended (`data` for `body`, names that a block leaves to its reader).
-Where blocks define one function twice, the functions have names of their own. ``test_promised_blocks.py`` calls the service.
+Where blocks define one function twice, the functions have names of their own. `test_promised_blocks.py` calls it.
 """
 
 # ruff: noqa: E402, I001, ASYNC230 - the blocks bring their own imports, and open files as they were shown
