@@ -1,4 +1,4 @@
-"""A blog, declared: two endpoints that write and read posts, a message, a handler that keeps a signed digest.
+"""A blog, declared: endpoints that write and read posts, a message, a handler that keeps a signed digest.
 
 POST /blog/posts          store a post and publish `postCreated`
 GET  /blog/posts/{slug}   read it
@@ -10,9 +10,9 @@ import hashlib
 import hmac
 import json
 import re
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import HTTPException, Request
+from fastapi import HTTPException, Path, Request
 from pydantic import BaseModel, Field
 
 from totoms import (
@@ -24,6 +24,7 @@ from totoms import (
     MessageBusHandlerConfig,
     MessageBusTopicConfig,
     MessageDestination,
+    PreconditionFailed,
     ProcessingResponse,
     ProcessingStatus,
     TotoControllerConfig,
@@ -35,9 +36,9 @@ from totoms import (
     ValidationError,
     toto_delegate,
 )
-from totoms.errors import NotFound, PreconditionFailed
 
 BUCKET = "blog"
+Slug = Annotated[str, Path(pattern="^[a-z0-9-]+$", max_length=200)]
 
 
 class BlogConfig(TotoControllerConfig):
@@ -79,22 +80,20 @@ async def create_post(
 
 @toto_delegate
 async def read_post(
-    request: Request, user_context: UserContext, exec_context: ExecutionContext, slug: str
+    request: Request, user_context: UserContext, exec_context: ExecutionContext, slug: Slug
 ) -> dict[str, Any]:
-    try:
-        return await _read(exec_context, f"posts/{slug}.json")
-    except NotFound:
-        raise HTTPException(404, "There is no such post.") from None
+    content = await exec_context.get_storage(BUCKET).get_file_content_async(f"posts/{slug}.json")
+    if content is None:
+        raise HTTPException(404, "There is no such post.")
+    return json.loads(content)
 
 
 @toto_delegate
 async def read_digest(request: Request, user_context: UserContext, exec_context: ExecutionContext) -> dict[str, Any]:
-    names = await exec_context.get_storage(BUCKET).list_files_async("digest/")
-    return {"entries": await asyncio.gather(*(_read(exec_context, name) for name in names))}
-
-
-async def _read(exec_context: ExecutionContext, name: str) -> dict[str, Any]:
-    return json.loads(await exec_context.get_storage(BUCKET).get_file_content_async(name))
+    storage = exec_context.get_storage(BUCKET)
+    names = await storage.list_files_async("digest/")
+    contents = await asyncio.gather(*(storage.get_file_content_async(name) for name in names))
+    return {"entries": [json.loads(content) for content in contents if content]}
 
 
 class PostCreatedHandler(TotoMessageHandler):
