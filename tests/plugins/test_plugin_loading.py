@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from plugin_kit import BUS, GOOD, GROUP, Install, install_plugin, write_distribution
-from totoms import plugins
+from totoms import MessageBusConfig, TotoMicroservice, TotoMicroserviceConfiguration, plugins
 from totoms.bus import MessageBus
 from totoms.discovery import installed, select
 from totoms.environment import TotoEnvironment, implementation
@@ -399,6 +399,36 @@ def test_missing_capability_is_told_when_a_bucket_is_wanted(install: Install) ->
 
     with pytest.raises(PluginLoadError, match="cloud storage"):
         CloudStorage("bucket", environment=environment)
+
+
+async def test_missing_message_bus_is_told_when_a_service_that_needs_it_is_made(install: Install) -> None:
+    name = install(
+        """
+from totoms.secrets import SecretsManager
+
+class Secrets(SecretsManager):
+    def _fetch(self, name, version):
+        return b"0123456789abcdef0123456789abcdef"
+
+@hookimpl
+def totoms_secrets_manager():
+    return Secrets
+""",
+        distribution="totoms-skyline",
+        version="3.2.1",
+    )
+    environment = TotoEnvironment(name)
+    without = TotoMicroserviceConfiguration(service_name="blog", environment=environment)
+    needing = TotoMicroserviceConfiguration(
+        service_name="blog", environment=environment, message_bus_configuration=MessageBusConfig()
+    )
+
+    assert (await TotoMicroservice.create(without)).message_bus is None
+    with pytest.raises(PluginLoadError) as caught:
+        await TotoMicroservice.create(needing)
+
+    assert "needs a message bus" in str(caught.value)
+    assert "totoms-skyline 3.2.1" in str(caught.value)
 
 
 # --- versions ---
