@@ -85,9 +85,7 @@ class _OldModule(ModuleType):
         self.__all__ = [name for name in names if name in NAMES]
 
     def __getattr__(self, name: str) -> Any:
-        # Tools look for dunder names in all of sys.modules; they must find nothing, in silence.
-        if name.startswith("__"):
-            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        # Tools look for all kinds of names in all of sys.modules; what is not in the table is not there, in silence.
         # `totoms.evt.TotoMessage` is the class, as it was, and a module as well.
         below = None if name in self._names else sys.modules.get(f"{self.__name__}.{name}")
         return below if below is not None else _find(self.__name__, name)
