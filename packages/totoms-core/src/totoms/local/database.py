@@ -1,0 +1,259 @@
+"""The SQLite file of the local bus: opened, checked, merged and closed so that nothing is lost.
+
+Several processes share the file. SQLite before 3.51.3 can corrupt a log that two connections merge ("checkpoint") at
+once, so automatic merging is off, and whoever merges holds a lock file; the same lock is held while a connection is
+closed, because the last one to close merges too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from totoms.errors import AccessDenied, BackendError, CorruptData, Unavailable
+from totoms.local.folders import locked, open_folder, told_as, try_lock
+from totoms.local.state import StateFile
+
+FILE: Final = "bus.sqlite3"
+_STATE: Final = "bus.state"
+_GATE: Final = "bus.gate"
+_USERS: Final = "bus.users"
+_MERGE: Final = "bus.merge"
+_BUSY_SECONDS: Final = 30.0
+_MERGE_BYTES: Final = 8 * 1024 * 1024
+"""The log is merged into the database when it is longer than this."""
+
+_SCHEMA: Final = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE subscriptions (
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, topic TEXT, ordered INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE deliveries (
+    id INTEGER PRIMARY KEY, subscription INTEGER NOT NULL, message_id TEXT NOT NULL, body BLOB NOT NULL,
+    attributes BLOB NOT NULL, ordering_key TEXT, checksum INTEGER NOT NULL,
+    due REAL NOT NULL, attempt INTEGER NOT NULL, token INTEGER NOT NULL);
+CREATE INDEX deliveries_due ON deliveries (subscription, due);
+CREATE INDEX deliveries_order ON deliveries (subscription, ordering_key, id) WHERE ordering_key IS NOT NULL;
+CREATE TABLE dead_letters (
+    id INTEGER PRIMARY KEY, subscription TEXT NOT NULL, message_id TEXT NOT NULL, body BLOB NOT NULL,
+    attributes BLOB NOT NULL, ordering_key TEXT, checksum INTEGER NOT NULL,
+    reason TEXT NOT NULL, error_class TEXT NOT NULL, description TEXT NOT NULL, attempts INTEGER NOT NULL,
+    dead_since REAL NOT NULL);
+CREATE INDEX dead_letters_subscription ON dead_letters (subscription, id);
+INSERT INTO meta VALUES ('commits', 1);
+"""
+
+
+class Database:
+    """One connection, used by one thread.
+
+    Args:
+        root: The folder of the local backend.
+
+    Attributes:
+        commits: The number of the last commit this connection made or saw.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self.path = root / FILE
+        self._log = root / f"{FILE}-wal"
+        self._state = StateFile(root / _STATE)
+        self._users = -1
+        self._connection: sqlite3.Connection | None = None
+        self.commits = 0
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The open connection, in autocommit mode: transactions are begun and ended by statements."""
+        assert self._connection is not None
+        return self._connection
+
+    def open(self) -> None:
+        """Open the database; the first of all processes checks it, or makes it.
+
+        Raises:
+            CorruptData: A file is missing, cut or damaged; names it.
+            BackendError: The folder cannot be used.
+        """
+        with _translated(self.path), told_as(str(self._root)), self._folder() as folder, locked(folder, _GATE):
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            self._users = os.open(_USERS, flags, 0o600, dir_fd=folder)
+            try:
+                if try_lock(self._users):
+                    self._open_first()
+                else:
+                    self._state.load()
+                    self._connect()
+                    self._check_identity()
+                fcntl.flock(self._users, fcntl.LOCK_SH)
+            except BaseException:
+                self._abandon()
+                raise
+
+    def begin(self) -> bool:
+        """Begin to write. Return whether another connection has committed since the last call."""
+        cursor = self.connection
+        cursor.execute("BEGIN IMMEDIATE")
+        version = cursor.execute("PRAGMA data_version").fetchone()[0]
+        changed = version != self._version
+        self._version: int = version
+        return changed
+
+    def changed(self) -> bool:
+        """Whether another connection has committed since :meth:`begin` was called last."""
+        return bool(self.connection.execute("PRAGMA data_version").fetchone()[0] != self._version)
+
+    def commit(self) -> None:
+        """Commit. When this returns, it is on the disk."""
+        row = self.connection.execute(
+            "UPDATE meta SET value = value + 1 WHERE name = 'commits' RETURNING value"
+        ).fetchone()
+        self.connection.execute("COMMIT")
+        self.commits = row[0]
+        self._state.note_commit(self.commits)
+
+    def rollback(self) -> None:
+        """Undo what was begun. Never raises: SQLite may have done it already."""
+        with contextlib.suppress(sqlite3.Error):
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
+
+    def merge_sometimes(self) -> None:
+        """Merge the log into the database when it has grown long, unless another process is at it."""
+        with contextlib.suppress(OSError, sqlite3.Error):
+            if self._log.stat().st_size > _MERGE_BYTES:
+                with self._merge_lock(wait=False) as mine:
+                    if mine:
+                        self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def close(self) -> None:
+        """Close; the last of all processes leaves a merged database and notes what it looks like."""
+        if self._connection is None:
+            return
+        try:
+            with _translated(self.path), told_as(str(self._root)), self._folder() as folder, locked(folder, _GATE):
+                last = try_lock(self._users)
+                with self._merge_lock(wait=True):
+                    if last:
+                        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                    self._connection.close()
+                    self._connection = None
+                if last and not self._log.exists():
+                    self._state.set_clean(self.path, self.commits)
+        finally:
+            self._abandon()
+
+    # --- opening ---
+
+    def _open_first(self) -> None:
+        if not self._state.exists():
+            if self.path.exists() or self._log.exists():
+                raise self._state.damaged("is missing")
+            self._state.create()
+        status = self._state.load()
+        if status == "creating":
+            for leftover in (self.path, self._log, self._root / f"{FILE}-shm"):
+                leftover.unlink(missing_ok=True)
+            self._connect()
+            self.connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
+            self.connection.execute("INSERT INTO meta VALUES ('identity', ?)", (self._state.identity,))
+        else:
+            self._check_files(clean=status == "clean")
+            self._connect()
+            self._check_identity()
+            self._check_content(clean=status == "clean")
+        # A first commit: from here on there is a log, so one that is missing later is known to be missing.
+        self.connection.execute("UPDATE meta SET value = value + 1 WHERE name = 'commits'")
+        self.commits = self._read_commits()
+        self._state.set_open(self.commits)
+
+    def _check_files(self, *, clean: bool) -> None:
+        if not self.path.exists() or not self.path.stat().st_size:
+            raise _damaged(self.path, "is missing or empty")
+        if clean and not self._state.is_as_noted(self.path):
+            raise _damaged(self.path, "was changed since it was closed")
+
+    def _check_content(self, *, clean: bool) -> None:
+        if not clean:
+            problem = self.connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
+            if problem != "ok":
+                raise _damaged(self.path, "is damaged")
+            if self._read_commits() < self._state.commits:
+                raise _damaged(self._log, "is missing, cut or damaged: committed messages are not there")
+
+    def _check_identity(self) -> None:
+        row = self.connection.execute("SELECT value FROM meta WHERE name = 'identity'").fetchone()
+        if row is None or row[0] != self._state.identity:
+            raise _damaged(self.path, "is not the database that was here")
+        self.commits = self._read_commits()
+
+    def _read_commits(self) -> int:
+        number: int = self.connection.execute("SELECT value FROM meta WHERE name = 'commits'").fetchone()[0]
+        return number
+
+    def _connect(self) -> None:
+        self._connection = sqlite3.connect(
+            self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=512
+        )
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "wal_autocheckpoint=0", "cache_size=-16000"):
+            self._connection.execute(f"PRAGMA {pragma}")
+        self._version = self._connection.execute("PRAGMA data_version").fetchone()[0]
+
+    def _abandon(self) -> None:
+        if self._connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.close()
+            self._connection = None
+        self._state.close()
+        if self._users >= 0:
+            os.close(self._users)
+            self._users = -1
+
+    def _folder(self) -> contextlib.AbstractContextManager[int]:
+        return open_folder(self._root, create=True)
+
+    @contextlib.contextmanager
+    def _merge_lock(self, *, wait: bool) -> Iterator[bool]:
+        with self._folder() as folder:
+            if wait:
+                with locked(folder, _MERGE):
+                    yield True
+                return
+            file = os.open(_MERGE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600, dir_fd=folder)
+            try:
+                yield try_lock(file)
+            finally:
+                os.close(file)
+
+
+def translate(error: BaseException, path: Path) -> BackendError:
+    """Return the BackendError for what SQLite raised."""
+    text = str(error)
+    if isinstance(error, BackendError):
+        return error
+    if "full" in text or "disk I/O" in text:
+        return Unavailable(f"{path} cannot be written: the disk is full or failing.", resource=str(path))
+    if "locked" in text or "busy" in text:
+        return Unavailable(f"{path} is held by another process for too long.", resource=str(path))
+    if "readonly" in text or "unable to open" in text:
+        return AccessDenied(f"{path} cannot be opened for writing.", resource=str(path))
+    if isinstance(error, sqlite3.DatabaseError) and ("malformed" in text or "not a database" in text):
+        return _damaged(path, "is damaged")
+    return BackendError(f"{path} cannot be used: {type(error).__name__}.", resource=str(path))
+
+
+@contextlib.contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise translate(error, path) from error
+
+
+def _damaged(path: Path, how: str) -> CorruptData:
+    return CorruptData(f"{path} {how}.", resource=str(path))

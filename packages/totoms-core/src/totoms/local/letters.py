@@ -1,0 +1,84 @@
+"""The dead letters of the local bus: listed, delivered again, deleted. Called on the writer's thread only."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+
+from totoms.envelope import DeadLetter, DeadLetterReason, Received
+from totoms.errors import CorruptData
+from totoms.local.rows import checksum_of, find_subscription, last_row
+
+
+def keep(connection: sqlite3.Connection, one: Received, reason: DeadLetterReason, now: float) -> None:
+    """Keep a message that was pushed, and so has no row to move."""
+    attributes = orjson.dumps(dict(one.attributes))
+    connection.execute(
+        "INSERT INTO dead_letters (subscription, message_id, body, attributes, ordering_key, checksum, reason, "
+        "error_class, description, attempts, dead_since) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+        (
+            one.subscription.name, one.message_id, one.body, attributes, one.ordering_key,
+            checksum_of(one.message_id, one.body, attributes, one.ordering_key), reason.reason, reason.error_class,
+            reason.description, reason.attempts, now,
+        ),
+    )  # fmt: skip
+
+
+def listed(connection: sqlite3.Connection, subscription: str, limit: int) -> list[DeadLetter]:
+    """Return the oldest dead letters of a subscription."""
+    found = connection.execute(
+        "SELECT id, message_id, body, attributes, ordering_key, checksum, reason, error_class, description, attempts, "
+        "dead_since FROM dead_letters WHERE subscription = ? ORDER BY id LIMIT ?",
+        (subscription, limit),
+    ).fetchall()
+    return [_letter(subscription, row) for row in found]
+
+
+def replay(connection: sqlite3.Connection, subscription: str, letter_ids: Sequence[str] | None, now: float) -> int:
+    """Deliver dead letters again, attempts starting over; return how many."""
+    found = find_subscription(connection, subscription)
+    if found is None:
+        return 0
+    row = last_row(connection)
+    replayed = 0
+    for letter in _selected(connection, subscription, letter_ids):
+        row += 1
+        connection.execute(
+            "INSERT INTO deliveries SELECT ?, ?, message_id, body, attributes, ordering_key, checksum, ?, 0, 0 "
+            "FROM dead_letters WHERE id = ?",
+            (row, found[0], now, letter),
+        )
+        connection.execute("DELETE FROM dead_letters WHERE id = ?", (letter,))
+        replayed += 1
+    return replayed
+
+
+def purge(connection: sqlite3.Connection, subscription: str, letter_ids: Sequence[str] | None) -> int:
+    """Delete dead letters for good; return how many."""
+    selected = _selected(connection, subscription, letter_ids)
+    connection.executemany("DELETE FROM dead_letters WHERE id = ?", [(letter,) for letter in selected])
+    return len(selected)
+
+
+def _selected(connection: sqlite3.Connection, subscription: str, letter_ids: Sequence[str] | None) -> list[int]:
+    sql = "SELECT id FROM dead_letters WHERE subscription = ? ORDER BY id"
+    found = [letter for (letter,) in connection.execute(sql, (subscription,)).fetchall()]
+    if letter_ids is None:
+        return found
+    wanted = set(letter_ids)
+    return [letter for letter in found if str(letter) in wanted]
+
+
+def _letter(subscription: str, row: tuple[Any, ...]) -> DeadLetter:
+    number, message_id, body, attributes, ordering_key, checksum, reason, error_class, description, attempts, since = row
+    if checksum != checksum_of(message_id, body, attributes, ordering_key) and reason != "damaged":
+        raise CorruptData(f"The dead letter {number} of {subscription} is damaged.", resource=subscription)
+    try:
+        names = orjson.loads(attributes)
+    except ValueError:
+        names = {}
+    why = DeadLetterReason(reason, error_class, description, attempts)
+    return DeadLetter(str(number), message_id, subscription, body, names, why, since)

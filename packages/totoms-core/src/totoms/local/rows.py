@@ -1,0 +1,226 @@
+"""The statements of the local bus, each with as many rows as it can carry. Called on the writer's thread only.
+
+A message has one row per subscription. Its column `due` says from when on it may be leased, whatever the reason it may
+not be before: it is delayed, in backoff, or leased. A lease is the pair of row and `token`; a settled row is deleted.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import zlib
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, Final
+
+import orjson
+
+from totoms.envelope import Outgoing, Received
+from totoms.errors import LeaseLost
+from totoms.local.feed import NEVER, Feed
+
+_CHUNKS: Final = (512, 64, 8, 1)
+"""Rows per statement. Few sizes, so that SQLite's prepared statements are found again."""
+
+_DELIVERABLE: Final = """d.subscription = ? AND {due} (d.ordering_key IS NULL OR NOT EXISTS (
+    SELECT 1 FROM deliveries e
+    WHERE e.subscription = d.subscription AND e.ordering_key = d.ordering_key AND e.id < d.id))"""
+_COLUMNS: Final = "d.id, d.message_id, d.body, d.attributes, d.ordering_key, d.checksum, d.attempt"
+
+
+def _chunks(items: Sequence[Any]) -> Iterable[Sequence[Any]]:
+    start = 0
+    for size in _CHUNKS:
+        while len(items) - start >= size:
+            yield items[start : start + size]
+            start += size
+
+
+def read_subscriptions(connection: sqlite3.Connection) -> tuple[dict[str, list[int]], dict[str, int]]:
+    """Return the rows of the subscriptions of each topic, and of each queue."""
+    topics: dict[str, list[int]] = {}
+    queues: dict[str, int] = {}
+    for row, name, topic in connection.execute("SELECT id, name, topic FROM subscriptions"):
+        if topic is None:
+            queues[name] = row
+        else:
+            topics.setdefault(topic, []).append(row)
+    return topics, queues
+
+
+def add_subscription(connection: sqlite3.Connection, name: str, topic: str | None, *, ordered: bool) -> int:
+    """Make a subscription, or move it to another topic; return its row. A queue is one without a topic."""
+    row: int = connection.execute(
+        "INSERT INTO subscriptions (name, topic, ordered) VALUES (?, ?, ?) "
+        "ON CONFLICT (name) DO UPDATE SET topic = excluded.topic, ordered = excluded.ordered RETURNING id",
+        (name, topic, ordered),
+    ).fetchone()[0]
+    return row
+
+
+def find_subscription(connection: sqlite3.Connection, name: str) -> tuple[int, str | None] | None:
+    """Return the row and the topic of a subscription."""
+    found: tuple[int, str | None] | None = connection.execute(
+        "SELECT id, topic FROM subscriptions WHERE name = ?", (name,)
+    ).fetchone()
+    return found
+
+
+def last_row(connection: sqlite3.Connection) -> int:
+    """Return the highest row of a message."""
+    row: int = connection.execute("SELECT coalesce(max(id), 0) FROM deliveries").fetchone()[0]
+    return row
+
+
+def checksum_of(message_id: str, body: bytes, attributes: bytes, ordering_key: str | None) -> int:
+    """Return what tells a row as it was written from one that was damaged."""
+    return zlib.crc32(body, zlib.crc32(attributes, zlib.crc32(f"{message_id}\0{ordering_key}".encode())))
+
+
+def insert(connection: sqlite3.Connection, values: Sequence[tuple[int, int, Outgoing, float, int, int]]) -> None:
+    """Insert messages: row, subscription, message, due, attempt, token."""
+    for chunk in _chunks(values):
+        parameters: list[Any] = []
+        for row, subscription, outgoing, due, attempt, token in chunk:
+            attributes = orjson.dumps(outgoing.attributes)
+            checksum = checksum_of(outgoing.message_id, outgoing.body, attributes, outgoing.ordering_key)
+            parameters += (
+                row, subscription, outgoing.message_id, outgoing.body, attributes, outgoing.ordering_key, checksum,
+                due, attempt, token,
+            )  # fmt: skip
+        connection.execute(
+            "INSERT INTO deliveries VALUES " + ",".join(["(?,?,?,?,?,?,?,?,?,?)"] * len(chunk)), parameters
+        )
+
+
+def received(outgoing: Outgoing, row: int, feed: Feed) -> Received:
+    """Return a message that was just published as its consumer receives it."""
+    return Received(
+        outgoing.body, outgoing.message_id, 1, feed.subscription, outgoing.attributes, row, feed.lease_seconds,
+        outgoing.ordering_key,
+    )  # fmt: skip
+
+
+def lease(connection: sqlite3.Connection, feed: Feed, most: int, now: float) -> tuple[list[Received], list[int]]:
+    """Lease up to `most` messages that are due, those first that are due longest.
+
+    Returns:
+        The messages, and the rows of damaged ones. Those are moved to the dead letters: never silently gone.
+    """
+    condition = _DELIVERABLE.format(due="d.due <= ? AND") if feed.subscription.ordered else "d.subscription = ? AND d.due <= ?"
+    found = connection.execute(
+        f"SELECT {_COLUMNS} FROM deliveries d WHERE {condition} ORDER BY d.due, d.id LIMIT ?",  # noqa: S608 - constants
+        (feed.row, now, most),
+    ).fetchall()
+    batch, damaged = [], []
+    for row, message_id, body, attributes, ordering_key, checksum, attempt in found:
+        if checksum != checksum_of(message_id, body, attributes, ordering_key):
+            damaged.append(row)
+            bury(connection, feed.subscription.name, row, "damaged", "", "the stored bytes are damaged", attempt, now)
+            continue
+        batch.append(
+            Received(
+                body, message_id, attempt + 1, feed.subscription, orjson.loads(attributes), row, feed.lease_seconds,
+                ordering_key,
+            )
+        )  # fmt: skip
+    for chunk in _chunks(batch):
+        connection.execute(
+            "UPDATE deliveries SET due = ?, attempt = attempt + 1, token = ? WHERE id IN (" + _marks(chunk) + ")",
+            (now + feed.lease_seconds, feed.token, *(one.lease for one in chunk)),
+        )
+    return batch, damaged
+
+
+def next_due(connection: sqlite3.Connection, feed: Feed) -> float:
+    """Return when the next message of a feed may be leased; `NEVER` when there is none."""
+    if feed.subscription.ordered:
+        condition = _DELIVERABLE.format(due="")
+        sql = f"SELECT min(d.due) FROM deliveries d WHERE {condition}"  # noqa: S608 - constants
+    else:
+        sql = "SELECT min(due) FROM deliveries WHERE subscription = ?"
+    due: float | None = connection.execute(sql, (feed.row,)).fetchone()[0]
+    return NEVER if due is None else due
+
+
+def delete(connection: sqlite3.Connection, feed: Feed, acked: Sequence[Received]) -> Collection[Received]:
+    """Delete acked messages; return those whose lease was lost, which are left."""
+    held = [one for one in acked if feed.leases.get(one.lease) is one]
+    lost = set(acked).difference(held)
+    connection.execute("SAVEPOINT acks")
+    deleted = sum(connection.execute(sql, parameters).rowcount for sql, parameters in _deletions(feed, held))
+    if deleted < len(held):
+        # Another consumer owns some, or has settled them: do it again, asking which. Rare, so it may cost.
+        connection.execute("ROLLBACK TO acks")
+        owned: set[int] = set()
+        for sql, parameters in _deletions(feed, held):
+            owned.update(row for (row,) in connection.execute(f"{sql} RETURNING id", parameters).fetchall())
+        lost.update(one for one in held if one.lease not in owned)
+    connection.execute("RELEASE acks")
+    return lost
+
+
+def _deletions(feed: Feed, held: Sequence[Received]) -> Iterable[tuple[str, tuple[Any, ...]]]:
+    for chunk in _chunks(held):
+        sql = "DELETE FROM deliveries WHERE id IN (" + _marks(chunk) + ") AND token = ?"
+        yield sql, (*(one.lease for one in chunk), feed.token)
+
+
+def renew(connection: sqlite3.Connection, feed: Feed, batch: Sequence[Received], now: float) -> list[LeaseLost | None]:
+    """Extend leases to `lease_seconds` from now."""
+    held = [one for one in batch if feed.leases.get(one.lease) is one]
+    owned: set[int] = set()
+    for chunk in _chunks(held):
+        sql = "UPDATE deliveries SET due = ? WHERE token = ? AND id IN (" + _marks(chunk) + ") RETURNING id"
+        parameters = (now + feed.lease_seconds, feed.token, *(one.lease for one in chunk))
+        owned.update(row for (row,) in connection.execute(sql, parameters).fetchall())
+    kept = {one for one in held if one.lease in owned}
+    return [None if one in kept else lease_lost(one) for one in batch]
+
+
+def release(connection: sqlite3.Connection, *, feed: Feed, batch: Sequence[Received]) -> None:
+    """Give messages back as if they had not been leased: first in line, the attempt not counted."""
+    for one in batch:
+        connection.execute(
+            "UPDATE deliveries SET due = 0, attempt = attempt - 1, token = 0 WHERE id = ? AND token = ?",
+            (one.lease, feed.token),
+        )
+
+
+def retry(connection: sqlite3.Connection, feed: Feed, one: Received, due: float) -> None:
+    """Have a message delivered again at `due`.
+
+    Raises:
+        LeaseLost: Another consumer owns it.
+    """
+    sql = "UPDATE deliveries SET due = ?, token = 0 WHERE id = ? AND token = ?"
+    if feed.leases.get(one.lease) is not one or not connection.execute(sql, (due, one.lease, feed.token)).rowcount:
+        raise lease_lost(one)
+
+
+def bury(
+    connection: sqlite3.Connection, subscription: str, row: int, reason: str, error_class: str, description: str,
+    attempts: int, now: float, token: int | None = None,
+) -> bool:  # fmt: skip
+    """Move a message to the dead letters. False when `token` is given and is not its token any more."""
+    fence = "" if token is None else f" AND token = {int(token)}"
+    moved = connection.execute(
+        "INSERT INTO dead_letters (subscription, message_id, body, attributes, ordering_key, checksum, reason, "  # noqa: S608 - an int
+        "error_class, description, attempts, dead_since) "
+        "SELECT ?, message_id, body, attributes, ordering_key, checksum, ?, ?, ?, ?, ? FROM deliveries "
+        f"WHERE id = ?{fence}",
+        (subscription, reason, error_class, description, attempts, now, row),
+    )
+    if not moved.rowcount:
+        return False
+    connection.execute("DELETE FROM deliveries WHERE id = ?", (row,))
+    return True
+
+
+
+
+def lease_lost(one: Received) -> LeaseLost:
+    """Return the error for a message that another consumer owns by now."""
+    return LeaseLost(f"The lease of message {one.message_id} was lost.", resource=one.subscription.name)
+
+
+def _marks(items: Sequence[Any]) -> str:
+    return ",".join("?" * len(items))
