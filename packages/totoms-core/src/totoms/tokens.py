@@ -141,7 +141,7 @@ def hmac_key(key: object) -> bytes:
         raise ConfigurationError("The JWT signing key looks like a public or private key file; HS256 needs a random secret.")
     if len(raw) < MIN_KEY_BYTES:
         raise ConfigurationError(
-            f"The JWT signing key has {len(raw)} bytes; HS256 needs at least {MIN_KEY_BYTES} (RFC 7518 section 3.2)."
+            f"The JWT signing key (secret 'jwt-signing-key') has {len(raw)} bytes; HS256 needs at least {MIN_KEY_BYTES} (RFC 7518 section 3.2)."
         )
     return raw
 
