@@ -13,6 +13,7 @@ import jwt
 import pytest
 
 from processes import Process
+from totoms.local.pushes import push_token
 
 SERVICE = Path(__file__).parents[1] / "support" / "service_of_1_5.py"
 KEY = "a-key-of-a-service-of-its-time-0123456789"
@@ -30,8 +31,12 @@ def token_of_its_time(user: str = "me@example.com") -> str:
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    root = tmp_path_factory.mktemp("root")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("root")
+
+
+@pytest.fixture(scope="module")
+def service(root: Path) -> Iterator[Process]:
     process = Process(SERVICE, root=str(root), env={**SECRETS, "HYPERSCALER": "local", "PORT": "0"})
     yield process
     process.kill()
@@ -44,9 +49,18 @@ def client(service: Process) -> Iterator[httpx.Client]:
         yield client
 
 
+@pytest.fixture
+def stranger(service: Process) -> Iterator[httpx.Client]:
+    """A client without a token and without a correlation id."""
+    with httpx.Client(base_url=f"http://127.0.0.1:{service.port()}", timeout=30) as client:
+        yield client
+
+
 @pytest.mark.parametrize("path", ["/", "/health"])
-def test_health_is_answered_outside_the_base_path_and_without_a_token(client: httpx.Client, path: str) -> None:
-    answer = httpx.get(f"{client.base_url}{path.lstrip('/')}")
+def test_health_is_answered_outside_the_base_path_and_without_a_token(
+    client: httpx.Client, stranger: httpx.Client, path: str
+) -> None:
+    answer = stranger.get(path)
 
     assert answer.status_code == 200
     assert answer.json() == {"status": "ok", "apiName": "toto-ms-blog", "message": "Service is running"}
@@ -101,25 +115,25 @@ def test_validation_error_is_400_with_the_detail_that_its_clients_read(client: h
 
 
 @pytest.mark.parametrize("authorization", [None, "Bearer x", "Basic eDp5", "Bearer"])
-def test_caller_without_a_token_is_401(client: httpx.Client, authorization: str | None) -> None:
+def test_caller_without_a_token_is_401(stranger: httpx.Client, authorization: str | None) -> None:
     headers = {"Authorization": authorization} if authorization else {}
 
-    answer = httpx.get(f"{client.base_url}blog/summary", headers=headers)
+    answer = stranger.get("/blog/summary", headers=headers)
 
     assert answer.status_code == 401
     assert answer.json()["code"] == 401
     assert answer.headers["www-authenticate"].startswith("Bearer")
 
 
-def test_correlation_id_is_made_when_it_is_missing(client: httpx.Client) -> None:
-    answer = httpx.get(f"{client.base_url}blog/summary", headers={"Authorization": client.headers["Authorization"]})
+def test_correlation_id_is_made_when_it_is_missing(client: httpx.Client, stranger: httpx.Client) -> None:
+    answer = stranger.get("/blog/summary", headers={"Authorization": client.headers["Authorization"]})
 
     assert answer.status_code == 200
     assert answer.headers["x-correlation-id"]
 
 
-def test_excluded_path_is_open(client: httpx.Client) -> None:
-    assert httpx.get(f"{client.base_url}blog/open").json() == {"open": True}
+def test_excluded_path_is_open(stranger: httpx.Client) -> None:
+    assert stranger.get("/blog/open").json() == {"open": True}
 
 
 def test_mongo_secrets_secrets_manager_and_service_token(client: httpx.Client) -> None:
@@ -132,12 +146,34 @@ def test_mongo_secrets_secrets_manager_and_service_token(client: httpx.Client) -
     }
 
 
-def test_events_endpoint_is_below_the_base_path_and_closed_to_strangers(client: httpx.Client) -> None:
+def test_events_endpoint_is_below_the_base_path_and_closed_to_strangers(stranger: httpx.Client) -> None:
     body = '{"timestamp":"","cid":"c","id":"i","type":"postCreated","msg":"","data":{"title":"forged"}}'
-    stranger = httpx.post(f"{client.base_url}blog/events", content=body, headers={"content-type": "text/plain"})
+    refused = stranger.post("/blog/events", content=body, headers={"content-type": "text/plain"})
 
-    assert stranger.status_code in (401, 403)
-    assert client.post("/events", content=body).status_code == 404
+    assert refused.status_code in (401, 403)
+    assert stranger.post("/events", content=body).status_code == 404
+
+
+def push(client: httpx.Client, root: Path, data: str) -> httpx.Response:
+    headers = {
+        "authorization": f"Bearer {push_token(root)}",
+        "x-totoms-topic": "posts",
+        "content-type": "text/plain; charset=UTF-8",
+    }
+    body = f'{{"timestamp":"","cid":"cid-2","id":"post-2","type":"postCreated","msg":"","data":{data}}}'
+    return client.post("/blog/events", content=body, headers=headers)
+
+
+def test_pushed_message_sent_as_plain_text_is_handled(client: httpx.Client, stranger: httpx.Client, root: Path) -> None:
+    answer = push(stranger, root, '{"title":"second"}')
+
+    assert (answer.status_code, answer.json()) == (200, {"status": "success"})
+    seen = client.get("/blog/seen").json()
+    assert (seen["cid"], seen["title"]) == ("cid-2", "second")
+
+
+def test_failed_handler_answers_a_push_with_500_so_that_it_comes_again(stranger: httpx.Client, root: Path) -> None:
+    assert push(stranger, root, '{"fail":true}').status_code == 500
 
 
 def test_secrets_and_tokens_are_in_no_log_line(service: Process, client: httpx.Client) -> None:

@@ -78,7 +78,7 @@ class PostCreatedHandler(TotoMessageHandler):
 
     async def process_message(self, message: TotoMessage) -> ProcessingResponse:
         self.logger.log(message.cid, f"Post created: {message.data.get('title')}")
-        if message.data.get("fail") and message.delivery is None:
+        if message.data.get("fail"):
             return ProcessingResponse(status=ProcessingStatus.FAILED, error="as asked")
         await self.seen.put(
             {

@@ -121,12 +121,12 @@ def _settings(name: str, plugin: str) -> type[Any]:
         found = load(plugin).configuration
     except PluginNotFound as error:
         # 1.5.0 came with every cloud, so services import all of these names and use one.
-        missing = error
+        message = error.message
 
         def refuse(_cls: type[Any], *_: Any, **__: Any) -> Any:
-            raise missing
+            raise PluginNotFound(message, resource=plugin)
 
-        return type(name, (), {"__new__": refuse, "__module__": "totoms", "__doc__": missing.message})
+        return type(name, (), {"__new__": refuse, "__module__": "totoms", "__doc__": message})
     if found is None:
         raise ImportError(f"the plugin {plugin!r} has no settings", name=name)
     return found
