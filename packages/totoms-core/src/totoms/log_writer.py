@@ -1,18 +1,23 @@
-"""A logging handler that writes in batches, from a thread of its own.
+"""A logging handler that writes in batches, and never waits for a slow reader.
 
-A write and a flush per line cost more than the rest of a request, and block the event loop when the reader of
-standard output is slow. So lines are gathered and written a few milliseconds later. What matters is not left in the
-batch: a WARNING or worse is written before the call returns, and so is everything at exit.
+A write and a flush per line cost more than the rest of a request. So lines are gathered for a few milliseconds. On an
+event loop the loop's own timer writes them, in pieces that a pipe takes at once; a thread steps in where there is no
+loop, where the loop has ended, and where the reader is slow. What matters is not left in the batch: with a WARNING or
+worse it is written at once, and so is everything at exit.
 """
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import contextlib
 import logging
 import os
+import select
+import stat
 import sys
 import threading
+import time
 import weakref
 from typing import Any, Final
 
@@ -22,8 +27,14 @@ BATCH_LINES: Final = 500
 """A batch of this many lines is written at once."""
 MAX_LINES: Final = 50_000
 """More than this, while nobody reads the output, is dropped and counted, so that memory stays bounded."""
-PATIENCE: Final = 0.2
-"""Seconds that a WARNING waits for a write that is under way."""
+PIECE: Final = getattr(select, "PIPE_BUF", 512)
+"""Characters that are written at a time; a pipe that is ready takes as many bytes without blocking."""
+WATCH: Final = 0.25
+"""Seconds after which the thread looks for lines that no loop wrote."""
+IDLE: Final = 20
+"""Looks without a line after which the thread ends; the next line starts another."""
+PATIENCE: Final = 1.0
+"""Seconds that a flush waits for a write under way."""
 
 
 class BatchHandler(logging.Handler):
@@ -36,7 +47,7 @@ class BatchHandler(logging.Handler):
     def __init__(self, stream: Any = None) -> None:
         super().__init__()
         self._stream = stream
-        self._closed = False
+        self._finished = False
         self._reset()
         _handlers.add(self)
 
@@ -46,8 +57,7 @@ class BatchHandler(logging.Handler):
         self._dropped = 0
         self._writing = threading.Lock()
         self._starting = threading.Lock()
-        self._begun = threading.Event()
-        self._full = threading.Event()
+        self._wake = threading.Event()
         self._thread: threading.Thread | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -61,30 +71,38 @@ class BatchHandler(logging.Handler):
         """Add a formatted line to the batch; at WARNING and above write the batch."""
         lines = self._lines
         waiting = len(lines)
-        if waiting >= MAX_LINES and level < logging.WARNING:
+        if waiting >= MAX_LINES:
             self._dropped += 1
             return
         lines.append(line)
-        if level >= logging.WARNING or self._closed:
-            self._write(PATIENCE)
+        if level >= logging.WARNING or waiting == BATCH_LINES or self._finished:
+            self._write()
         elif not waiting:
-            if self._thread is None and not self._start():
-                self._write(PATIENCE)
-                return
-            self._begun.set()
-        elif waiting == BATCH_LINES:
-            self._full.set()
+            self._schedule()
 
     def flush(self) -> None:
-        """Write out the batch."""
-        self._write(-1)
+        """Write out the batch, waiting for a slow reader."""
+        self._write(PATIENCE)
 
     def close(self) -> None:
-        """Write out the batch; later records are written one by one."""
-        self._closed = True
+        """Write out the batch. It goes on working: `logging.config` closes handlers that stay in use."""
         self._write(PATIENCE)
-        self._begun.set()
         super().close()
+
+    def finish(self) -> None:
+        """Write out the batch, and every later line at once: the process ends."""
+        self._finished = True
+        self._write(PATIENCE)
+        self._wake.set()
+
+    def _schedule(self) -> None:
+        if self._thread is None and not self._start():
+            self._write(PATIENCE)
+            return
+        try:
+            asyncio.get_running_loop().call_later(INTERVAL, self._write)
+        except RuntimeError:  # no loop runs in this thread, or it is closing
+            self._wake.set()
 
     def _start(self) -> bool:
         with self._starting:
@@ -98,34 +116,58 @@ class BatchHandler(logging.Handler):
         return True
 
     def _run(self) -> None:
-        begun, full = self._begun, self._full
-        while not self._closed:
-            begun.wait()
-            full.wait(INTERVAL)
-            begun.clear()
-            full.clear()
-            self._write(-1)
+        wake = self._wake
+        idle = 0
+        while not self._finished and wake is self._wake:
+            if wake.wait(WATCH):
+                wake.clear()
+                time.sleep(INTERVAL)
+            idle = 0 if self._lines else idle + 1
+            if idle > IDLE:
+                self._thread = None
+                idle = 0 if self._lines else idle  # added before it could see that no thread watches
+                if not idle:
+                    self._thread = threading.current_thread()
+                else:
+                    return
+            self._write(PATIENCE)
 
-    def _write(self, patience: float) -> None:
-        if not self._writing.acquire(timeout=patience):
-            return  # the thread is stuck on a slow reader; it writes what was added as soon as it can
+    def _write(self, patience: float = 0.0) -> None:
+        """Write the batch; without patience, only as much as the stream takes at once, the rest by the thread."""
+        if not (self._writing.acquire(timeout=patience) if patience else self._writing.acquire(blocking=False)):
+            self._wake.set()  # who writes now may have passed the newest line already
+            return
         try:
-            lines = self._lines
-            count = len(lines)
-            dropped, self._dropped = self._dropped, 0
-            if dropped:
-                lines.append(f"{dropped} log lines dropped: nobody read standard output")
-                count += 1
-            if not count:
-                return
-            text = "\n".join(lines[:count])
-            del lines[:count]  # both in one step under the GIL's eyes: what was added meanwhile stays
-            self._put(text + "\n")
+            stream = self._stream or sys.stdout
+            pipe = None if patience else _pipe(stream)
+            while self._lines or self._dropped:
+                if pipe is not None and not _takes_more(pipe, self._lines):
+                    self._wake.set()
+                    return
+                self._put(stream, self._piece(PIECE if pipe is not None else sys.maxsize))
         finally:
             self._writing.release()
 
-    def _put(self, text: str) -> None:
-        stream = self._stream or sys.stdout
+    def _piece(self, most: int) -> str:
+        # Taken from the front while others append to the end, which lists allow.
+        lines = self._lines
+        if self._dropped and not lines:
+            dropped, self._dropped = self._dropped, 0
+            return f"{dropped} log lines were dropped: nobody read the output\n"
+        count = len(lines)
+        if most < sys.maxsize:
+            count = min(count, BATCH_LINES)
+            size = 0
+            for place, line in enumerate(lines[:count]):
+                size += len(line) + 1
+                if place and size > most:
+                    count = place
+                    break
+        text = "\n".join(lines[:count])
+        del lines[:count]
+        return text + "\n"
+
+    def _put(self, stream: Any, text: str) -> None:
         # A closed pipe or stream must not take the service with it; there is nowhere left to tell.
         with contextlib.suppress(OSError, ValueError, AttributeError):
             try:
@@ -135,12 +177,28 @@ class BatchHandler(logging.Handler):
             stream.flush()
 
 
+def _pipe(stream: Any) -> int | None:
+    """Return the descriptor of a stream whose reader may be slow, else None."""
+    try:
+        descriptor: int = stream.fileno()
+        mode = os.fstat(descriptor).st_mode
+    except (OSError, ValueError, AttributeError):  # no file behind it, or a closed one
+        return None
+    return descriptor if hasattr(select, "poll") and (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)) else None
+
+
+def _takes_more(pipe: int, lines: list[str]) -> bool:
+    poll = select.poll()
+    poll.register(pipe, select.POLLOUT)
+    return bool(poll.poll(0)) and (not lines or len(lines[0]) < PIECE)
+
+
 _handlers: Final[weakref.WeakSet[BatchHandler]] = weakref.WeakSet()
 
 
 def _flush_all() -> None:
     for handler in list(_handlers):
-        handler.close()
+        handler.finish()
 
 
 def _after_fork() -> None:

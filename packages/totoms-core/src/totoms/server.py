@@ -11,6 +11,7 @@ import socket
 import threading
 from collections.abc import Callable, Generator
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -83,6 +84,14 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
+def _protocol() -> Any:
+    try:
+        from totoms.protocol import LimitedProtocol
+    except ImportError:  # no httptools for this platform: uvicorn's choice, with h11's own limit for headers
+        return "auto"
+    return LimitedProtocol
+
+
 def uvicorn_config(app: FastAPI, grace: float) -> uvicorn.Config:
     """Return uvicorn's settings: fastest loop and parser installed, our log line instead of its own, no `Server` header.
 
@@ -92,6 +101,7 @@ def uvicorn_config(app: FastAPI, grace: float) -> uvicorn.Config:
     """
     return uvicorn.Config(
         app,
+        http=_protocol(),
         lifespan="on",
         access_log=False,
         log_config=None,
