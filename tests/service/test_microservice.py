@@ -12,7 +12,6 @@ from totoms import (
     Closed,
     ConfigurationError,
     MessageDestination,
-    SecretsManager,
     TotoMessage,
     TotoMicroservice,
     TotoMicroserviceConfiguration,
@@ -49,7 +48,6 @@ async def test_failed_init_can_be_tried_again(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(ConfigurationError, match="init"):
         TotoMicroservice.get_instance()
     monkeypatch.delenv("JWT_SIGNING_KEY")
-    SecretsManager.forget_cached()
     assert await TotoMicroservice.init(configuration()) is TotoMicroservice.get_instance()
 
 

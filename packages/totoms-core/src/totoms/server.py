@@ -66,9 +66,11 @@ def bind(host: str, port: int) -> socket.socket:
     Raises:
         ConfigurationError: The port is in use, needs privileges, or the host is no address of this machine.
     """
+    if not 0 <= port <= 65535:  # getaddrinfo would take it modulo 65,536
+        raise ConfigurationError(f"Cannot listen on port {port}: a port is a number from 0 to 65535.")
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise ConfigurationError(f"Cannot listen on {host} port {port}: no such address.") from error
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:

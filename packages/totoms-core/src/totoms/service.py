@@ -193,7 +193,10 @@ class TotoMicroservice:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
-        # Under our own server the startup was made already, so that its errors are typed; under another it is here.
+        # Under our own server `start` does both, so that their errors are typed.
+        if self._server is not None:
+            yield
+            return
         await self._startup()
         try:
             yield
