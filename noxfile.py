@@ -143,7 +143,6 @@ def core_only(session: nox.Session) -> None:
 @nox.session
 def upgrade(session: nox.Session) -> None:
     """Install totoms 1.5.0, upgrade it in place to the wheel built here, and start a service of its time."""
-    install(session, core=False)
     session.run("python", "tests/upgrade/upgrade.py", "--wheel", wheel_of(session, CORE), *session.posargs)
 
 
