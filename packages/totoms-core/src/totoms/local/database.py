@@ -26,7 +26,9 @@ _USERS: Final = "bus.users"
 _MERGE: Final = "bus.merge"
 _BUSY_SECONDS: Final = 30.0
 _MERGE_BYTES: Final = 8 * 1024 * 1024
-"""The log is merged into the database when it is longer than this."""
+"""The log is merged into the database whenever about this much was written to it."""
+_COMMIT_BYTES: Final = 4 * 4096
+"""What a commit writes besides the messages: the pages of counters and indexes."""
 
 _SCHEMA: Final = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -66,6 +68,7 @@ class Database:
         self._users = -1
         self._connection: sqlite3.Connection | None = None
         self.commits = 0
+        self._unmerged = 0
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -101,7 +104,9 @@ class Database:
         cursor.execute("BEGIN IMMEDIATE")
         version = cursor.execute("PRAGMA data_version").fetchone()[0]
         changed = version != self._version
-        self._version: int = version
+        if changed:
+            self._version: int = version
+            self.commits = self._read_commits()
         return changed
 
     def changed(self) -> bool:
@@ -110,12 +115,11 @@ class Database:
 
     def commit(self) -> None:
         """Commit. When this returns, it is on the disk."""
-        row = self.connection.execute(
-            "UPDATE meta SET value = value + 1 WHERE name = 'commits' RETURNING value"
-        ).fetchone()
+        number = self.commits + 1
+        self.connection.execute("UPDATE meta SET value = ? WHERE name = 'commits'", (number,))
         self.connection.execute("COMMIT")
-        self.commits = row[0]
-        self._state.note_commit(self.commits)
+        self.commits = number
+        self._state.note_commit(number)
 
     def rollback(self) -> None:
         """Undo what was begun. Never raises: SQLite may have done it already."""
@@ -123,13 +127,20 @@ class Database:
             if self.connection.in_transaction:
                 self.connection.execute("ROLLBACK")
 
-    def merge_sometimes(self) -> None:
-        """Merge the log into the database when it has grown long, unless another process is at it."""
-        with contextlib.suppress(OSError, sqlite3.Error):
-            if self._log.stat().st_size > _MERGE_BYTES:
-                with self._merge_lock(wait=False) as mine:
-                    if mine:
-                        self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    def merge_sometimes(self, written: int) -> None:
+        """Merge the log into the database from time to time, unless another process is at it.
+
+        The log keeps its length and is written over from its start: that is faster than letting it grow anew.
+
+        Args:
+            written: Roughly how many bytes the last commit wrote.
+        """
+        self._unmerged += written + _COMMIT_BYTES
+        if self._unmerged > _MERGE_BYTES:
+            self._unmerged = 0
+            with contextlib.suppress(OSError, sqlite3.Error, BackendError), self._merge_lock(wait=False) as mine:
+                if mine:
+                    self.connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def close(self) -> None:
         """Close; the last of all processes leaves a merged database and notes what it looks like."""

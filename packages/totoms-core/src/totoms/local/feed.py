@@ -28,6 +28,7 @@ class Feed:
         token: Fences its leases in the database against those of other consumers.
         leases: What it holds, by row. Its own stale handles are told from the current one by identity.
         backlog: Whether there may be messages in the database for it.
+        loop: The consumer's event loop.
         next_due: When the next of those that wait (delayed, in backoff, leased by somebody) may be had.
     """
 
@@ -46,7 +47,7 @@ class Feed:
         self._receiving = False
         self._abandoned = False
         self._stopped = False
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
 
     # --- on the event loop ---
@@ -58,8 +59,8 @@ class Feed:
             self._wanted = max_messages - len(self._ready) - self._on_the_way
         try:
             if not self._ready and not self._stopped:
-                self._waiter = self._loop.create_future()
-                timer = self._loop.call_later(wait, self._wake)
+                self._waiter = self.loop.create_future()
+                timer = self.loop.call_later(wait, self.wake)
                 try:
                     await self._waiter
                 finally:
@@ -81,13 +82,10 @@ class Feed:
     def stop(self) -> None:
         """End the wait of :meth:`receive`, now and later."""
         self._stopped = True
-        self._wake()
+        self.wake()
 
-    def wake_from_thread(self) -> None:
-        """Wake the consumer. To be called by the writer, once per commit."""
-        self._loop.call_soon_threadsafe(self._wake)
-
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """End the wait: something was handed over, or time is up."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import Any, Final
 
 import orjson
@@ -17,8 +18,8 @@ from totoms.envelope import Outgoing, Received
 from totoms.errors import LeaseLost
 from totoms.local.feed import NEVER, Feed
 
-_CHUNKS: Final = (512, 64, 8, 1)
-"""Rows per statement. Few sizes, so that SQLite's prepared statements are found again."""
+_ROWS: Final = 500
+"""The most rows of one statement. One statement for all, and each size prepared once: see `Database.connect`."""
 
 _DELIVERABLE: Final = """d.subscription = ? AND {due} (d.ordering_key IS NULL OR NOT EXISTS (
     SELECT 1 FROM deliveries e
@@ -27,11 +28,17 @@ _COLUMNS: Final = "d.id, d.message_id, d.body, d.attributes, d.ordering_key, d.c
 
 
 def _chunks(items: Sequence[Any]) -> Iterable[Sequence[Any]]:
-    start = 0
-    for size in _CHUNKS:
-        while len(items) - start >= size:
-            yield items[start : start + size]
-            start += size
+    return (items[start : start + _ROWS] for start in range(0, len(items), _ROWS))
+
+
+@cache
+def _marks(number: int) -> str:
+    return ",".join("?" * number)
+
+
+@cache
+def _insertion(number: int) -> str:
+    return "INSERT INTO deliveries VALUES " + ",".join(["(?,?,?,?,?,?,?,?,?,?)"] * number)
 
 
 def read_subscriptions(connection: sqlite3.Connection) -> tuple[dict[str, list[int]], dict[str, int]]:
@@ -86,9 +93,7 @@ def insert(connection: sqlite3.Connection, values: Sequence[tuple[int, int, Outg
                 row, subscription, outgoing.message_id, outgoing.body, attributes, outgoing.ordering_key, checksum,
                 due, attempt, token,
             )  # fmt: skip
-        connection.execute(
-            "INSERT INTO deliveries VALUES " + ",".join(["(?,?,?,?,?,?,?,?,?,?)"] * len(chunk)), parameters
-        )
+        connection.execute(_insertion(len(chunk)), parameters)
 
 
 def received(outgoing: Outgoing, row: int, feed: Feed) -> Received:
@@ -124,7 +129,7 @@ def lease(connection: sqlite3.Connection, feed: Feed, most: int, now: float) -> 
         )  # fmt: skip
     for chunk in _chunks(batch):
         connection.execute(
-            "UPDATE deliveries SET due = ?, attempt = attempt + 1, token = ? WHERE id IN (" + _marks(chunk) + ")",
+            f"UPDATE deliveries SET due = ?, attempt = attempt + 1, token = ? WHERE id IN ({_marks(len(chunk))})",  # noqa: S608
             (now + feed.lease_seconds, feed.token, *(one.lease for one in chunk)),
         )
     return batch, damaged
@@ -141,38 +146,32 @@ def next_due(connection: sqlite3.Connection, feed: Feed) -> float:
     return NEVER if due is None else due
 
 
-def delete(connection: sqlite3.Connection, feed: Feed, acked: Sequence[Received]) -> Collection[Received]:
-    """Delete acked messages; return those whose lease was lost, which are left."""
-    held = [one for one in acked if feed.leases.get(one.lease) is one]
-    lost = set(acked).difference(held)
-    connection.execute("SAVEPOINT acks")
-    deleted = sum(connection.execute(sql, parameters).rowcount for sql, parameters in _deletions(feed, held))
-    if deleted < len(held):
-        # Another consumer owns some, or has settled them: do it again, asking which. Rare, so it may cost.
-        connection.execute("ROLLBACK TO acks")
-        owned: set[int] = set()
-        for sql, parameters in _deletions(feed, held):
-            owned.update(row for (row,) in connection.execute(f"{sql} RETURNING id", parameters).fetchall())
-        lost.update(one for one in held if one.lease not in owned)
-    connection.execute("RELEASE acks")
-    return lost
-
-
-def _deletions(feed: Feed, held: Sequence[Received]) -> Iterable[tuple[str, tuple[Any, ...]]]:
+def delete(connection: sqlite3.Connection, feed: Feed, held: Sequence[Received]) -> bool:
+    """Delete acked messages. Return False when another consumer owned some, which were left."""
+    deleted = 0
     for chunk in _chunks(held):
-        sql = "DELETE FROM deliveries WHERE id IN (" + _marks(chunk) + ") AND token = ?"
-        yield sql, (*(one.lease for one in chunk), feed.token)
+        sql = f"DELETE FROM deliveries WHERE id IN ({_marks(len(chunk))}) AND token = ?"  # noqa: S608 - question marks
+        deleted += connection.execute(sql, (*(one.lease for one in chunk), feed.token)).rowcount
+    return deleted == len(held)
+
+
+def owned(connection: sqlite3.Connection, feed: Feed, batch: Sequence[Received]) -> set[Received]:
+    """Return the messages of `batch` that are still leased to `feed`."""
+    rows: set[str] = set()
+    for chunk in _chunks([one for one in batch if feed.leases.get(one.lease) is one]):
+        # One row, not many: with each row Python hands its global lock to the event loop's thread and back.
+        sql = f"SELECT group_concat(id) FROM deliveries WHERE id IN ({_marks(len(chunk))}) AND token = ?"  # noqa: S608
+        found = connection.execute(sql, (*(one.lease for one in chunk), feed.token)).fetchone()[0]
+        rows.update(found.split(",") if found else ())
+    return {one for one in batch if str(one.lease) in rows and feed.leases.get(one.lease) is one}
 
 
 def renew(connection: sqlite3.Connection, feed: Feed, batch: Sequence[Received], now: float) -> list[LeaseLost | None]:
     """Extend leases to `lease_seconds` from now."""
-    held = [one for one in batch if feed.leases.get(one.lease) is one]
-    owned: set[int] = set()
-    for chunk in _chunks(held):
-        sql = "UPDATE deliveries SET due = ? WHERE token = ? AND id IN (" + _marks(chunk) + ") RETURNING id"
-        parameters = (now + feed.lease_seconds, feed.token, *(one.lease for one in chunk))
-        owned.update(row for (row,) in connection.execute(sql, parameters).fetchall())
-    kept = {one for one in held if one.lease in owned}
+    kept = owned(connection, feed, batch)
+    for chunk in _chunks(list(kept)):
+        sql = f"UPDATE deliveries SET due = ? WHERE id IN ({_marks(len(chunk))})"  # noqa: S608 - question marks
+        connection.execute(sql, (now + feed.lease_seconds, *(one.lease for one in chunk)))
     return [None if one in kept else lease_lost(one) for one in batch]
 
 
@@ -221,6 +220,3 @@ def lease_lost(one: Received) -> LeaseLost:
     """Return the error for a message that another consumer owns by now."""
     return LeaseLost(f"The lease of message {one.message_id} was lost.", resource=one.subscription.name)
 
-
-def _marks(items: Sequence[Any]) -> str:
-    return ",".join("?" * len(items))

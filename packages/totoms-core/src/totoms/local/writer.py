@@ -31,6 +31,8 @@ from totoms.local.feed import Feed
 from totoms.logging import TotoLogger
 
 _MOST_OPERATIONS: Final = 4000
+_ACK_PATIENCE: Final = 0.001
+"""While something is being published, how long acks alone wait for the next publication to share its commit."""
 _POLL_SECONDS: Final = (0.005, 0.1)
 """How often another process's commits are looked for: soon after the last one, and when it was long quiet."""
 
@@ -87,6 +89,7 @@ class Writer:
         self._open = False
         self._closing = False
         self._known = False
+        self._publishing = False
         self._untold: set[str] = set()
         self._logger = TotoLogger.get_instance()
         self._thread = threading.Thread(target=self._work, name="totoms bus", daemon=True)
@@ -164,14 +167,22 @@ class Writer:
     def _gather(self, timeout: float | None) -> list[Operation]:
         gathered: list[Operation] = []
         with contextlib.suppress(queue.Empty):
-            first = self._operations.get(timeout=timeout)
-            if first is not None:
-                gathered.append(first)
-            while len(gathered) < _MOST_OPERATIONS:
-                another = self._operations.get_nowait()
-                if another is not None:
-                    gathered.append(another)
+            self._take(gathered, timeout)
+            if self._publishing and gathered and all(operation.acked for operation in gathered):
+                self._publishing = False
+                self._take(gathered, _ACK_PATIENCE)
+        self._publishing = self._publishing or any(operation.published for operation in gathered)
         return gathered
+
+    def _take(self, gathered: list[Operation], timeout: float | None) -> None:
+        operation = self._operations.get(timeout=timeout)
+        with contextlib.suppress(queue.Empty):
+            while True:
+                if operation is not None:
+                    gathered.append(operation)
+                if len(gathered) >= _MOST_OPERATIONS:
+                    return
+                operation = self._operations.get_nowait()
 
     def _timeout(self, pause: float) -> float | None:
         if not self._feeds:
@@ -192,10 +203,10 @@ class Writer:
             found = []
             for feed in self._feeds:
                 if feed.wanted > 0 and (feed.backlog or feed.next_due <= now):
-                    if rows.next_due(self._database.connection, feed) <= now:
+                    feed.next_due = rows.next_due(self._database.connection, feed)
+                    feed.backlog = feed.next_due <= now
+                    if feed.backlog:
                         found.append(feed)
-                    else:
-                        feed.backlog = False
             return found
         except sqlite3.Error:  # told by the operation that meets it as well
             return []
@@ -204,9 +215,9 @@ class Writer:
         handovers: list[_Handover] = []
         try:
             self._prepare()
+            self._delete(operations)
             self._insert(operations, handovers)
             self._fill(handovers)
-            self._delete(operations)
             for operation in operations:
                 if operation.run is not None:
                     self._run(operation)
@@ -221,7 +232,7 @@ class Writer:
             for handover in handovers:
                 handover.feed.leases.update((received.lease, received) for received in handover.batch)
             self._forget_settled(operations)
-            self._database.merge_sometimes()
+            self._database.merge_sometimes(sum(len(one.body) for operation in operations for one in operation.published))
         self._tell(operations, handovers)
 
     def _undo(self, operations: list[Operation], handovers: list[_Handover], error: BackendError) -> None:
@@ -278,6 +289,7 @@ class Writer:
                     feed.backlog = True
                 elif feed.reserve(1):
                     due, attempt, token = now + feed.lease_seconds, 1, feed.token
+                    feed.next_due = min(feed.next_due, due)
                     handover = self._handover(feed, handovers)
                     handover.batch.append(rows.received(outgoing, row, feed))
                     handover.reserved += 1
@@ -318,14 +330,30 @@ class Writer:
     def _delete(self, operations: list[Operation]) -> None:
         by_feed: dict[Feed, list[Operation]] = {}
         for operation in operations:
-            if operation.feed is not None and operation.acked:
+            if operation.acked and operation.feed is not None:
                 by_feed.setdefault(operation.feed, []).append(operation)
+                operation.result = [None] * len(operation.acked)
+        connection = self._database.connection
         for feed, acks in by_feed.items():
-            lost = rows.delete(self._database.connection, feed, [one for ack in acks for one in ack.acked])
+            held = [one for ack in acks for one in ack.acked if feed.leases.get(one.lease) is one]
+            if not rows.delete(connection, feed, held) or len(held) < sum(len(ack.acked) for ack in acks):
+                # Rare: a lease was lost. This is the first of the transaction, so it can be begun again.
+                self._database.rollback()
+                self._known = False
+                self._prepare()
+                self._delete_owned(by_feed)
+                return
             if feed.subscription.ordered:
                 feed.backlog = True  # the next of the same key may follow
+
+    def _delete_owned(self, by_feed: dict[Feed, list[Operation]]) -> None:
+        connection = self._database.connection
+        for feed, acks in by_feed.items():
+            feed.backlog = True
+            owned = rows.owned(connection, feed, [one for ack in acks for one in ack.acked])
+            rows.delete(connection, feed, list(owned))
             for ack in acks:
-                ack.result = [rows.lease_lost(one) if one in lost else None for one in ack.acked]
+                ack.result = [None if one in owned else rows.lease_lost(one) for one in ack.acked]
 
     @staticmethod
     def _forget_settled(operations: list[Operation]) -> None:
@@ -356,18 +384,17 @@ class Writer:
     # --- telling ---
 
     def _tell(self, operations: list[Operation], handovers: list[_Handover]) -> None:
-        for handover in handovers:
-            if handover.feed.hand_over(handover.batch, handover.reserved):
-                if handover.batch:
-                    self._call(handover.feed.wake_from_thread)
-            else:
-                self.release(handover.feed, handover.batch)
-        by_loop: dict[asyncio.AbstractEventLoop, list[Operation]] = {}
+        wakes: dict[asyncio.AbstractEventLoop, tuple[list[Operation], list[Feed]]] = {}
         for operation in operations:
             if operation.loop is not None:
-                by_loop.setdefault(operation.loop, []).append(operation)
-        for loop, done in by_loop.items():
-            self._call(loop.call_soon_threadsafe, _resolve, done)
+                wakes.setdefault(operation.loop, ([], []))[0].append(operation)
+        for handover in handovers:
+            if not handover.feed.hand_over(handover.batch, handover.reserved):
+                self.release(handover.feed, handover.batch)
+            elif handover.batch:
+                wakes.setdefault(handover.feed.loop, ([], []))[1].append(handover.feed)
+        for loop, (done, feeds) in wakes.items():
+            self._call(loop.call_soon_threadsafe, _wake, done, feeds)
 
     @staticmethod
     def _call(function: Callable[..., Any], *arguments: Any) -> None:
@@ -376,7 +403,9 @@ class Writer:
 
 
 
-def _resolve(done: list[Operation]) -> None:
+def _wake(done: list[Operation], feeds: list[Feed]) -> None:
+    for feed in feeds:
+        feed.wake()
     for operation in done:
         future = operation.future
         if future is not None and not future.done():
