@@ -44,6 +44,8 @@ QUEUES: Final = "queues"
 PUSH: Final = "push"
 PULL: Final = "pull"
 DEAD_LETTERS: Final = "dead_letters"
+_MOST_ATTRIBUTE_BYTES: Final = 512
+"""More than all attributes but the message type take; so that the exact size is seldom computed."""
 
 
 class MessageBus(ABC):
@@ -191,12 +193,13 @@ class MessageBus(ABC):
         traceparent = current_traceparent()
         if traceparent:
             attributes[TRACEPARENT_ATTRIBUTE] = traceparent
-        size = len(body) + sum(len(name) + len(value.encode()) for name, value in attributes.items())
-        if size > self.max_message_bytes:
-            raise MessageTooLarge(
-                f"The message of type {message.type!r} is {size} bytes; the limit is {self.max_message_bytes}.",
-                resource=destination.topic or destination.queue,
-            )
+        if len(body) + _MOST_ATTRIBUTE_BYTES + 4 * len(message.type) > self.max_message_bytes:
+            size = len(body) + sum(len(name) + len(value.encode()) for name, value in attributes.items())
+            if size > self.max_message_bytes:
+                raise MessageTooLarge(
+                    f"The message is {size} bytes; the limit is {self.max_message_bytes}.",
+                    resource=destination.topic or destination.queue,
+                )
         return Outgoing(body, message_id, attributes, topic, destination.queue, ordering_key, delay)
 
     def _require(self, capability: str) -> None:

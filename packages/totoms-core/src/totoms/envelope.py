@@ -57,7 +57,7 @@ class Subscription:
     ordered: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Outgoing:
     """One message on its way to the broker.
 
