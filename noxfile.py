@@ -24,7 +24,7 @@ LINT_TOOLS = ["ruff", "import-linter"]
 TYPE_TOOLS = ["mypy", "pyright[nodejs]"]
 DOC_TOOLS = ["mkdocs"]
 BUILD_TOOLS = ["build", "hatchling", "twine"]
-BENCH_TOOLS: list[str] = []
+BENCH_TOOLS = ["faststream[nats]"]
 
 nox.options.sessions = ["lint", "types", "tests", "docs", "build", "core_only", "upgrade"]
 nox.options.reuse_venv = "yes"

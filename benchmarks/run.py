@@ -1,4 +1,4 @@
-"""Run the benchmarks one after another and print one table of goals: ``nox -s bench``, or with names, ``-- http bus``.
+"""Run the benchmarks one after another and print one table of goals: ``nox -s bench``, or some, ``nox -s bench -- bus memory``.
 
 Each benchmark is a module of this folder that prints what it measured, and for each goal a line
 ``GOAL <figure> <>= or <=> <goal> <what it is>``. Figures are ratios or sizes, taken side by side in one run on one
@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-BENCHMARKS = ("http", "imports", "bus", "memory")
+BENCHMARKS = ("http_requests", "imports", "bus", "memory")
 GOAL = re.compile(r"^GOAL (?P<figure>[0-9.]+) (?P<relation>[<>]=) (?P<goal>[0-9.]+) (?P<what>.+)$")
 RELATIONS = {">=": operator.ge, "<=": operator.le}
 
@@ -24,7 +24,6 @@ RELATIONS = {">=": operator.ge, "<=": operator.le}
 def run(name: str) -> tuple[list[tuple[str, float, str, float]], str | None]:
     """Run one benchmark, passing its output on; return its goals, and what went wrong if something did."""
     print(f"\n=== {name}", flush=True)
-    # As a module, for `benchmarks/http.py` as a script would stand in the way of the standard library's `http`.
     command = [sys.executable, "-m", f"benchmarks.{name}"]
     goals = []
     with subprocess.Popen(command, cwd=HERE.parent, stdout=subprocess.PIPE, text=True) as process:
