@@ -194,8 +194,16 @@ def _resolved(function: Callable[..., Any], bare: Callable[..., Any]) -> inspect
             return {kind.__name__: kind for kind in _TYPES.values()}.get(last, annotation)
 
     parameters = [p.replace(annotation=resolve(p.annotation)) for p in signature.parameters.values()]
-    returned = signature.return_annotation
-    return signature.replace(parameters=parameters, return_annotation=resolve(returned))
+    for parameter in parameters:
+        if isinstance(parameter.annotation, str) and parameter.kind in (*_FREE, parameter.KEYWORD_ONLY):
+            # FastAPI would take it for a query parameter, and so drop a dependency that was to protect something.
+            raise ConfigurationError(
+                f"The annotation of {parameter.name!r} names something unknown where the delegate is decorated."
+            )
+    returned = resolve(signature.return_annotation)
+    return signature.replace(
+        parameters=parameters, return_annotation=inspect.Signature.empty if isinstance(returned, str) else returned
+    )
 
 
 def _find_roles(signature: inspect.Signature) -> dict[str, str]:

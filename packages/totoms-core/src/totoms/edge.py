@@ -114,37 +114,39 @@ class Edge:
         route = self._paths.find(scope) if self._direct and "fastapi.telemetry" not in scope else None
         if route is None:
             return False
-        runtime = self._runtime
         scope["route"], scope["endpoint"], scope["path_params"] = route, route.endpoint, {}
         request = TotoRequest(scope, receive, send, self._limit)
         try:
-            authorization = headers.get(b"authorization")
-            user = None
-            if authorization is not None and len(headers) == len(scope["headers"]):
-                user = call.user = runtime.authenticator.remembered(authorization)
-            if user is None:
-                user = await identify_scope(scope)
-            context = ExecutionContext(
-                runtime.logger, call.cid, runtime.config, runtime.message_bus, runtime.environment
-            )
-            answer = await route.respond(request, user, context)
-        except Exception as error:
-            call.error, call.request = error, request
-            return False
-        if isinstance(answer, bytes):
-            call.status = 200
-            length = (b"content-length", b"%d" % len(answer))
-            await send({"type": "http.response.start", "status": 200, "headers": [length, JSON_HEADER, *call.headers]})
-            await send({"type": "http.response.body", "body": answer})
-            return True
-        try:
-            await answer(scope, receive, _with_headers(send, call))
+            answer = await self._run(route, request, call, headers)
+            if isinstance(answer, bytes):
+                call.status = 200
+                head = [(b"content-length", b"%d" % len(answer)), JSON_HEADER, *call.headers]
+                await send({"type": "http.response.start", "status": 200, "headers": head})
+                await send({"type": "http.response.body", "body": answer})
+            else:
+                await answer(scope, receive, _with_headers(send, call))
         except Exception as error:
             if not call.status:
                 call.error, call.request = error, request
                 return False
             self._log_error(call, scope, error)
+        finally:
+            if request._form is not None:
+                await request.close()
         return True
+
+    async def _run(
+        self, route: DelegateRoute, request: TotoRequest, call: Call, headers: dict[bytes, bytes]
+    ) -> bytes | Response:
+        runtime = self._runtime
+        authorization = headers.get(b"authorization")
+        user = None
+        if authorization is not None and len(headers) == len(request.scope["headers"]):
+            user = call.user = runtime.authenticator.remembered(authorization)
+        if user is None:
+            user = await identify_scope(request.scope)
+        context = ExecutionContext(runtime.logger, call.cid, runtime.config, runtime.message_bus, runtime.environment)
+        return await route.respond(request, user, context)
 
     def _log_error(self, call: Call, scope: Scope, error: Exception) -> None:
         if isinstance(error, ClientDisconnect):

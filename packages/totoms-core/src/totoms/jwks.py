@@ -102,7 +102,8 @@ class KeySet:
             self._failed = True
             TotoLogger.get_instance().log("", f"Cannot fetch the keys of {self.uri}", "WARNING", error)
             return
-        gone = any(kid not in keys or not _same(key, keys[kid]) for kid, key in self._keys.items())
+        known = [(kid, key) for kid, key in self._keys.items() if kid is not None]
+        gone = any(kid not in keys or not _same(key, keys[kid]) for kid, key in known)
         self._keys, self._fetched, self._failed = keys, self._clock(), False
         if gone:
             self._on_rotated()

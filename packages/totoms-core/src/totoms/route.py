@@ -17,6 +17,7 @@ from fastapi.exceptions import FastAPIError, ResponseValidationError
 from fastapi.routing import APIRoute
 from starlette._exception_handler import wrap_app_handling_exceptions
 from starlette.concurrency import run_in_threadpool
+from starlette.routing import compile_path
 from starlette.types import Receive, Scope, Send
 
 from totoms.caller import execution_context, identify
@@ -38,13 +39,17 @@ class DelegateRoute(APIRoute):
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         self.delegate: Delegate | None = delegate_of(endpoint)
+        if self.delegate is not None:
+            options["openapi_extra"] = _path_parameters(path, self.delegate, options.get("openapi_extra"))
         try:
             super().__init__(path, endpoint, **options)
         except FastAPIError:
-            if self.delegate is None or "response_model" in options:
+            given = options.get("response_model")
+            if self.delegate is None or not (given is None or isinstance(given, DefaultPlaceholder)):
                 raise
             # A return annotation that is no model (1.x never looked at it) declares nothing.
-            super().__init__(path, endpoint, **options, response_model=None)
+            options["response_model"] = None
+            super().__init__(path, endpoint, **options)
         plain = (
             isinstance(self.response_class, DefaultPlaceholder)
             and self.status_code is None
@@ -88,6 +93,8 @@ class DelegateRoute(APIRoute):
                 return
             except Exception as caught:
                 error = caught
+            finally:
+                await request.close()
 
         async def fail(_scope: Scope, _receive: Receive, _send: Send) -> None:
             raise error
@@ -117,3 +124,15 @@ class DelegateRoute(APIRoute):
         if errors:
             raise ResponseValidationError(errors=errors, body=None)
         return self.response_field.serialize_json(value)
+
+
+def _path_parameters(path: str, delegate: Delegate, extra: dict[str, Any] | None) -> dict[str, Any] | None:
+    # Read from request.path_params, they are unknown to FastAPI; OpenAPI wants every one declared.
+    missing = [name for name in compile_path(path)[2] if name not in delegate.signature.parameters]
+    if not missing or (extra and "parameters" in extra):
+        return extra
+    schema = {"type": "string"}
+    return {
+        **(extra or {}),
+        "parameters": [{"name": name, "in": "path", "required": True, "schema": schema} for name in missing],
+    }

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from http_kit import KeyServer, Log, rsa_key
+
+
+@pytest.fixture
+def log() -> Iterator[Log]:
+    """What was logged during the test, as JSON lines."""
+    with Log().collecting() as log:
+        yield log
+
+
+@pytest.fixture(scope="session")
+def issuer_key() -> RSAPrivateKey:
+    """The key of the token issuer."""
+    return rsa_key()
+
+
+@pytest.fixture(scope="session")
+def other_key() -> RSAPrivateKey:
+    """A key that the issuer does not have."""
+    return rsa_key()
+
+
+@pytest.fixture
+def key_server(issuer_key: RSAPrivateKey) -> Iterator[KeyServer]:
+    """The issuer's key server, with the key "one"."""
+    server = KeyServer()
+    server.keys["one"] = issuer_key
+    with server.running():
+        yield server

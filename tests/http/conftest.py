@@ -1,0 +1,13 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from http_kit import Log
+
+
+@pytest.fixture
+def log() -> Iterator[Log]:
+    """What was logged during the test, as JSON lines."""
+    with Log().collecting() as log:
+        yield log

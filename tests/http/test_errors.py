@@ -1,0 +1,371 @@
+"""Errors as a caller sees them, and as the log tells them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import HTTPException, Request
+from fastapi.responses import JSONResponse, StreamingResponse
+from http_kit import KEY, Log, Service, make_service
+from pydantic import BaseModel, SecretStr
+
+from totoms import (
+    AccessDenied,
+    APIEndpoint,
+    ExecutionContext,
+    Forbidden,
+    NotFound,
+    TotoError,
+    Unauthorized,
+    Unavailable,
+    Undecidable,
+    UserContext,
+    ValidationError,
+    toto_delegate,
+)
+from totoms.tokens import make_token
+
+CANARY = "canary-7f3a"
+
+
+class Teapot(TotoError):
+    status = 418
+
+
+class Body(BaseModel):
+    number: int
+    secret: SecretStr
+    choice: bool
+
+
+def raising(make: Any, method: str = "GET", path: str = "/x") -> APIEndpoint:
+    @toto_delegate
+    async def delegate(request: Request, user_context: UserContext, exec_context: ExecutionContext) -> Any:
+        raise make()
+
+    return APIEndpoint(method, path, delegate)
+
+
+async def ask(service: Service, method: str = "GET", path: str = "/x", **options: Any) -> httpx.Response:
+    async with service.client(make_token(KEY, "me"), **{"x-correlation-id": "cid-1"}) as client:
+        return await client.request(method, path, **options)
+
+
+RAISED: dict[str, tuple[Any, int, str, dict[str, str], Any]] = {
+    "validation": (lambda: ValidationError("No name."), 400, "No name.", {}, "No name."),
+    "unauthorized": (lambda: Unauthorized("Who?"), 401, "Who?", {"www-authenticate": "Bearer"}, None),
+    "forbidden": (lambda: Forbidden("Not you."), 403, "Not you.", {}, None),
+    "own status": (lambda: Teapot("Short and stout"), 418, "Short and stout", {}, None),
+    "undecidable": (lambda: Undecidable("Later.", retry_after=7), 503, "Later.", {"retry-after": "7"}, None),
+    "unavailable": (lambda: Unavailable(CANARY), 503, "Temporarily unavailable", {"retry-after": "1"}, None),
+    "http exception": (lambda: HTTPException(404, "No such post"), 404, "No such post", {}, "No such post"),
+    "http exception without detail": (lambda: HTTPException(409), 409, "Conflict", {}, None),
+    "http exception with an object": (lambda: HTTPException(409, {"a": 1}), 409, "Conflict", {}, {"a": 1}),
+    "http exception with headers": (lambda: HTTPException(429, headers={"retry-after": "3"}), 429, "Too Many Requests", {"retry-after": "3"}, None),
+    "http exception of 500": (lambda: HTTPException(500, "told by the delegate"), 500, "told by the delegate", {}, "told by the delegate"),
+    "any": (lambda: RuntimeError(CANARY), 500, "Internal server error", {}, None),
+    "group": (lambda: ExceptionGroup(CANARY, [ValueError(CANARY)]), 500, "Internal server error", {}, None),
+    "backend": (lambda: NotFound("secret bucket", resource="b"), 500, "Internal server error", {}, None),
+    "denied": (lambda: AccessDenied("arn:aws:internal"), 500, "Internal server error", {}, None),
+    "assertion": (lambda: AssertionError(CANARY), 500, "Internal server error", {}, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RAISED)
+@pytest.mark.parametrize("way", ["short", "with middleware", "path parameter", "fastapi's"])
+async def test_exception_becomes_an_error_body(name: str, way: str, log: Log) -> None:
+    make, status, message, headers, detail = RAISED[name]
+    if way == "fastapi's":
+
+        @toto_delegate
+        async def delegate(
+            request: Request, user_context: UserContext, exec_context: ExecutionContext, limit: int = 1
+        ) -> None:
+            raise make()
+
+        service = make_service(APIEndpoint("GET", "/x", delegate))
+    else:
+        service = make_service(raising(make, path="/{key}" if way == "path parameter" else "/x"))
+    if way == "with middleware":
+
+        @service.app.middleware("http")
+        async def pass_on(request: Request, call_next: Any) -> Any:
+            return await call_next(request)
+
+    answer = await ask(service)
+    expected = {"code": status, "message": message, "cid": "cid-1"}
+    assert answer.status_code == status
+    assert answer.json() == (expected if detail is None else {**expected, "detail": detail})
+    assert answer.headers["x-correlation-id"] == "cid-1"
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["access-control-allow-origin"] == "*"
+    for key, value in headers.items():
+        assert answer.headers[key].startswith(value)
+    assert CANARY not in log.text + answer.text
+    errors = [record for record in log.records() if record["severity"] == "ERROR"]
+    assert len(errors) == (1 if message == "Internal server error" else 0)
+    for record in errors:
+        assert record["cid"] == "cid-1"
+        assert "in delegate" in record["exception"]
+    (line,) = [record for record in log.records() if record["message"].startswith("GET /x ") and record["severity"] == "INFO"]
+    assert f" {status} " in line["message"]
+
+
+async def test_next_request_works_after_an_error() -> None:
+    failing = True
+
+    @toto_delegate
+    async def delegate(request: Request, user_context: UserContext, exec_context: ExecutionContext) -> int:
+        if failing:
+            raise RuntimeError
+        return 1
+
+    service = make_service(APIEndpoint("GET", "/x", delegate))
+    assert (await ask(service)).status_code == 500
+    failing = False
+    assert (await ask(service)).json() == 1
+
+
+async def test_traceback_tells_where_but_not_what(log: Log) -> None:
+    @toto_delegate
+    async def delegate(request: Request, user_context: UserContext, exec_context: ExecutionContext) -> None:
+        try:
+            int("canary-7f3a")
+        except ValueError as error:
+            raise KeyError("canary-7f3a") from error
+
+    await ask(make_service(APIEndpoint("GET", "/x", delegate)))
+    (record,) = [record for record in log.records() if record["severity"] == "ERROR"]
+    assert "test_errors.py" in record["exception"]
+    assert "ValueError" in record["exception"]
+    assert "KeyError" in record["exception"]
+    assert "starlette" not in record["exception"]
+    assert CANARY not in log.text
+
+
+async def test_validation_of_fastapi_keeps_its_detail_without_the_input(log: Log) -> None:
+    @toto_delegate
+    async def delegate(
+        request: Request, user_context: UserContext, exec_context: ExecutionContext, body: Body, limit: int = 1
+    ) -> None: ...
+
+    service = make_service(APIEndpoint("POST", "/x", delegate))
+    answer = await ask(service, "POST", "/x?limit=" + CANARY, json={"number": CANARY, "choice": CANARY, "secret": [CANARY]})
+    assert answer.status_code == 422
+    body = answer.json()
+    assert (body["code"], body["cid"]) == (422, "cid-1")
+    assert {tuple(found["loc"]) for found in body["detail"]} >= {("query", "limit"), ("body", "number"), ("body", "secret")}
+    assert all(set(found) == {"type", "loc", "msg"} for found in body["detail"])
+    assert CANARY not in answer.text + log.text
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_unknown_path_is_404(method: str) -> None:
+    answer = await ask(make_service(), method, "/nowhere")
+    assert answer.status_code == 404
+    assert answer.headers["x-correlation-id"] == "cid-1"
+    if method == "GET":
+        assert answer.json() == {"code": 404, "message": "Not Found", "cid": "cid-1"}
+
+
+async def test_wrong_method_is_405_with_allow() -> None:
+    service = make_service(raising(RuntimeError, "PUT"), raising(RuntimeError, "DELETE", "/{a}/{b}"))
+    for path, allowed in (("/x", "PUT"), ("/1/2", "DELETE")):
+        answer = await ask(service, "POST", path)
+        assert answer.status_code == 405
+        assert answer.headers["allow"] == allowed
+        assert answer.json() == {"code": 405, "message": "Method Not Allowed", "cid": "cid-1"}
+
+
+BAD_JSON = {
+    "syntax": b"{",
+    "empty": b"",
+    "not UTF-8": b'{"a": "\xff\xfe"}',
+    "UTF-16": '{"a": 1}'.encode("utf-16"),
+    "lone surrogate": b'{"a": "\\ud800"}',
+    "NaN": b'{"a": NaN}',
+    "infinity": b"[Infinity]",
+    "trailing comma": b"[1,]",
+    "two values": b"{}{}",
+    "deep": b"[" * 100_000 + b"]" * 100_000,
+    "deep and long integer": b"[" * 5000 + b"1" * 30 + b"]" * 5000,
+    "integer of 5,000 digits": b"[" + b"1" * 5000 + b"]",
+}
+
+
+@pytest.mark.parametrize("name", BAD_JSON)
+async def test_bad_json_is_400_in_a_delegate_that_reads_it(name: str, log: Log) -> None:
+    @toto_delegate
+    async def delegate(request: Request, user_context: UserContext, exec_context: ExecutionContext) -> Any:
+        return await request.json()
+
+    service = make_service(APIEndpoint("POST", "/x", delegate), APIEndpoint("POST", "/deep/{key}", delegate))
+    for path in ("/x", "/deep/1"):
+        answer = await ask(service, "POST", path, content=BAD_JSON[name])
+        assert answer.status_code == 400
+        assert answer.json()["detail"] == "The request body is not valid JSON."
+    assert "ERROR" not in log.text
+
+
+@pytest.mark.parametrize("name", BAD_JSON)
+async def test_bad_json_is_4xx_for_a_declared_body(name: str, log: Log) -> None:
+    @toto_delegate
+    async def delegate(request: Request, user_context: UserContext, exec_context: ExecutionContext, body: dict[str, Any]) -> Any:
+        return body
+
+    service = make_service(APIEndpoint("POST", "/x", delegate))
+    answer = await ask(service, "POST", content=BAD_JSON[name], headers={"content-type": "application/json"})
+    assert answer.status_code in (400, 422)
+    assert answer.json()["cid"] == "cid-1"
+    assert "ERROR" not in log.text
+
+
+async def test_json_is_read_whatever_its_content_type_and_kept_exact() -> None:
+    @toto_delegate
+    async def delegate(request: Request, user_context: UserContext, exec_context: ExecutionContext) -> Any:
+        assert await request.json() is await request.json()
+        return [await request.json(), (await request.body()).decode()]
+
+    service = make_service(APIEndpoint("POST", "/x", delegate))
+    for text in ('{"a": 123456789012345678901234567890}', "[1.0, 18446744073709551616, -9223372036854775809]", '"é"'):
+        answer = await ask(service, "POST", content=text, headers={"content-type": "text/plain"})
+        assert answer.json() == [json.loads(text), text]
+    answer = await ask(service, "POST", content=b"\xef\xbb\xbf[1]")
+    assert answer.json()[0] == [1]
+
+
+async def test_broken_multipart_is_400(log: Log) -> None:
+    @toto_delegate
+    async def delegate(request: Request, user_context: UserContext, exec_context: ExecutionContext) -> Any:
+        return len(await request.form())
+
+    service = make_service(APIEndpoint("POST", "/x", delegate))
+    answer = await ask(service, "POST", content=b"--b\r\nbroken", headers={"content-type": "multipart/form-data; boundary=c"})
+    assert answer.status_code == 400
+    assert answer.json()["code"] == 400
+    assert "ERROR" not in log.text
+
+
+# --- handlers of the user's own ---
+
+
+class Own(Exception):
+    pass
+
+
+async def test_handlers_of_the_user_come_first() -> None:
+    service = make_service(raising(Own), raising(ValidationError, path="/v"), raising(RuntimeError, path="/r"))
+
+    @service.app.exception_handler(Own)
+    async def own(request: Request, error: Own) -> JSONResponse:
+        return JSONResponse({"own": request.url.path}, 499)
+
+    @service.app.exception_handler(ValidationError)
+    def validation(request: Request, error: ValidationError) -> JSONResponse:
+        return JSONResponse({"validation": True}, 444)
+
+    @service.app.exception_handler(Exception)
+    async def anything(request: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"any": True}, 555)
+
+    @service.app.exception_handler(404)
+    async def missing(request: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"missing": True}, 404)
+
+    for path, status, body in (
+        ("/x", 499, {"own": "/x"}),
+        ("/v", 444, {"validation": True}),
+        ("/r", 555, {"any": True}),
+        ("/n", 404, {"missing": True}),
+    ):
+        answer = await ask(service, path=path)
+        assert (answer.status_code, answer.json()) == (status, body)
+        assert answer.headers["x-correlation-id"] == "cid-1"
+
+
+async def test_handler_of_the_user_can_read_the_body_again() -> None:
+    @toto_delegate
+    async def delegate(request: Request, user_context: UserContext, exec_context: ExecutionContext) -> None:
+        await request.body()
+        raise Own
+
+    service = make_service(APIEndpoint("POST", "/x", delegate))
+
+    @service.app.exception_handler(Own)
+    async def own(request: Request, error: Own) -> JSONResponse:
+        return JSONResponse({"body": (await request.body()).decode()})
+
+    assert (await ask(service, "POST", content=b"sent")).json() == {"body": "sent"}
+
+
+async def test_handler_that_fails_is_still_answered(log: Log) -> None:
+    service = make_service(raising(Own))
+
+    @service.app.exception_handler(Own)
+    async def own(request: Request, error: Own) -> JSONResponse:
+        raise RuntimeError(CANARY)
+
+    answer = await ask(service)
+    assert (answer.status_code, answer.json()["message"]) == (500, "Internal server error")
+    assert CANARY not in log.text
+
+
+async def test_middleware_that_fails_is_still_answered(log: Log) -> None:
+    service = make_service(raising(Own))
+
+    @service.app.middleware("http")
+    async def failing(request: Request, call_next: Any) -> Any:
+        raise RuntimeError(CANARY)
+
+    answer = await ask(service)
+    assert (answer.status_code, answer.json()["cid"]) == (500, "cid-1")
+    assert CANARY not in log.text
+
+
+async def test_stream_that_breaks_off_is_logged_once(log: Log) -> None:
+    @toto_delegate
+    async def delegate(request: Request, user_context: UserContext, exec_context: ExecutionContext) -> Any:
+        def pieces() -> Any:
+            yield "a"
+            raise RuntimeError(CANARY)
+
+        return StreamingResponse(pieces())
+
+    service = make_service(APIEndpoint("GET", "/x", delegate))
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"authorization", b"Bearer " + make_token(KEY, "me").encode())]
+    await service.app({"type": "http", "method": "GET", "path": "/x", "headers": headers, "query_string": b""}, receive, send)
+    # Left incomplete, so that the server closes the connection and the caller sees that something is missing.
+    assert [message.get("body") for message in sent] == [None, b"a"]
+    errors = [record for record in log.records() if record["severity"] == "ERROR"]
+    assert len(errors) == 1
+    assert CANARY not in log.text
+
+
+async def test_caller_that_goes_away_is_no_error(log: Log) -> None:
+    @toto_delegate
+    async def delegate(request: Request, user_context: UserContext, exec_context: ExecutionContext) -> Any:
+        return await request.json()
+
+    service = make_service(APIEndpoint("POST", "/x", delegate))
+
+    async def receive() -> Any:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None: ...
+
+    headers = [(b"authorization", b"Bearer " + make_token(KEY, "me").encode())]
+    scope = {"type": "http", "method": "POST", "path": "/x", "headers": headers, "query_string": b""}
+    await service.app(scope, receive, send)
+    assert "ERROR" not in log.text
