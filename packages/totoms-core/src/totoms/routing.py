@@ -91,6 +91,7 @@ class MessageRouter:
         self._timeout = timeout
         self._logger = logger
         self._told: set[str] = set()
+        self._timed_out: set[asyncio.Task[object]] = set()
         self._handlers: dict[str, Callable[[TotoMessage], Any]] = {}
         for handler in handlers:
             message_type = handler.get_handled_message_type()
@@ -139,25 +140,36 @@ class MessageRouter:
         return await self._run(process, message, received)
 
     async def _run(self, process: Callable[[TotoMessage], Any], message: TotoMessage, received: Received) -> Outcome:
+        task = asyncio.current_task()
+        assert task is not None
+        # As asyncio.timeout does, in a third of its time.
+        timer = asyncio.get_running_loop().call_later(self._timeout, self._time_out, task)
         try:
-            async with asyncio.timeout(self._timeout):
-                response = await process(message)
+            response = await process(message)
             status = _status(response)
         except NonRetryableError as error:
             self._log_failure(message, received, where(error))
             return self._give_up(received, "non_retryable", error)
         except BaseException as error:  # SystemExit from a handler must not end the worker either
-            task = asyncio.current_task()
-            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+            if task in self._timed_out:
+                task.uncancel()
+            if isinstance(error, asyncio.CancelledError) and task.cancelling():
                 raise
             self._log_failure(message, received, where(error))
             return self._failed(received, error)
+        finally:
+            timer.cancel()
+            self._timed_out.discard(task)
         if status is ProcessingStatus.SUCCESS:
             return _SUCCESS
         if status is ProcessingStatus.IGNORED:
             return _IGNORED
         self._log_failure(message, received, "the handler said FAILED")
         return self._failed(received, response.error)
+
+    def _time_out(self, task: asyncio.Task[object]) -> None:
+        self._timed_out.add(task)
+        task.cancel()
 
     def _failed(self, received: Received, error: BaseException | str | None) -> Outcome:
         if received.attempt >= self._retry.max_attempts:
