@@ -25,6 +25,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import uvloop
+
 from totoms import (
     MessageBusConfig,
     MessageBusHandlerConfig,
@@ -241,7 +242,9 @@ def main() -> None:
             raise ImportError("nats-server")
         cases.append(("FastStream on NATS JetStream, 64 publishers", faststream_case, PUBLISHERS, MANY))
     except ImportError as error:
-        print(f"NOT MEASURED: FastStream on NATS JetStream ({error}): pip install 'faststream[nats]', apt install nats-server")
+        print(
+            f"NOT MEASURED: FastStream on JetStream ({error}): pip install 'faststream[nats]', apt install nats-server"
+        )
     rates: dict[str, list[float]] = {name: [] for name, *_ in cases}
     for _ in range(ROUNDS):
         for name, case, publishers, total in cases:
@@ -250,7 +253,7 @@ def main() -> None:
     for name, rate in median.items():
         print(f"{name:<48} {rate:>9,.0f} messages/s   ({min(rates[name]):,.0f} to {max(rates[name]):,.0f})")
     ours = median["totoms, 64 publishers"]
-    print(f"GOAL {ours / median['bare, 64 publishers']:.2f} >= 0.4 local bus, 64 publishers, of the bare group-commit loop")
+    print(f"GOAL {ours / median['bare, 64 publishers']:.2f} >= 0.4 local bus, 64 publishers, of bare group commit")
     alone = median["totoms, one publisher"] / median["bare commits, one after another"]
     print(f"GOAL {alone:.2f} >= 0.7 local bus, one publisher, of bare commits")
     if "FastStream on NATS JetStream, 64 publishers" in median:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,11 +15,10 @@ _FOREIGN = ("HYPERSCALER", "ENVIRONMENT", "PORT", "SERVICE_BASE_URL", "TOTOMS_LO
 
 
 @pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     for name in _FOREIGN:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TOTOMS_LOCAL_ROOT", str(tmp_path_factory.mktemp("totoms-root")))
-    yield
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from processes import Process
 
 pytestmark = pytest.mark.faults
@@ -50,7 +51,9 @@ def until_quiet(handled: Path, wanted: set[int], deadline: float = 120.0) -> Non
         if wanted <= set(numbers(handled)):
             return
         time.sleep(0.05)
-    raise AssertionError(f"{len(wanted - set(numbers(handled)))} of {len(wanted)} acknowledged messages were not handled")
+    raise AssertionError(
+        f"{len(wanted - set(numbers(handled)))} of {len(wanted)} acknowledged messages were not handled"
+    )
 
 
 def assert_duplicates_are_flagged(handled: Path) -> int:
@@ -67,7 +70,7 @@ def assert_duplicates_are_flagged(handled: Path) -> int:
 def test_processes_killed_at_random_lose_nothing(begin: Any, tmp_path: Path, figure: Any) -> None:
     total, consumer_kills, publisher_kills = 10_000, 50, 10
     published, handled = tmp_path / "published", tmp_path / "handled"
-    dice = random.Random(20_001)  # noqa: S311 - a reproducible choice of moments, no secret
+    dice = random.Random(20_001)
     # The subscription exists before the first message: what is published to nobody is kept by no broker.
     consumer = begin("fault_consumer.py", handled, 2.0, 0.002, CONCURRENCY)
     consumer.port()
@@ -119,7 +122,10 @@ def test_consumer_stopped_past_its_lease_acks_nothing_twice(begin: Any, tmp_path
         consumer.send(signal.SIGTERM)
         assert consumer.wait() == 0
     refused = sum(process.output.count("lease of message") for process in (first, second))
-    figure(f"consumer stopped past its lease {stops}x", f"0 double acks, {refused} stale leases refused, {duplicates} redeliveries")
+    figure(
+        f"consumer stopped past its lease {stops}x",
+        f"0 double acks, {refused} stale leases refused, {duplicates} redeliveries",
+    )
 
 
 def test_sigterm_with_many_in_flight_loses_and_dead_letters_nothing(begin: Any, tmp_path: Path, figure: Any) -> None:
@@ -147,7 +153,10 @@ def test_sigterm_with_many_in_flight_loses_and_dead_letters_nothing(begin: Any, 
     assert repeated == 0, "a drained consumer leaves nothing half done"
     consumer.send(signal.SIGTERM)
     consumer.wait()
-    figure(f"SIGTERM with {in_flight} in flight, {runs} runs", f"0 lost, 0 repeated, slowest exit {slowest:.2f} s (grace 5 s)")
+    figure(
+        f"SIGTERM with {in_flight} in flight, {runs} runs",
+        f"0 lost, 0 repeated, slowest exit {slowest:.2f} s (grace 5 s)",
+    )
 
 
 def latency_p99(handled: Path) -> float:
@@ -195,7 +204,10 @@ def test_poison_is_dead_lettered_after_exactly_its_attempts_and_delays_nobody(
         p99 = latency_p99(handled) if good else 0.0
         clean = clean or p99
         rest = f"p99 of the rest {p99 * 1000:.1f} ms, {p99 / clean:.2f}x the clean run" if good else "no others"
-        figure(f"{percent} % poison among {total} at {rate}/s", f"{total - len(good)} dead after {attempts} attempts; {rest}")
+        figure(
+            f"{percent} % poison among {total} at {rate}/s",
+            f"{total - len(good)} dead after {attempts} attempts; {rest}",
+        )
 
 
 def test_eight_processes_write_one_bus_at_once(begin: Any, tmp_path: Path, figure: Any) -> None:
@@ -215,4 +227,7 @@ def test_eight_processes_write_one_bus_at_once(begin: Any, tmp_path: Path, figur
     assert len(wanted) == each * processes
     until_quiet(handled, wanted)
     assert "locked" not in consumer.output
-    figure(f"{processes} processes write the local bus at once", f"{len(wanted)} published and handled, 0 'database is locked'")
+    figure(
+        f"{processes} processes write the local bus at once",
+        f"{len(wanted)} published and handled, 0 'database is locked'",
+    )

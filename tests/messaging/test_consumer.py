@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+
 from messaging_kit import DEADLINE, SUBSCRIPTION, Handler, MemoryBus, make_router, succeed
 from totoms import NonRetryableError, ProcessingResponse, ProcessingStatus, TotoMessage
 from totoms.consumer import Consumer

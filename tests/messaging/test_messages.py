@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from totoms import MessageDestination, TotoMessage, ValidationError
 from totoms.context import current_cid
 from totoms.messages import decode_message, encode_message
@@ -27,7 +28,9 @@ def test_any_json_data_comes_back_unchanged(data: Any) -> None:
     assert decode_message(encode_message(message)) == message
 
 
-@pytest.mark.parametrize("data", [2**64, -(2**70), 10**400, 1e308, 5e-324, {"a": [2**63, 2**63 - 1]}, "\x00", "😀", {}, None])
+@pytest.mark.parametrize(
+    "data", [2**64, -(2**70), 10**400, 1e308, 5e-324, {"a": [2**63, 2**63 - 1]}, "\x00", "😀", {}, None]
+)
 def test_numbers_and_text_at_the_edges_come_back_unchanged(data: Any) -> None:
     assert decode_message(encode_message(TotoMessage(type="t", data=data))).data == data
 
@@ -54,7 +57,18 @@ def deep() -> Any:
 
 @pytest.mark.parametrize(
     "data",
-    [math.nan, [math.inf], {"a": -math.inf}, "\ud800", {"\udfff": 1}, object(), {1, 2}.__iter__(), b"bytes", cyclic(), deep()],
+    [
+        math.nan,
+        [math.inf],
+        {"a": -math.inf},
+        "\ud800",
+        {"\udfff": 1},
+        object(),
+        {1, 2}.__iter__(),
+        b"bytes",
+        cyclic(),
+        deep(),
+    ],
     ids=["nan", "inf", "-inf", "surrogate", "surrogate key", "object", "iterator", "bytes", "cycle", "depth"],
 )
 def test_data_that_json_cannot_hold_is_refused_before_anything_is_sent(data: Any) -> None:

@@ -7,8 +7,17 @@ from typing import Any
 
 import pytest
 from fastapi import Request
+
 from messaging_kit import Handler, MemoryBus, make_router, succeed
-from totoms import Forbidden, NonRetryableError, ProcessingResponse, ProcessingStatus, TotoMessage, Unauthorized, Undecidable
+from totoms import (
+    Forbidden,
+    NonRetryableError,
+    ProcessingResponse,
+    ProcessingStatus,
+    TotoMessage,
+    Unauthorized,
+    Undecidable,
+)
 from totoms.logging import TotoLogger
 from totoms.messages import encode_message
 from totoms.push import PushEndpoint
@@ -30,9 +39,7 @@ def request(body: bytes | TotoMessage, headers: dict[str, str]) -> Request:
 
 
 def endpoint(bus: MemoryBus, handler: Any, max_concurrency: int = 4) -> PushEndpoint:
-    return PushEndpoint(
-        bus, make_router(handler), max_concurrency=max_concurrency, url=None, logger=TotoLogger("blog")
-    )
+    return PushEndpoint(bus, make_router(handler), max_concurrency=max_concurrency, url=None, logger=TotoLogger("blog"))
 
 
 POST = TotoMessage(type="postCreated")
@@ -57,7 +64,9 @@ async def test_unknown_type_is_answered_ignored(bus: MemoryBus) -> None:
     assert (response.status_code, response.body) == (200, b'{"status":"ignored"}')
 
 
-@pytest.mark.parametrize("handler", [Handler(lambda _: ProcessingResponse(ProcessingStatus.FAILED)), refusing(ValueError())])
+@pytest.mark.parametrize(
+    "handler", [Handler(lambda _: ProcessingResponse(ProcessingStatus.FAILED)), refusing(ValueError())]
+)
 async def test_failure_is_answered_500_so_that_the_broker_delivers_again(bus: MemoryBus, handler: Handler) -> None:
     response = await endpoint(bus, handler).respond(request(POST, BROKER))
     assert response.status_code == 500
@@ -83,7 +92,9 @@ async def test_last_attempt_is_dead_lettered_and_answered_200(bus: MemoryBus) ->
     assert [why.reason for _, why in bus.dead] == ["attempts_exhausted"]
 
 
-async def test_hopeless_message_that_cannot_be_kept_is_answered_503(bus: MemoryBus, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_hopeless_message_that_cannot_be_kept_is_answered_503(
+    bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def broken(*_: Any) -> None:
         raise OSError("disk full")
 
@@ -93,7 +104,9 @@ async def test_hopeless_message_that_cannot_be_kept_is_answered_503(bus: MemoryB
 
 
 @pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer a-user"}, {"authorization": "the-broker"}])
-async def test_caller_who_is_not_the_broker_is_refused_and_no_handler_runs(bus: MemoryBus, headers: dict[str, str]) -> None:
+async def test_caller_who_is_not_the_broker_is_refused_and_no_handler_runs(
+    bus: MemoryBus, headers: dict[str, str]
+) -> None:
     handler = Handler(succeed)
     with pytest.raises(Unauthorized):
         await endpoint(bus, handler).respond(request(POST, headers))

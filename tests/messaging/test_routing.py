@@ -7,6 +7,7 @@ import logging
 from typing import Any
 
 import pytest
+
 from messaging_kit import SUBSCRIPTION, Handler, make_router, succeed
 from totoms import ConfigurationError, NonRetryableError, ProcessingResponse, ProcessingStatus, TotoMessage
 from totoms.context import current_cid

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+
 from processes import DEADLINE, Process
 
 BLOG = Path(__file__).parents[1] / "support" / "blog_service.py"
@@ -89,7 +90,9 @@ def test_signal_drains_and_ends_with_status_zero(start: Any, token: str, sig: in
 
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
-def test_second_signal_ends_at_once_and_the_message_comes_again(start: Any, token: str, first: int, second: int) -> None:
+def test_second_signal_ends_at_once_and_the_message_comes_again(
+    start: Any, token: str, first: int, second: int
+) -> None:
     service = start()
     with client(service, token) as http:
         http.post("/blog/posts", json={"title": "endless", "seconds": 3600})

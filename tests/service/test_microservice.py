@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+
 from blog_service import configuration
 from totoms import (
     Closed,

@@ -9,6 +9,7 @@ import time
 
 from fastapi import Request
 from starlette.types import ASGIApp
+
 from totoms import (
     APIConfiguration,
     APIEndpoint,

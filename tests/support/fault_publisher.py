@@ -46,7 +46,9 @@ async def main() -> None:
             if rate:
                 await asyncio.sleep(max(0.0, began + (number - first) / rate - time.monotonic()))
             poison = poison_every and number % poison_every == 0
-            message = TotoMessage(type="poison" if poison else "number", id=str(number), data={"published": time.time()})
+            message = TotoMessage(
+                type="poison" if poison else "number", id=str(number), data={"published": time.time()}
+            )
             while True:
                 try:
                     await bus.publish_message(MessageDestination(topic="numbers"), message)

@@ -43,7 +43,9 @@ class MemoryBus(MessageBus):
         self._changed = asyncio.Condition()
         self._stopped = False
 
-    async def put(self, message: TotoMessage | bytes, subscription: Subscription, attempt: int = 1, **extra: Any) -> Received:
+    async def put(
+        self, message: TotoMessage | bytes, subscription: Subscription, attempt: int = 1, **extra: Any
+    ) -> Received:
         body = message if isinstance(message, bytes) else encode_message(message)
         number = len(self.waiting) + len(self.leased) + len(self.log)
         received = Received(body, f"m{number}", attempt, subscription, lease_seconds=self.lease_seconds, **extra)
@@ -150,4 +152,3 @@ def make_router(*handlers: Any, timeout: float = 60.0, max_attempts: int = 3) ->
     return MessageRouter(
         handlers, retry=RetryPolicy(max_attempts, 0.0, 0.0), timeout=timeout, logger=TotoLogger("blog")
     )
-

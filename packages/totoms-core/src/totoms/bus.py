@@ -8,10 +8,9 @@ are the core's as well, so that a message means the same on every backend.
 
 from __future__ import annotations
 
-import asyncio
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 from totoms.context import current_cid, new_cid
 from totoms.envelope import (
@@ -36,6 +35,7 @@ from totoms.messages import (
     TotoMessage,
     encode_message,
 )
+from totoms.operations import backend_operation
 from totoms.tracing import current_traceparent
 
 ORDERING: Final = "ordering"
@@ -48,7 +48,7 @@ _MOST_ATTRIBUTE_BYTES: Final = 512
 """More than all attributes but the message type take; so that the exact size is seldom computed."""
 
 
-class MessageBus(ABC):
+class MessageBus(ABC):  # noqa: B024 - it has some: see backend_operation
     """Publishes messages. ``MessageBus(...)`` gives the current environment's implementation.
 
     Args:
@@ -64,9 +64,11 @@ class MessageBus(ABC):
     """The broker's limit for body and attributes together, in bytes."""
 
     def __new__(cls, environment: TotoEnvironment | None = None, topics: Mapping[str, str] | None = None) -> MessageBus:
+        """Pick the class: as ``Path()`` is a ``PosixPath``, so this is the implementation of `environment`."""
+        made: type[MessageBus] = cls
         if cls is MessageBus:
-            cls = implementation(MessageBus, environment or current_environment())
-        return super().__new__(cls)
+            made = implementation(MessageBus, environment or current_environment())
+        return object.__new__(made)
 
     def __init__(self, environment: TotoEnvironment | None = None, topics: Mapping[str, str] | None = None) -> None:
         self.environment = environment or current_environment()
@@ -204,20 +206,24 @@ class MessageBus(ABC):
 
     def _require(self, capability: str) -> None:
         if capability not in self.capabilities:
-            raise Unsupported(f"The {self.environment.hyperscaler} message bus has no {capability}.", resource=capability)
+            raise Unsupported(
+                f"The {self.environment.hyperscaler} message bus has no {capability}.", resource=capability
+            )
 
     # --- what a backend fills in; all raise BackendErrors only ---
 
-    @abstractmethod
+    @backend_operation
     async def _publish(self, batch: Sequence[Outgoing]) -> Sequence[BackendError | None]:
         """Hand messages to the broker, splitting beyond its batch limit. One result for each, in order."""
+        raise NotImplementedError
 
-    @abstractmethod
+    @backend_operation
     async def _subscribe(self, subscription: Subscription, *, create: bool) -> None:
         """Make sure the subscription exists, with its policies.
 
         Without `create`, infrastructure is never touched. Raises NotFound that says what is missing.
         """
+        raise NotImplementedError
 
     async def _receive(self, subscription: Subscription, max_messages: int, wait: float) -> list[Received]:
         """Lease up to `max_messages`; wait up to `wait` seconds for the first. Called by one task at a time."""

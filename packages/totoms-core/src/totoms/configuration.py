@@ -11,8 +11,8 @@ import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
 from totoms.config import TotoControllerConfig
-from totoms.environment import TotoEnvironment
 from totoms.envelope import DeliveryMode, RetryPolicy
+from totoms.environment import TotoEnvironment
 from totoms.errors import ConfigurationError
 from totoms.handlers import TotoMessageHandler
 
@@ -242,7 +242,9 @@ class MessageBusConfig(_Declaration):
     @pydantic.field_validator("message_handlers")
     @classmethod
     def _distinct_handlers(cls, value: list[MessageBusHandlerConfig]) -> list[MessageBusHandlerConfig]:
-        _refuse_duplicates("handler", [f"{handler.handler_class.__module__}.{handler.handler_class.__qualname__}" for handler in value])
+        _refuse_duplicates(
+            "handler", [f"{handler.handler_class.__module__}.{handler.handler_class.__qualname__}" for handler in value]
+        )
         return value
 
 

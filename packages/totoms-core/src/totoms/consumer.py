@@ -36,7 +36,13 @@ class Consumer:
     """
 
     def __init__(
-        self, bus: MessageBus, subscription: Subscription, router: MessageRouter, *, max_concurrency: int, logger: TotoLogger
+        self,
+        bus: MessageBus,
+        subscription: Subscription,
+        router: MessageRouter,
+        *,
+        max_concurrency: int,
+        logger: TotoLogger,
     ) -> None:
         self._bus = bus
         self._subscription = subscription
@@ -184,8 +190,8 @@ class Consumer:
                     await asyncio.sleep(RetryPolicy(min_backoff=0.1, max_backoff=2.0).backoff(outages))
                 continue
             outages = 0
-            for received, error in zip(self._acking, results, strict=True):
-                if error is not None:
+            for received, lost in zip(self._acking, results, strict=True):
+                if lost is not None:
                     self._log_redelivery(received)
             self._acking = []
             self._freed.set()

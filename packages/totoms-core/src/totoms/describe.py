@@ -18,7 +18,9 @@ def where(error: BaseException) -> str:
     """
     frames = [
         f"{PurePath(frame.filename).name}:{frame.lineno} in {frame.name}"
-        for frame in reversed(traceback.StackSummary.extract(traceback.walk_tb(error.__traceback__), lookup_lines=False))
+        for frame in reversed(
+            traceback.StackSummary.extract(traceback.walk_tb(error.__traceback__), lookup_lines=False)
+        )
     ]
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     text = type(error).__name__ + (" at " + " < ".join(frames[:6]) if frames else "")

@@ -11,7 +11,6 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from enum import Enum
 from typing import Any, Final
 
@@ -42,7 +41,7 @@ def _now() -> str:
     global _second
     now = int(time.time())
     if _second[0] != now:
-        _second = (now, datetime.fromtimestamp(now).strftime("%Y.%m.%d %H:%M:%S"))
+        _second = (now, time.strftime("%Y.%m.%d %H:%M:%S", time.localtime(now)))
     return _second[1]
 
 
@@ -171,7 +170,9 @@ def encode_message(message: TotoMessage) -> bytes:
     try:
         return json.dumps(wire, allow_nan=False, ensure_ascii=False, separators=(",", ":"), default=_plain).encode()
     except (TypeError, ValueError, RecursionError) as error:  # UnicodeEncodeError is a ValueError
-        raise ValidationError(f"The message of type {message.type!r} cannot be written as JSON: {_why(error)}.") from None
+        raise ValidationError(
+            f"The message of type {message.type!r} cannot be written as JSON: {_why(error)}."
+        ) from None
 
 
 def _plain(value: Any) -> Any:
@@ -200,7 +201,7 @@ def decode_message(body: bytes, delivery: Delivery | None = None) -> TotoMessage
         raise UndecodableMessage(f"not JSON: {type(error).__name__}") from None
     if not isinstance(wire, dict):
         raise UndecodableMessage(f"not a JSON object but {type(wire).__name__}")
-    texts = []
+    texts: list[str] = []
     for name in ("timestamp", "cid", "id", "type", "msg"):
         value = wire.get(name)
         if value is None:
@@ -210,7 +211,8 @@ def decode_message(body: bytes, delivery: Delivery | None = None) -> TotoMessage
         texts.append(value)
     if not texts[3]:
         raise UndecodableMessage("'type' is missing")
-    return TotoMessage(*texts, wire.get("data", {}), delivery=delivery)
+    timestamp, cid, object_id, message_type, msg = texts
+    return TotoMessage(timestamp, cid, object_id, message_type, msg, wire.get("data", {}), delivery=delivery)
 
 
 def _refuse(constant: str) -> Any:

@@ -56,7 +56,10 @@ class Messaging:
             BackendError: A topic's secret cannot be read.
         """
         identifiers = await asyncio.gather(
-            *(config.secrets_manager.topic_identifier_async(topic.secret, topic.logical_name) for topic in declared.topics)
+            *(
+                config.secrets_manager.topic_identifier_async(topic.secret, topic.logical_name)
+                for topic in declared.topics
+            )
         )
         topics = {topic.logical_name: name for topic, name in zip(declared.topics, identifiers, strict=True)}
         bus = MessageBus(environment, topics)
@@ -107,7 +110,9 @@ class Messaging:
                 )  # fmt: skip
                 consumer.start()
                 self._consumers.append(consumer)
-            self._logger.log("init", f"Subscribed {subscription.name} to {subscription.topic} ({subscription.delivery}).")
+            self._logger.log(
+                "init", f"Subscribed {subscription.name} to {subscription.topic} ({subscription.delivery})."
+            )
 
     async def stop_receiving(self, grace: float) -> None:
         """Take no more messages; let those at work finish for `grace` seconds; give back the rest."""

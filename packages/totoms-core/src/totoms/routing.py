@@ -193,7 +193,9 @@ class MessageRouter:
     def _tell_once(self, message: TotoMessage) -> None:
         if message.type not in self._told and len(self._told) < _TOLD_TYPES:
             self._told.add(message.type)
-            self._logger.log(current_cid.get(), f"No handler for messages of type {message.type!r}: ignored from now on.")
+            self._logger.log(
+                current_cid.get(), f"No handler for messages of type {message.type!r}: ignored from now on."
+            )
 
 
 def _awaitable(process: Callable[[TotoMessage], Any]) -> Callable[[TotoMessage], Any]:

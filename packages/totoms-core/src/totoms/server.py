@@ -95,7 +95,7 @@ def _protocol() -> Any:
 
 
 def uvicorn_config(app: FastAPI, grace: float) -> uvicorn.Config:
-    """Return uvicorn's settings: fastest loop and parser installed, our log line instead of its own, no `Server` header.
+    """Return uvicorn's settings: the fastest parser installed, our log line instead of its own, no `Server` header.
 
     Args:
         app: What to serve.

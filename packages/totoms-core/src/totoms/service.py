@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from fastapi import FastAPI
@@ -60,9 +61,11 @@ class TotoMicroservice:
         self._messaging = messaging
         self._server: Server | None = None
         self._started = False
-        self._stop_deadline: float | None = None
+        self._stopped = False
         self._drain_task: asyncio.Task[None] | None = None
-        self.app: FastAPI = create_app(self, api, configuration.base_path, push=messaging.push.respond if messaging else None)
+        self.app: FastAPI = create_app(
+            self, api, configuration.base_path, push=messaging.push.respond if messaging else None
+        )
         self.app.router.lifespan_context = self._lifespan
 
     # --- making one ---
@@ -109,14 +112,18 @@ class TotoMicroservice:
         environment = configuration.environment or TotoEnvironment.from_variables()
         configure_logging()
         logger = TotoLogger.get_instance(configuration.service_name)
-        origin = "" if configuration.environment else " (HYPERSCALER)" if os.environ.get("HYPERSCALER") else " (default)"
+        origin = (
+            "" if configuration.environment else " (HYPERSCALER)" if os.environ.get("HYPERSCALER") else " (default)"
+        )
         logger.log("init", f"Starting {configuration.service_name} on hyperscaler {environment.hyperscaler}{origin}.")
         with scope_environment(environment):
             try:
                 made = configuration.custom_config(environment)
                 config = await made.load() or made
                 declared = configuration.message_bus_configuration
-                messaging = await Messaging.build(configuration, declared, environment, config, logger) if declared else None
+                messaging = (
+                    await Messaging.build(configuration, declared, environment, config, logger) if declared else None
+                )
             except BackendError as error:
                 raise ConfigurationError(
                     f"{configuration.service_name} cannot start: {error.message}", resource=error.resource
@@ -169,14 +176,14 @@ class TotoMicroservice:
         """
         from totoms.server import Server, bind, uvicorn_config  # uvicorn is loaded by those who serve with it
 
-        host = host or getattr(self.environment.hyperscaler_configuration, "default_host", "127.0.0.1")
-        listener = bind(host, _port() if port is None else port)
+        address: str = host or self.environment.hyperscaler_configuration.default_host
+        listener = bind(address, _port() if port is None else port)
         try:
             await self._startup()
             loop = asyncio.get_running_loop()
             config = uvicorn_config(self.app, self.configuration.shutdown_grace)
-            self._server = Server(config, on_exit=lambda: loop.call_soon_threadsafe(self._begin_to_drain))
-            self.logger.log("init", f"Listening on http://{host}:{listener.getsockname()[1]}")
+            self._server = Server(config, on_exit=partial(_soon, loop, self._begin_to_drain))
+            self.logger.log("init", f"Listening on http://{address}:{listener.getsockname()[1]}")
             await self._server.serve(sockets=[listener])
         finally:
             listener.close()
@@ -224,18 +231,17 @@ class TotoMicroservice:
         if self._drain_task is None:
             self.state = "draining"
             self.logger.log("shutdown", f"{self.service_name} is draining.")
-            self._stop_deadline = asyncio.get_running_loop().time() + self.configuration.shutdown_grace
             grace = self.configuration.shutdown_grace
             messaging = self._messaging
             self._drain_task = asyncio.create_task(messaging.stop_receiving(grace) if messaging else asyncio.sleep(0))
 
     async def _shutdown(self) -> None:
-        if self.state == "stopped":
-            return
         self._begin_to_drain()
         assert self._drain_task is not None
         await asyncio.wait({self._drain_task})
-        if self.state != "stopped":
+        # Whoever waited first does the rest.
+        done, self._stopped = self._stopped, True
+        if not done:
             self.state = "stopped"
             if self._messaging is not None:
                 await self._messaging.close()
@@ -245,6 +251,10 @@ class TotoMicroservice:
                 set_default_runtime(None)
             self.logger.log("shutdown", f"{self.service_name} has stopped.")
             flush_logging()
+
+
+def _soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
+    loop.call_soon_threadsafe(callback)
 
 
 def _port() -> int:

@@ -102,7 +102,9 @@ class LocalMessageBus(MessageBus):
 
     async def _extend(self, batch: Sequence[Received]) -> Sequence[BackendError | None]:
         feed, writer = self._feed(batch[0].subscription.name), self._writer_of()
-        results: list[LeaseLost | None] = await self._do(lambda connection: rows.renew(connection, feed, batch, writer.clock()))
+        results: list[LeaseLost | None] = await self._do(
+            lambda connection: rows.renew(connection, feed, batch, writer.clock())
+        )
         return results
 
     async def _dead_letter(self, received: Received, reason: DeadLetterReason) -> None:
@@ -192,7 +194,9 @@ def _release(feed: Feed, batch: Sequence[Received], connection: Any) -> None:
     feed.backlog = True
 
 
-def _bury(feed: Feed, received: Received, reason: DeadLetterReason, clock: Callable[[], float], connection: Any) -> None:
+def _bury(
+    feed: Feed, received: Received, reason: DeadLetterReason, clock: Callable[[], float], connection: Any
+) -> None:
     buried = feed.leases.get(received.lease) is received and rows.bury(
         connection, received.subscription.name, received.lease, reason.reason, reason.error_class, reason.description,
         reason.attempts, clock(), feed.token,

@@ -107,7 +107,7 @@ class Database:
         if changed:
             self._version: int = version
             self.commits = self._read_commits()
-        return changed
+        return bool(changed)
 
     def changed(self) -> bool:
         """Whether another connection has committed since :meth:`begin` was called last."""

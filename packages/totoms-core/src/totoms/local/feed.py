@@ -53,7 +53,7 @@ class Feed:
     # --- on the event loop ---
 
     async def receive(self, max_messages: int, wait: float) -> list[Received]:
-        """Return up to `max_messages`, waiting up to `wait` seconds for the first. After a cancellation call `abandon`."""
+        """Return up to `max_messages`, waiting up to `wait` seconds for the first. Cancelled, call `abandon`."""
         with self._lock:
             self._receiving, self._abandoned = True, False
             self._wanted = max_messages - len(self._ready) - self._on_the_way

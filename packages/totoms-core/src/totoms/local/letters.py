@@ -73,7 +73,9 @@ def _selected(connection: sqlite3.Connection, subscription: str, letter_ids: Seq
 
 
 def _letter(subscription: str, row: tuple[Any, ...]) -> DeadLetter:
-    number, message_id, body, attributes, ordering_key, checksum, reason, error_class, description, attempts, since = row
+    number, message_id, body, attributes, ordering_key, checksum, reason, error_class, description, attempts, since = (
+        row
+    )
     if checksum != checksum_of(message_id, body, attributes, ordering_key) and reason != "damaged":
         raise CorruptData(f"The dead letter {number} of {subscription} is damaged.", resource=subscription)
     try:

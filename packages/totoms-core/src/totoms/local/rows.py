@@ -38,7 +38,7 @@ def _marks(number: int) -> str:
 
 @cache
 def _insertion(number: int) -> str:
-    return "INSERT INTO deliveries VALUES " + ",".join(["(?,?,?,?,?,?,?,?,?,?)"] * number)
+    return "INSERT INTO deliveries VALUES " + ",".join(["(?,?,?,?,?,?,?,?,?,?)"] * number)  # noqa: S608 - marks
 
 
 def read_subscriptions(connection: sqlite3.Connection) -> tuple[dict[str, list[int]], dict[str, int]]:
@@ -110,7 +110,9 @@ def lease(connection: sqlite3.Connection, feed: Feed, most: int, now: float) -> 
     Returns:
         The messages, and the rows of damaged ones. Those are moved to the dead letters: never silently gone.
     """
-    condition = _DELIVERABLE.format(due="d.due <= ? AND") if feed.subscription.ordered else "d.subscription = ? AND d.due <= ?"
+    condition = (
+        _DELIVERABLE.format(due="d.due <= ? AND") if feed.subscription.ordered else "d.subscription = ? AND d.due <= ?"
+    )
     found = connection.execute(
         f"SELECT {_COLUMNS} FROM deliveries d WHERE {condition} ORDER BY d.due, d.id LIMIT ?",  # noqa: S608 - constants
         (feed.row, now, most),
@@ -214,9 +216,6 @@ def bury(
     return True
 
 
-
-
 def lease_lost(one: Received) -> LeaseLost:
     """Return the error for a message that another consumer owns by now."""
     return LeaseLost(f"The lease of message {one.message_id} was lost.", resource=one.subscription.name)
-

@@ -14,7 +14,7 @@ from totoms.secrets import SecretsManager
 
 DOTENV: Final = ".env"
 """Looked for in the working directory."""
-JWT_KEY_SECRET: Final = "jwt-signing-key"  # noqa: S105 - its name
+JWT_KEY_SECRET: Final = "jwt-signing-key"
 
 
 class LocalSecretsManager(SecretsManager):

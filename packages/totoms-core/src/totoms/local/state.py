@@ -87,7 +87,8 @@ class StateFile:
         magic, _, self.identity, status, size, digest, crc = _LAYOUT.unpack(self._map[:])
         if magic != _MAGIC or crc != _crc(self.identity, status, size, digest) or status >= len(_STATUSES):
             raise self.damaged("is damaged")
-        return _STATUSES[status]
+        known: Status = _STATUSES[status]
+        return known
 
     @property
     def commits(self) -> int:
@@ -113,7 +114,7 @@ class StateFile:
         """Whether the database is byte for byte what :meth:`set_clean` saw."""
         assert self._map is not None
         _, _, _, _, size, digest, _ = _LAYOUT.unpack(self._map[:])
-        return database.stat().st_size == size and digest_of(database) == digest
+        return bool(database.stat().st_size == size) and digest_of(database) == digest
 
     def close(self) -> None:
         """Unmap it."""

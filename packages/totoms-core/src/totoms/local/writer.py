@@ -232,7 +232,9 @@ class Writer:
             for handover in handovers:
                 handover.feed.leases.update((received.lease, received) for received in handover.batch)
             self._forget_settled(operations)
-            self._database.merge_sometimes(sum(len(one.body) for operation in operations for one in operation.published))
+            self._database.merge_sometimes(
+                sum(len(one.body) for operation in operations for one in operation.published)
+            )
         self._tell(operations, handovers)
 
     def _undo(self, operations: list[Operation], handovers: list[_Handover], error: BackendError) -> None:
@@ -269,16 +271,18 @@ class Writer:
 
     def _place(self, outgoing: Outgoing, now: float, values: list[Any], handovers: list[_Handover]) -> None:
         if outgoing.topic is not None:
-            targets = self._topics.get(outgoing.topic, ())
+            targets = self._topics.get(outgoing.topic, [])
             if not targets and outgoing.topic not in self._untold:
                 self._untold.add(outgoing.topic)
-                self._logger.log("bus", f"Nobody is subscribed to {outgoing.topic!r}: what is published is not kept.", "WARNING")
+                self._logger.log(
+                    "bus", f"Nobody is subscribed to {outgoing.topic!r}: what is published is not kept.", "WARNING"
+                )
         else:
             assert outgoing.queue is not None
             if outgoing.queue not in self._queues:
                 row = rows.add_subscription(self._database.connection, outgoing.queue, None, ordered=False)
                 self._queues[outgoing.queue] = row
-            targets = (self._queues[outgoing.queue],)
+            targets = [self._queues[outgoing.queue]]
         for target in targets:
             row, self._next_row = self._next_row, self._next_row + 1
             due, attempt, token = now + outgoing.delay, 0, 0
@@ -400,7 +404,6 @@ class Writer:
     def _call(function: Callable[..., Any], *arguments: Any) -> None:
         with contextlib.suppress(RuntimeError):  # that loop has ended; nobody waits any more
             function(*arguments)
-
 
 
 def _wake(done: list[Operation], feeds: list[Feed]) -> None:
