@@ -20,6 +20,7 @@ CORE = ROOT / "packages" / "totoms-core"
 OLDEST, NEWEST = 11, 15
 
 TEST_TOOLS = ["pytest", "pytest-asyncio", "pytest-xdist", "hypothesis", "httpx"]
+TEST_SERVERS = ["gunicorn", "uvicorn-worker", "granian"]
 LINT_TOOLS = ["ruff", "import-linter"]
 TYPE_TOOLS = ["mypy", "pyright[nodejs]"]
 DOC_TOOLS = ["mkdocs"]
@@ -81,7 +82,7 @@ def tests(session: nox.Session) -> None:
         missing = [f"3.{minor}" for minor in range(OLDEST, NEWEST) if f"3.{minor}" not in PYTHONS]
         if missing:
             session.warn(f"NOT TESTED, because not found on this machine: Python {', '.join(missing)}")
-    install(session, *TEST_TOOLS)
+    install(session, *TEST_TOOLS, *TEST_SERVERS)
     session.run("python", "-m", "pytest", *(session.posargs or ["-n", "auto"]))
 
 
@@ -166,7 +167,7 @@ def constraints(session: nox.Session) -> None:
 
     Run it with the oldest Python supported: what later ones need is a part of that.
     """
-    tools = {*TEST_TOOLS, *LINT_TOOLS, *TYPE_TOOLS, *DOC_TOOLS, *BUILD_TOOLS, *BENCH_TOOLS}
+    tools = {*TEST_TOOLS, *TEST_SERVERS, *LINT_TOOLS, *TYPE_TOOLS, *DOC_TOOLS, *BUILD_TOOLS, *BENCH_TOOLS}
     session.install("--quiet", "nox", *sorted(tools), str(CORE))
     frozen = session.run("python", "-m", "pip", "freeze", silent=True) or ""
     lines = [line for line in frozen.splitlines() if "==" in line and not line.startswith("totoms")]

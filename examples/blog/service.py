@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 from fastapi import HTTPException, Path, Request
 from pydantic import BaseModel, Field
+from starlette.types import ASGIApp
 
 from totoms import (
     APIConfiguration,
@@ -130,6 +131,11 @@ def get_microservice_config() -> TotoMicroserviceConfiguration:
             message_handlers=[MessageBusHandlerConfig(handler_class=PostCreatedHandler)],
         ),
     )
+
+
+def app() -> ASGIApp:
+    """For other servers, with several workers: ``uvicorn --factory service:app --workers 4``."""
+    return TotoMicroservice.asgi(get_microservice_config())
 
 
 async def main() -> None:

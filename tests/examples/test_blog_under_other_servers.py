@@ -1,0 +1,77 @@
+"""The command lines of docs/deploying.md: the blog under servers of others, with several workers."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from processes import DEADLINE, Process
+from totoms.tokens import make_token
+
+ROOT = Path(__file__).parents[2]
+KEY = "a key for the tests of other servers"
+COMMANDS = {
+    line.split()[0]: shlex.split(line)[1:]
+    for line in re.findall(r"^(?:uvicorn|gunicorn|granian) .*$", (ROOT / "docs/deploying.md").read_text(), re.MULTILINE)
+}
+
+
+@pytest.fixture(params=["uvicorn", "gunicorn", "granian"])
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Process, httpx.Client]]:
+    pytest.importorskip(request.param, reason="not installed: nox -s tests does")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    arguments = [word.replace("8080", str(port)) for word in COMMANDS[request.param]]
+    arguments[arguments.index("--workers") + 1] = "2"
+    variables = {
+        "PYTHONPATH": str(ROOT / "examples" / "blog"),
+        "JWT_SIGNING_KEY": KEY,
+        "DIGEST_KEY": "some key",
+        "HYPERSCALER": "local",
+    }
+    process = Process("-m", request.param, *arguments, root=str(tmp_path / "root"), env=variables, cwd=tmp_path)
+    headers = {"Authorization": f"Bearer {make_token(KEY, 'me@example.com')}"}
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers) as client:
+        yield process, client
+    with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+        process.send(signal.SIGTERM)  # so that a server that is still there ends its workers
+        process.wait(5)
+    process.kill()
+
+
+def wait_until_ready(client: httpx.Client) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while True:
+        try:
+            if client.get("/ready").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        assert time.monotonic() < deadline, "the server did not become ready"
+        time.sleep(0.05)
+
+
+def test_documented_command_serves_handles_messages_and_drains(server: tuple[Process, httpx.Client]) -> None:
+    process, client = server
+    wait_until_ready(client)
+
+    for number in range(10):
+        answer = client.post("/blog/posts", json={"title": f"Post {number}", "text": "by some worker"})
+        assert answer.json() == {"slug": f"post-{number}"}
+    for number in range(10):
+        process.expect(f"Added post-{number} to the digest")
+
+    process.send(signal.SIGTERM)
+    assert process.wait() == 0
+    assert len(re.findall("blog has stopped", process.output)) == 2
