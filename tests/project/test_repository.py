@@ -83,8 +83,10 @@ def test_no_package_registry_is_named_by_its_host() -> None:
 
 
 def test_no_path_of_a_developers_machine() -> None:
-    homes = "|".join(re.escape(path) for path in (f"{ROOT.parent}/", f"{Path.home()}/") if len(path) > 2)
-    assert occurrences(rf"(?<![\w.])({homes})|/" + "home/[a-z]+/|/" + "Users/[A-Za-z]+/") == []
+    # Where this checkout lies counts when it is special enough not to stand in a text by chance, as /src/ does.
+    here = [rf"{re.escape(str(path))}/" for path in (ROOT, Path.home()) if len(path.parts) > 2]
+    homes = ["/" + "home/[a-z]+/", "/" + "Users/[A-Za-z]+/", "/" + r"root/[\w.]"]
+    assert occurrences(rf"(?<![\w.*])({'|'.join(here + homes)})") == []
 
 
 def test_no_lock_file_is_kept() -> None:
