@@ -67,7 +67,7 @@ class TotoControllerConfig:
         return self.secrets_manager.get_secret(REGISTRY_SECRET)
 
     def get_mongo_secret_names(self) -> dict[str, str] | None:
-        """Name the secrets with the Mongo credentials, ``user_secret_name`` and ``pwd_secret_name``; None for no Mongo."""
+        """Name the secrets of the Mongo credentials, ``user_secret_name`` and ``pwd_secret_name``, or None."""
         return None
 
     def is_path_excluded(self, path: str) -> bool:
