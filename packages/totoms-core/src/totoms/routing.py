@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Any, Final
 
 from totoms.context import current_cid, sane_cid
+from totoms.deadlines import Deadlines
 from totoms.describe import printable, where
 from totoms.envelope import DeadLetterReason, Received, RetryPolicy
 from totoms.errors import ConfigurationError, NonRetryableError, UndecodableMessage
@@ -88,10 +89,9 @@ class MessageRouter:
     ) -> None:
         self.counts = Counts()
         self._retry = retry
-        self._timeout = timeout
+        self._deadlines = Deadlines(timeout)
         self._logger = logger
         self._told: set[str] = set()
-        self._timed_out: set[asyncio.Task[object]] = set()
         self._handlers: dict[str, Callable[[TotoMessage], Any]] = {}
         for handler in handlers:
             message_type = handler.get_handled_message_type()
@@ -142,34 +142,27 @@ class MessageRouter:
     async def _run(self, process: Callable[[TotoMessage], Any], message: TotoMessage, received: Received) -> Outcome:
         task = asyncio.current_task()
         assert task is not None
-        # As asyncio.timeout does, in a third of its time.
-        timer = asyncio.get_running_loop().call_later(self._timeout, self._time_out, task)
+        self._deadlines.begin(task)
         try:
-            response = await process(message)
+            try:
+                response = await process(message)
+            finally:
+                self._deadlines.end(task)
             status = _status(response)
         except NonRetryableError as error:
             self._log_failure(message, received, where(error))
             return self._give_up(received, "non_retryable", error)
         except BaseException as error:  # SystemExit from a handler must not end the worker either
-            if task in self._timed_out:
-                task.uncancel()
             if isinstance(error, asyncio.CancelledError) and task.cancelling():
                 raise
             self._log_failure(message, received, where(error))
             return self._failed(received, error)
-        finally:
-            timer.cancel()
-            self._timed_out.discard(task)
         if status is ProcessingStatus.SUCCESS:
             return _SUCCESS
         if status is ProcessingStatus.IGNORED:
             return _IGNORED
         self._log_failure(message, received, "the handler said FAILED")
         return self._failed(received, response.error)
-
-    def _time_out(self, task: asyncio.Task[object]) -> None:
-        self._timed_out.add(task)
-        task.cancel()
 
     def _failed(self, received: Received, error: BaseException | str | None) -> Outcome:
         if received.attempt >= self._retry.max_attempts:
@@ -212,4 +205,5 @@ def _awaitable(process: Callable[[TotoMessage], Any]) -> Callable[[TotoMessage],
 def _status(response: Any) -> ProcessingStatus:
     if not isinstance(response, ProcessingResponse):
         raise TypeError(f"process_message returned {type(response).__name__}, not a ProcessingResponse")
-    return ProcessingStatus(response.status)
+    status = response.status
+    return status if type(status) is ProcessingStatus else ProcessingStatus(status)
