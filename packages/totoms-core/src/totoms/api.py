@@ -16,14 +16,13 @@ from totoms.delegate import delegate_of
 from totoms.edge import Edge
 from totoms.errors import ConfigurationError
 from totoms.execution import Runtime
-from totoms.problems import ErrorBody, install, problem
+from totoms.problems import ERROR_RESPONSES, ERROR_SCHEMA, install, problem
 from totoms.push import EVENTS_PATH
 from totoms.route import DelegateRoute
 
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 _TELEMETRY_CHECK: Final = 1.0
 """Seconds for which the answer that nobody traces is believed."""
-_ERRORS: Final[dict[int | str, dict[str, Any]]] = {"default": {"model": ErrorBody, "description": "Any error"}}
 
 Push = Callable[[Request], Awaitable[Response]]
 
@@ -52,6 +51,12 @@ class TotoAPI(FastAPI):
             if telemetry is None or not telemetry.enabled():
                 self._untraced_until = now + _TELEMETRY_CHECK
         await super().__call__(scope, receive, send)
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the OpenAPI document: FastAPI's, with the one body of all errors."""
+        document = super().openapi()
+        document.setdefault("components", {}).setdefault("schemas", {})["ErrorBody"] = ERROR_SCHEMA
+        return document
 
     def build_middleware_stack(self) -> ASGIApp:
         """Return FastAPI's stack inside our edge. Called by FastAPI, once, on the first request."""
@@ -96,7 +101,7 @@ def create_app(runtime: Runtime, api: APIConfiguration, base_path: str = "", *, 
                 "'toto-expected-audience', or APIConfiguration(oidc_issuers=[...])."
             )
         try:
-            app.add_api_route(path, endpoint.delegate, methods=[endpoint.method], responses=dict(_ERRORS))
+            app.add_api_route(path, endpoint.delegate, methods=[endpoint.method], responses=dict(ERROR_RESPONSES))
         except Exception as error:  # FastAPI raises many kinds for a signature or a path it cannot serve
             raise ConfigurationError(f"{endpoint.method} {path} cannot be served: {error}") from error
     if open_paths:

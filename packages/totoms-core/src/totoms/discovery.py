@@ -10,6 +10,7 @@ import difflib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from email.parser import HeaderParser
 from typing import TYPE_CHECKING, Any, Final
 
 from totoms.errors import PluginLoadError, PluginNotFound
@@ -119,12 +120,12 @@ def _scan() -> tuple[list[InstalledPlugin], list[str]]:
             damaged.append(_identity(distribution)[0])
             continue
         if entries:
-            distribution_name, version = _identity(distribution)
+            distribution_name, version, requires = _identity(distribution)
             plugins.setdefault(
                 _normal(distribution_name),
                 {
                     (entry.name, entry.value): InstalledPlugin(
-                        entry.name, distribution_name, version, entry.value, entry, tuple(distribution.requires or ())
+                        entry.name, distribution_name, version, entry.value, entry, requires
                     )
                     for entry in entries
                 },
@@ -133,12 +134,14 @@ def _scan() -> tuple[list[InstalledPlugin], list[str]]:
     return sorted(flat, key=lambda plugin: (plugin.name, plugin.distribution)), damaged
 
 
-def _identity(distribution: Any) -> tuple[str, str]:
+def _identity(distribution: Any) -> tuple[str, str, tuple[str, ...]]:
+    # Read here, and not by `distribution.metadata`, whose parser of e-mail headers takes 20 ms to import.
     try:
-        metadata = distribution.metadata
-        return metadata["Name"] or _UNNAMED, metadata["Version"] or ""
+        metadata = HeaderParser().parsestr(distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or "")
+        requires = tuple(metadata.get_all("Requires-Dist") or ())
+        return metadata["Name"] or _UNNAMED, metadata["Version"] or "", requires
     except Exception:  # no METADATA, or one that is no text
-        return _UNNAMED, ""
+        return _UNNAMED, "", ()
 
 
 def _normal(name: str) -> str:

@@ -9,7 +9,6 @@ from typing import Any, Final
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from totoms.context import current_cid
@@ -19,13 +18,25 @@ INTERNAL: Final = "Internal server error"
 _TOLD: Final = ("type", "loc", "msg")
 
 
-class ErrorBody(BaseModel):
-    """Every error that a service answers."""
-
-    code: int = Field(description="The HTTP status.")
-    message: str = Field(description="What is wrong, for a person.")
-    cid: str = Field(description="The correlation id, to find the request in the log.")
-    detail: Any = Field(default=None, description="Of a validation error: what is wrong with which field.")
+# As JSON Schema, for OpenAPI: a pydantic model here would have FastAPI import pydantic's v1 (20 ms) at start.
+ERROR_SCHEMA: Final[dict[str, Any]] = {
+    "title": "ErrorBody",
+    "description": "Every error that the service answers.",
+    "type": "object",
+    "required": ["code", "message", "cid"],
+    "properties": {
+        "code": {"type": "integer", "description": "The HTTP status."},
+        "message": {"type": "string", "description": "What is wrong, for a person."},
+        "cid": {"type": "string", "description": "The correlation id, to find the request in the log."},
+        "detail": {"description": "Of a validation error: what is wrong with which field."},
+    },
+}
+ERROR_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
+    "default": {
+        "description": "Any error",
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}},
+    }
+}
 
 
 def problem(

@@ -1,0 +1,120 @@
+"""What `import totoms` and the start of a service cost, beside FastAPI's.
+
+``python benchmarks/imports.py`` starts many interpreters in turn and prints medians and ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+KEY = "a signing key for benchmarks only, long enough"
+
+IMPORTS = {"nothing": "pass", "fastapi": "import fastapi", "totoms": "import totoms"}
+
+SERVICES = {
+    "FastAPI on uvicorn": """
+import sys, uvicorn
+from fastapi import FastAPI
+app = FastAPI()
+@app.get("/item")
+async def item():
+    return {"a": 1}
+uvicorn.run(app, port=int(sys.argv[1]), access_log=False, log_level="warning")
+""",
+    "totoms": """
+import asyncio, sys
+from fastapi import Request
+from totoms import *
+@toto_delegate
+async def item(request: Request, user_context: UserContext, exec_context: ExecutionContext):
+    return {"a": 1}
+async def main():
+    configuration = TotoMicroserviceConfiguration(
+        service_name="bench",
+        api_configuration=APIConfiguration(api_endpoints=[APIEndpoint("GET", "/item", item)]),
+    )
+    await (await TotoMicroservice.init(configuration)).start(int(sys.argv[1]))
+asyncio.run(main())
+""",
+}
+
+
+def time_import(code: str) -> float:
+    """Return the seconds that a new interpreter takes for `code`."""
+    begun = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], check=True)
+    return time.perf_counter() - begun
+
+
+def time_first_answer(code: str, token: str, root: str) -> float:
+    """Return the seconds from the start of a process to the first answer of the service in it."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    variables = {**os.environ, "JWT_SIGNING_KEY": KEY, "TOTOMS_LOCAL_ROOT": root, "HYPERSCALER": "local"}
+    request = f"GET /item HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\nconnection: close\r\n\r\n".encode()
+    begun = time.perf_counter()
+    with subprocess.Popen([sys.executable, "-c", code, str(port)], env=variables, stdout=subprocess.DEVNULL) as process:
+        try:
+            while True:
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 5) as caller:
+                    caller.sendall(request)
+                    answer = caller.recv(4096)
+                    if answer:
+                        break
+                if process.poll() is not None or time.perf_counter() - begun > 60:
+                    raise SystemExit("the service did not start")
+                time.sleep(0.001)
+            taken = time.perf_counter() - begun
+        finally:
+            process.kill()
+    if b" 200 " not in answer:
+        raise SystemExit(answer.decode())
+    return taken
+
+
+def measure(rounds: int) -> dict[str, float]:
+    """Return medians in seconds: of the imports (over a bare interpreter), and of the first answers."""
+    import jwt
+
+    token = jwt.encode({"user": "me", "authProvider": "toto", "exp": int(time.time()) + 3600}, KEY, algorithm="HS256")
+    imports: dict[str, list[float]] = {name: [] for name in IMPORTS}
+    starts: dict[str, list[float]] = {name: [] for name in SERVICES}
+    with tempfile.TemporaryDirectory() as root:
+        for number in range(rounds + 1):
+            for name, code in IMPORTS.items():
+                taken = time_import(code)
+                if number:  # the first round warms the file cache and writes the bytecode
+                    imports[name].append(taken)
+            for name, code in SERVICES.items():
+                taken = time_first_answer(code, token, root)
+                if number:
+                    starts[name].append(taken)
+    bare = statistics.median(imports["nothing"])
+    found = {f"import {name}": statistics.median(times) - bare for name, times in imports.items() if name != "nothing"}
+    found |= {f"start {name}": statistics.median(times) for name, times in starts.items()}
+    return found
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=20)
+    found = measure(parser.parse_args().rounds)
+    for name, seconds in found.items():
+        print(f"{name:28}{seconds * 1000:8.0f} ms")
+    print(f"{'import totoms / fastapi':28}{found['import totoms'] / found['import fastapi']:8.2f}")
+    print(f"{'first answer, totoms / FastAPI':30}{found['start totoms'] / found['start FastAPI on uvicorn']:6.2f}")
+
+
+if __name__ == "__main__":
+    main()
