@@ -32,7 +32,7 @@ def run(name: str) -> tuple[list[tuple[str, float, str, float]], str | None]:
             match = GOAL.match(line)
             if match:
                 goals.append((match["what"], float(match["figure"]), match["relation"], float(match["goal"])))
-            else:
+            elif not line.startswith('{"severity"'):  # the log of a service that is measured in the same process
                 print(line, end="", flush=True)
     return goals, f"{name}: exit status {process.returncode}" if process.returncode else None
 
