@@ -50,21 +50,17 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Pro
     process.kill()
 
 
-def wait_until_ready(client: httpx.Client) -> None:
+def wait_until_both_workers_are_ready(process: Process) -> None:
     deadline = time.monotonic() + DEADLINE
-    while True:
-        try:
-            if client.get("/ready").status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        assert time.monotonic() < deadline, "the server did not become ready"
-        time.sleep(0.05)
+    while process.output.count("Subscribed blog-posts") < 2:
+        assert time.monotonic() < deadline, process.output
+        time.sleep(0.02)
 
 
 def test_documented_command_serves_handles_messages_and_drains(server: tuple[Process, httpx.Client]) -> None:
     process, client = server
-    wait_until_ready(client)
+    wait_until_both_workers_are_ready(process)
+    assert client.get("/ready").status_code == 200
 
     for number in range(10):
         answer = client.post("/blog/posts", json={"title": f"Post {number}", "text": "by some worker"})
