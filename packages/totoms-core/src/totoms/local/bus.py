@@ -102,9 +102,8 @@ class LocalMessageBus(MessageBus):
 
     async def _extend(self, batch: Sequence[Received]) -> Sequence[BackendError | None]:
         feed, writer = self._feed(batch[0].subscription.name), self._writer_of()
-        results: list[LeaseLost | None] = await self._do(
-            lambda connection: rows.renew(connection, feed, batch, writer.clock())
-        )
+        run = partial(_renew, feed, batch, writer.clock)
+        results: list[LeaseLost | None] = await writer.do(Operation(run, feed=feed))
         return results
 
     async def _dead_letter(self, received: Received, reason: DeadLetterReason) -> None:
@@ -192,6 +191,12 @@ def _retry(feed: Feed, received: Received, due: float, connection: Any) -> None:
 def _release(feed: Feed, batch: Sequence[Received], connection: Any) -> None:
     rows.release(connection, feed=feed, batch=batch)
     feed.backlog = True
+
+
+def _renew(
+    feed: Feed, batch: Sequence[Received], clock: Callable[[], float], connection: Any
+) -> list[LeaseLost | None]:
+    return rows.renew(connection, feed, batch, clock())
 
 
 def _bury(

@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import random
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -69,6 +71,7 @@ class Database:
         self._connection: sqlite3.Connection | None = None
         self.commits = 0
         self._unmerged = 0
+        self._durable = True
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -94,14 +97,23 @@ class Database:
                     self._connect()
                     self._check_identity()
                 fcntl.flock(self._users, fcntl.LOCK_SH)
+                self._wait_for_locks(0.0)
             except BaseException:
                 self._abandon()
                 raise
 
-    def begin(self) -> bool:
-        """Begin to write. Return whether another connection has committed since the last call."""
-        cursor = self.connection
-        cursor.execute("BEGIN IMMEDIATE")
+    def begin(self, *, durable: bool) -> bool:
+        """Begin to write. Return whether another connection has committed since the last call.
+
+        Args:
+            durable: Whether the commit must survive a power cut. If not, a later one that must makes it so too; a
+                killed process loses neither.
+        """
+        cursor = self.connection.cursor()
+        if durable is not self._durable:
+            cursor.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+            self._durable = durable
+        self._take_turn(cursor)
         version = cursor.execute("PRAGMA data_version").fetchone()[0]
         changed = version != self._version
         if changed:
@@ -109,17 +121,31 @@ class Database:
             self.commits = self._read_commits()
         return bool(changed)
 
+    def _take_turn(self, cursor: sqlite3.Cursor) -> None:
+        # SQLite's own waiting sleeps for up to 100 ms at a time, long after the other process has committed.
+        patience, pause = time.monotonic() + _BUSY_SECONDS, 0.0002
+        while True:
+            try:
+                cursor.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > patience:
+                    raise
+            time.sleep(random.uniform(pause / 2, pause))
+            pause = min(pause * 1.5, 0.002)
+
     def changed(self) -> bool:
         """Whether another connection has committed since :meth:`begin` was called last."""
         return bool(self.connection.execute("PRAGMA data_version").fetchone()[0] != self._version)
 
     def commit(self) -> None:
-        """Commit. When this returns, it is on the disk."""
+        """Commit. When this returns and the transaction is durable, it is on the disk."""
         number = self.commits + 1
         self.connection.execute("UPDATE meta SET value = ? WHERE name = 'commits'", (number,))
         self.connection.execute("COMMIT")
         self.commits = number
-        self._state.note_commit(number)
+        if self._durable:  # what a power cut may take must not be missed afterwards
+            self._state.note_commit(number)
 
     def rollback(self) -> None:
         """Undo what was begun. Never raises: SQLite may have done it already."""
@@ -150,6 +176,7 @@ class Database:
             with _translated(self.path), told_as(str(self._root)), self._folder() as folder, locked(folder, _GATE):
                 last = try_lock(self._users)
                 with self._merge_lock(wait=True):
+                    self._wait_for_locks(_BUSY_SECONDS)
                     if last:
                         self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
                     self._connection.close()
@@ -213,7 +240,11 @@ class Database:
         )
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "wal_autocheckpoint=0", "cache_size=-16000"):
             self._connection.execute(f"PRAGMA {pragma}")
+        self._durable = True
         self._version = self._connection.execute("PRAGMA data_version").fetchone()[0]
+
+    def _wait_for_locks(self, seconds: float) -> None:
+        self.connection.execute(f"PRAGMA busy_timeout={int(seconds * 1000)}")
 
     def _abandon(self) -> None:
         if self._connection is not None:

@@ -45,7 +45,7 @@ class Operation:
         run: Gets the connection and returns the result; a BackendError it raises concerns itself alone.
         published: Messages to insert (then `run` is not called).
         acked: Messages to delete, all of `feed` (then `run` is not called).
-        feed: Who holds what is acked or settled.
+        feed: Who holds the messages that it is about; None for what must be durable.
         settled: What `feed` holds no longer when the operation succeeds, besides what is acked.
         loop: Where the waiter is, or None when nobody waits.
         future: The waiter.
@@ -214,7 +214,9 @@ class Writer:
     def _transact(self, operations: list[Operation]) -> None:
         handovers: list[_Handover] = []
         try:
-            self._prepare()
+            # What happens to a message that is held may be lost in a power cut: it is still there, and comes again.
+            # All else, publishing above all, is on the disk before anybody is told.
+            self._prepare(durable=any(operation.feed is None for operation in operations))
             self._delete(operations)
             self._insert(operations, handovers)
             self._fill(handovers)
@@ -247,11 +249,11 @@ class Writer:
             handover.batch = []
             handover.feed.backlog = True
 
-    def _prepare(self) -> None:
+    def _prepare(self, *, durable: bool) -> None:
         if not self._open:
             self._database.open()
             self._open = True
-        changed = self._database.begin()
+        changed = self._database.begin(durable=durable)
         if changed or not self._known:
             self._topics, self._queues = rows.read_subscriptions(self._database.connection)
             self._next_row = rows.last_row(self._database.connection) + 1
@@ -344,7 +346,7 @@ class Writer:
                 # Rare: a lease was lost. This is the first of the transaction, so it can be begun again.
                 self._database.rollback()
                 self._known = False
-                self._prepare()
+                self._prepare(durable=True)
                 self._delete_owned(by_feed)
                 return
             if feed.subscription.ordered:
