@@ -181,7 +181,7 @@ def dead_letters(root: str, expected: int, deadline: float = 120.0) -> list[int]
 def test_poison_is_dead_lettered_after_exactly_its_attempts_and_delays_nobody(
     tmp_path: Path, figure: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    attempts, rate = 3, 1_000
+    attempts, rate = 3, 500
     clean = 0.0
     for percent, total in ((0, 10_000), (1, 10_000), (5, 10_000), (100, 10_000)):
         root = str(tmp_path_factory.mktemp("root"))
