@@ -6,6 +6,9 @@ Everything a service needs is exported here; everything a plugin needs besides i
 
 import typing as _typing
 
+from totoms import importing as _importing  # first, so that all the others are imported faster
+
+# isort: split
 from totoms import compat as _compat
 from totoms import plugins as _plugins  # noqa: F401 - makes itself known to totoms.environment
 from totoms import toplevel as _toplevel
@@ -123,3 +126,4 @@ if not _typing.TYPE_CHECKING:  # a type checker would take it for a promise that
 
 _toplevel.install()
 _compat.install()
+_importing.done()

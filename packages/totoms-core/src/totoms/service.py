@@ -22,9 +22,9 @@ from totoms.environment import TotoEnvironment, scope_environment, set_default_e
 from totoms.errors import BackendError, Closed, ConfigurationError
 from totoms.execution import set_default_runtime
 from totoms.logging import TotoLogger, configure_logging, flush_logging
-from totoms.messaging import Messaging
 
 if TYPE_CHECKING:
+    from totoms.messaging import Messaging
     from totoms.server import Server
 
 
@@ -120,10 +120,11 @@ class TotoMicroservice:
             try:
                 made = configuration.custom_config(environment)
                 config = await made.load() or made
-                declared = configuration.message_bus_configuration
-                messaging = (
-                    await Messaging.build(configuration, declared, environment, config, logger) if declared else None
-                )
+                messaging = None
+                if declared := configuration.message_bus_configuration:
+                    from totoms.messaging import Messaging  # loaded by services that have one
+
+                    messaging = await Messaging.build(configuration, declared, environment, config, logger)
             except BackendError as error:
                 raise ConfigurationError(
                     f"{configuration.service_name} cannot start: {error.message}", resource=error.resource
