@@ -1,8 +1,8 @@
 """How many requests a second a delegate answers, beside plain FastAPI, the same by hand, and totoms 1.5.0.
 
-``python benchmarks/http_requests.py`` starts each service in a process of its own and loads them in turn, round after round, so
-that what else the machine does meets all alike; it prints medians, and ratios to plain FastAPI. Load comes from ``wrk``
-where it is installed, else from a small client of our own.
+``python benchmarks/http_requests.py`` starts each service in a process of its own and loads them in turn, round after
+round, so that what else the machine does meets all alike; it prints medians, and ratios to plain FastAPI. Load comes
+from ``wrk`` where it is installed, else from a small client of our own.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def service(python: str, variant: str, variables: dict[str, str]) -> Iterator[in
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     with (
-        open(os.devnull, "w") as nowhere,
+        Path(os.devnull).open("w") as nowhere,
         subprocess.Popen(
             [python, str(HERE / "http_services.py"), variant, str(port)], env=variables, stdout=nowhere, cwd=HERE.parent
         ) as process,
@@ -144,9 +144,11 @@ def service(python: str, variant: str, variables: dict[str, str]) -> Iterator[in
 def load(port: int, method: str, tokens: Path, seconds: float, folder: Path) -> float:
     """Return requests per second with 32 connections."""
     if shutil.which("wrk") is None:
-        return asyncio.run(_load_ourselves(port, method, tokens, seconds))
+        return asyncio.run(_load_ourselves(port, method, tokens.read_text().split(), seconds))
     script = folder / f"{method}-{tokens.name}.lua"
-    script.write_text(WRK.format(tokens=tokens, method=method, cid=CID, body=f"'{BODY}'" if method == "POST" else "nil"))
+    script.write_text(
+        WRK.format(tokens=tokens, method=method, cid=CID, body=f"'{BODY}'" if method == "POST" else "nil")
+    )
     command = ["wrk", "-t1", "-c32", f"-d{seconds:g}s", "-s", str(script), f"http://127.0.0.1:{port}{PATHS[method]}"]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     if "Non-2xx" in output or "Socket errors" in output:
@@ -156,8 +158,7 @@ def load(port: int, method: str, tokens: Path, seconds: float, folder: Path) -> 
     return float(found[1])
 
 
-async def _load_ourselves(port: int, method: str, tokens: Path, seconds: float) -> float:
-    known = tokens.read_text().split()
+async def _load_ourselves(port: int, method: str, known: list[str], seconds: float) -> float:
     body = BODY if method == "POST" else ""
     done = 0
     until = time.monotonic() + seconds
@@ -168,8 +169,8 @@ async def _load_ourselves(port: int, method: str, tokens: Path, seconds: float) 
         at = number * 1000
         while time.monotonic() < until:
             at += 1
-            head = f"{method} {PATHS[method]} HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {known[at % len(known)]}\r\n"
-            head += f"x-correlation-id: {CID}\r\n"
+            head = f"{method} {PATHS[method]} HTTP/1.1\r\nhost: 127.0.0.1\r\nx-correlation-id: {CID}\r\n"
+            head += f"authorization: Bearer {known[at % len(known)]}\r\n"
             writer.write(f"{head}content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode())
             answer = (await reader.readuntil(b"\r\n\r\n")).lower()
             if b" 200 " not in answer.split(b"\r\n", 1)[0]:
@@ -185,7 +186,7 @@ async def _load_ourselves(port: int, method: str, tokens: Path, seconds: float) 
 def app_alone(python: str, variant: str, variables: dict[str, str], tokens: Path) -> dict[str, float]:
     """Return microseconds per request of the app without sockets."""
     command = [python, str(HERE / "http_services.py"), variant, "app"]
-    with open(os.devnull, "w") as nowhere:
+    with Path(os.devnull).open("w") as nowhere:
         process = subprocess.run(
             command, env={**variables, "BENCH_TOKENS": str(tokens)}, stdout=nowhere, stderr=subprocess.PIPE, text=True,
             check=False, cwd=HERE.parent,
@@ -203,7 +204,7 @@ def measure(seconds: float, rounds: int, totoms1: str | None) -> dict[str, dict[
         folder = Path(temporary)
         tokens = write_tokens(folder)
         variables = environment(secrets, folder)
-        pythons = {name: sys.executable for name in ("plain", "typed", "by_hand", "totoms")}
+        pythons = dict.fromkeys(("plain", "typed", "by_hand", "totoms"), sys.executable)
         if totoms1 is not None:
             pythons["totoms1"] = totoms1
         variants = [name for name in LABELS if name.removesuffix(" new") in pythons]

@@ -1,4 +1,4 @@
-"""The services that benchmarks/http_requests.py measures: each the same two endpoints, written the usual way of its framework.
+"""The services that http_requests.py measures: the same two endpoints, each written the usual way of its framework.
 
 ``python http_services.py VARIANT PORT`` serves one, on one worker with uvloop and httptools. With ``app`` in place of
 the port it measures the app alone, without sockets, and prints microseconds per request.
@@ -12,6 +12,7 @@ import socket
 import statistics
 import sys
 import time
+from pathlib import Path
 from typing import Annotated, Any
 
 KEY = "a signing key for benchmarks only, long enough"
@@ -255,8 +256,7 @@ async def app_alone(app: Any, tokens: list[str], requests: int = 2000, rounds: i
 
 if __name__ == "__main__":
     if sys.argv[2] == "app":
-        with open(os.environ["BENCH_TOKENS"]) as lines:
-            known = lines.read().split()
+        known = Path(os.environ["BENCH_TOKENS"]).read_text().split()
         print(json.dumps(asyncio.run(app_alone(VARIANTS[sys.argv[1]](), known))), file=sys.stderr)
     else:
         serve(sys.argv[1], int(sys.argv[2]))

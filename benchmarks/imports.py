@@ -61,7 +61,9 @@ def time_first_answer(code: str, token: str, root: str) -> float:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     variables = {**os.environ, "JWT_SIGNING_KEY": KEY, "TOTOMS_LOCAL_ROOT": root, "HYPERSCALER": "local"}
-    request = f"GET /item HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\nconnection: close\r\n\r\n".encode()
+    request = (
+        f"GET /item HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {token}\r\nconnection: close\r\n\r\n".encode()
+    )
     begun = time.perf_counter()
     with subprocess.Popen([sys.executable, "-c", code, str(port)], env=variables, stdout=subprocess.DEVNULL) as process:
         try:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
 from http_kit import KeyServer, Log, rsa_key
 
 

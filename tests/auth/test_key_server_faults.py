@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-from http_kit import KeyServer, make_service, token
 
+from http_kit import KeyServer, make_service, token
 from totoms import APIEndpoint, OIDCIssuer, Undecidable, toto_delegate
 from totoms import jwks as jwks_module
 from totoms.auth import Authenticator
@@ -128,7 +128,9 @@ FAULTS: list[Callable[[KeyServer], None]] = [away, garbage, empty, no_set, symme
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-async def test_known_key_serves_while_the_key_server_is_broken(fault: Callable[[KeyServer], None], setup: Setup) -> None:
+async def test_known_key_serves_while_the_key_server_is_broken(
+    fault: Callable[[KeyServer], None], setup: Setup
+) -> None:
     await setup.keys.find("one")
     fault(setup.server)
     setup.clock.now += USABLE_FOR - 1
@@ -198,7 +200,9 @@ async def test_very_slow_key_server_is_given_up(key_server: KeyServer, monkeypat
         await asyncio.to_thread(download, key_server.uri)
 
 
-@pytest.mark.parametrize("uri", ["http://example.com/certs", "file:///etc/passwd", "ftp://127.0.0.1/", "https:///x", "data:,x"])
+@pytest.mark.parametrize(
+    "uri", ["http://example.com/certs", "file:///etc/passwd", "ftp://127.0.0.1/", "https:///x", "data:,x"]
+)
 def test_keys_come_over_https_only(uri: str) -> None:
     with pytest.raises((ValueError, OSError)):
         download(uri)
@@ -211,7 +215,9 @@ def test_set_of_one_key_serves_tokens_without_key_id(key_server: KeyServer, othe
 
 
 def test_malformed_key_hides_no_good_one(key_server: KeyServer) -> None:
-    published = key_server.published().replace(b'{"keys": [', b'{"keys": [7, {"kty": "RSA", "kid": "x", "n": "", "e": "!"}, ')
+    published = key_server.published().replace(
+        b'{"keys": [', b'{"keys": [7, {"kty": "RSA", "kid": "x", "n": "", "e": "!"}, '
+    )
     assert set(prepare_keys(published, "RS256")) == {"one", None}
 
 
@@ -219,7 +225,14 @@ def test_malformed_key_hides_no_good_one(key_server: KeyServer) -> None:
 
 
 def id_token(key: RSAPrivateKey, kid: str = "one", **claims: Any) -> str:
-    wanted = {"iss": ISSUER, "aud": "us", "email": "me@x.example", "email_verified": True, "authProvider": None, **claims}
+    wanted = {
+        "iss": ISSUER,
+        "aud": "us",
+        "email": "me@x.example",
+        "email_verified": True,
+        "authProvider": None,
+        **claims,
+    }
     return token(key, "RS256", {"kid": kid}, **{"user": None, **wanted})
 
 
@@ -238,7 +251,9 @@ def configured(key_server: KeyServer) -> Any:
     return make_service(APIEndpoint("GET", "/who", who), oidc_issuers=[issuer])
 
 
-async def test_configured_issuer_is_accepted_beside_own_tokens(key_server: KeyServer, issuer_key: RSAPrivateKey) -> None:
+async def test_configured_issuer_is_accepted_beside_own_tokens(
+    key_server: KeyServer, issuer_key: RSAPrivateKey
+) -> None:
     service = configured(key_server)
     assert (await ask(service, id_token(issuer_key))).json() == "me@x.example"
     assert (await ask(service, token())).json() == "me@example.com"
@@ -254,7 +269,9 @@ async def test_undecidable_is_503_with_retry_after_not_401(key_server: KeyServer
     assert (await ask(service, token())).status_code == 200
 
 
-async def test_what_no_key_could_mend_is_401_even_without_keys(key_server: KeyServer, issuer_key: RSAPrivateKey) -> None:
+async def test_what_no_key_could_mend_is_401_even_without_keys(
+    key_server: KeyServer, issuer_key: RSAPrivateKey
+) -> None:
     key_server.status = 503
     service = configured(key_server)
     for bad in (id_token(issuer_key, aud="them"), id_token(issuer_key, iss="x"), id_token(issuer_key, exp=1), "a.b.c"):

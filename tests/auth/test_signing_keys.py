@@ -6,8 +6,8 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from http_kit import KEY, Settings, make_service
 
+from http_kit import KEY, Settings, make_service
 from totoms import APIConfiguration, APIEndpoint, ConfigurationError, toto_delegate
 from totoms.auth import Authenticator
 from totoms.tokens import hmac_key, make_token, new_toto_service_token

@@ -12,9 +12,9 @@ import pytest
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.routing import APIRoute
-from http_kit import KEY, Log, Service, Settings, make_service
 from starlette.routing import Host, Mount, Route, WebSocketRoute
 
+from http_kit import KEY, Log, Service, Settings, make_service
 from totoms import APIEndpoint, ConfigurationError, CORSConfiguration, ExecutionContext, UserContext, toto_delegate
 from totoms.context import current_cid
 from totoms.route import DelegateRoute
@@ -35,7 +35,9 @@ async def length(request: Request, user_context: UserContext, exec_context: Exec
 
 
 @toto_delegate
-async def declared(request: Request, user_context: UserContext, exec_context: ExecutionContext, body: dict[str, Any]) -> Any:
+async def declared(
+    request: Request, user_context: UserContext, exec_context: ExecutionContext, body: dict[str, Any]
+) -> Any:
     return len(body)
 
 
@@ -92,7 +94,9 @@ def test_endpoint_on_a_path_of_the_service_is_refused_by_name(method: str, path:
 
 
 def test_other_methods_and_deeper_paths_are_free() -> None:
-    make_service(APIEndpoint("POST", "/", told), APIEndpoint("GET", "/events", told), APIEndpoint("POST", "/health", told))
+    make_service(
+        APIEndpoint("POST", "/", told), APIEndpoint("GET", "/events", told), APIEndpoint("POST", "/health", told)
+    )
     make_service(APIEndpoint("GET", "/", told), APIEndpoint("GET", "/health", told), base_path="/api")
 
 
@@ -201,7 +205,8 @@ async def test_named_origin_is_echoed_with_vary() -> None:
 
 
 @pytest.mark.parametrize("origin", [
-    "https://evil.example", "https://good.example.evil.example", "null", "https://GOOD.example", "http://good.example", "",
+    "https://evil.example", "https://good.example.evil.example", "null", "https://GOOD.example", "http://good.example",
+    "",
 ])  # fmt: skip
 async def test_evil_origin_gets_no_permission(origin: str) -> None:
     service = named()
@@ -239,7 +244,9 @@ async def test_options_endpoint_of_the_user_is_reached_without_preflight_headers
 async def test_cors_headers_of_the_users_own_are_left_alone() -> None:
     @toto_delegate
     async def own(request: Request, user_context: UserContext, exec_context: ExecutionContext) -> Any:
-        return PlainTextResponse("x", headers={"access-control-allow-origin": "https://own.example", "x-correlation-id": "own"})
+        return PlainTextResponse(
+            "x", headers={"access-control-allow-origin": "https://own.example", "x-correlation-id": "own"}
+        )
 
     answer = await ask(make_service(APIEndpoint("GET", "/x", own)))
     assert answer.headers.get_list("access-control-allow-origin") == ["https://own.example"]
@@ -297,7 +304,9 @@ async def test_body_is_refused_before_the_caller_is_looked_at_and_length_may_lie
 
     token = b"Bearer " + make_token(KEY, "me").encode()
     headers = [(b"content-length", b"3"), (b"authorization", token)]
-    await service.app({"type": "http", "method": "POST", "path": "/x", "headers": headers, "query_string": b""}, receive, send)
+    await service.app(
+        {"type": "http", "method": "POST", "path": "/x", "headers": headers, "query_string": b""}, receive, send
+    )
     assert sent[0]["status"] == 413
 
 
@@ -318,7 +327,9 @@ async def test_file_name_that_climbs_is_only_a_name(name: str, tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     service = make_service(APIEndpoint("POST", "/x", names))
     body = (
-        b'--b\r\ncontent-disposition: form-data; name="file"; filename="' + name.encode() + b'"\r\n\r\ncontent\r\n--b--\r\n'
+        b'--b\r\ncontent-disposition: form-data; name="file"; filename="'
+        + name.encode()
+        + b'"\r\n\r\ncontent\r\n--b--\r\n'
     )
     answer = await ask(service, "POST", content=body, headers={"content-type": "multipart/form-data; boundary=b"})
     assert answer.status_code in (200, 400)
@@ -384,11 +395,13 @@ async def matched(request: Request, user_context: UserContext, exec_context: Exe
 
 TABLE = [
     ("GET", "/a"), ("POST", "/a"), ("GET", "/a/{x}"), ("GET", "/a/b"), ("PUT", "/a/b"), ("GET", "/c/"), ("GET", "/d/e"),
-    ("GET", "/{any:path}/z"), ("GET", "/f/z"), ("HEAD", "/h"), ("GET", "/i/{n:int}"), ("GET", "/i/7"), ("DELETE", "/i/7"),
+    ("GET", "/{any:path}/z"), ("GET", "/f/z"), ("HEAD", "/h"), ("GET", "/i/{n:int}"), ("GET", "/i/7"),
+    ("DELETE", "/i/7"),
     ("GET", "/j%20k"), ("GET", "/é"),
 ]  # fmt: skip
 ASKED = [
-    "/a", "/a/", "/a/b", "/a/b/", "/a/other", "/c", "/c/", "/d/e", "/d", "/f/z", "/q/z", "/h", "/i/7", "/i/8", "/i/x", "/A",
+    "/a", "/a/", "/a/b", "/a/b/", "/a/other", "/c", "/c/", "/d/e", "/d", "/f/z", "/q/z", "/h", "/i/7", "/i/8", "/i/x",
+    "/A",
     "/%2Fa", "/a//", "/%61", "/j%20k", "/j%2520k", "/é", "/d%2Fe", "/a?x=1",
 ]  # fmt: skip
 

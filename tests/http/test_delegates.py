@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import pytest
 from fastapi import APIRouter, BackgroundTasks, Body, Depends, File, Form, Header, Query, Request, UploadFile
-from http_kit import KEY, Log, Service, Settings, make_service, token
 from pydantic import BaseModel, Field
 from starlette.routing import Route
 
 import totoms.delegate
+from http_kit import KEY, Log, Service, Settings, make_service, token
 from totoms import APIEndpoint, ConfigurationError, ExecutionContext, UserContext, toto_delegate
 from totoms.context import current_cid
 from totoms.execution import set_default_runtime
@@ -104,7 +104,9 @@ async def with_fixed(fixed: int, request: Request, user_context: UserContext, ex
     return told(request, user_context, exec_context)
 
 
-async def with_default(request: Request, user_context: UserContext, exec_context: ExecutionContext, limit: int = 3) -> Any:
+async def with_default(
+    request: Request, user_context: UserContext, exec_context: ExecutionContext, limit: int = 3
+) -> Any:
     return told(request, user_context, exec_context)
 
 
@@ -208,7 +210,9 @@ RICH = APIEndpoint("POST", "/items/{key}", rich)
 
 
 async def test_further_parameters_are_solved_by_fastapi() -> None:
-    answer = await ask(make_service(RICH), "POST", "/items/k?limit=5", json={"name": "n", "count": 1}, headers={"tenant": "t"})
+    answer = await ask(
+        make_service(RICH), "POST", "/items/k?limit=5", json={"name": "n", "count": 1}, headers={"tenant": "t"}
+    )
     assert answer.json() == {"who": "me", "key": "k", "item": "n", "limit": 5, "tenant": "t", "extra": "given"}
 
 
@@ -457,7 +461,9 @@ async def test_open_path_needs_no_token_but_verifies_one_that_is_sent(log: Log) 
     async with service.client() as client:
         assert (await client.get("/api/x")).json()["user"] is None
         assert (await client.get("/api/x", headers={"authorization": "Bearer a.b.c"})).status_code == 401
-        assert (await client.get("/api/x", headers={"authorization": f"Bearer {token()}"})).json()["user"] == "me@example.com"
+        assert (await client.get("/api/x", headers={"authorization": f"Bearer {token()}"})).json()[
+            "user"
+        ] == "me@example.com"
 
 
 async def test_rich_open_path_needs_no_token() -> None:

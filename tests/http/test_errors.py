@@ -10,9 +10,9 @@ import httpx
 import pytest
 from fastapi import HTTPException, Request
 from fastapi.responses import JSONResponse, StreamingResponse
-from http_kit import KEY, Log, Service, make_service
 from pydantic import BaseModel, SecretStr
 
+from http_kit import KEY, Log, Service, make_service
 from totoms import (
     AccessDenied,
     APIEndpoint,
@@ -65,8 +65,10 @@ RAISED: dict[str, tuple[Any, int, str, dict[str, str], Any]] = {
     "http exception": (lambda: HTTPException(404, "No such post"), 404, "No such post", {}, "No such post"),
     "http exception without detail": (lambda: HTTPException(409), 409, "Conflict", {}, None),
     "http exception with an object": (lambda: HTTPException(409, {"a": 1}), 409, "Conflict", {}, {"a": 1}),
-    "http exception with headers": (lambda: HTTPException(429, headers={"retry-after": "3"}), 429, "Too Many Requests", {"retry-after": "3"}, None),
-    "http exception of 500": (lambda: HTTPException(500, "told by the delegate"), 500, "told by the delegate", {}, "told by the delegate"),
+    "http exception with headers": (
+        lambda: HTTPException(429, headers={"retry-after": "3"}), 429, "Too Many Requests", {"retry-after": "3"}, None,
+    ),
+    "http exception of 500": (lambda: HTTPException(500, "told"), 500, "told", {}, "told"),
     "any": (lambda: RuntimeError(CANARY), 500, "Internal server error", {}, None),
     "group": (lambda: ExceptionGroup(CANARY, [ValueError(CANARY)]), 500, "Internal server error", {}, None),
     "backend": (lambda: NotFound("secret bucket", resource="b"), 500, "Internal server error", {}, None),
@@ -111,7 +113,9 @@ async def test_exception_becomes_an_error_body(name: str, way: str, log: Log) ->
     for record in errors:
         assert record["cid"] == "cid-1"
         assert "in delegate" in record["exception"]
-    (line,) = [record for record in log.records() if record["message"].startswith("GET /x ") and record["severity"] == "INFO"]
+    (line,) = [
+        record for record in log.records() if record["message"].startswith("GET /x ") and record["severity"] == "INFO"
+    ]
     assert f" {status} " in line["message"]
 
 
@@ -154,11 +158,17 @@ async def test_validation_of_fastapi_keeps_its_detail_without_the_input(log: Log
     ) -> None: ...
 
     service = make_service(APIEndpoint("POST", "/x", delegate))
-    answer = await ask(service, "POST", "/x?limit=" + CANARY, json={"number": CANARY, "choice": CANARY, "secret": [CANARY]})
+    answer = await ask(
+        service, "POST", "/x?limit=" + CANARY, json={"number": CANARY, "choice": CANARY, "secret": [CANARY]}
+    )
     assert answer.status_code == 422
     body = answer.json()
     assert (body["code"], body["cid"]) == (422, "cid-1")
-    assert {tuple(found["loc"]) for found in body["detail"]} >= {("query", "limit"), ("body", "number"), ("body", "secret")}
+    assert {tuple(found["loc"]) for found in body["detail"]} >= {
+        ("query", "limit"),
+        ("body", "number"),
+        ("body", "secret"),
+    }
     assert all(set(found) == {"type", "loc", "msg"} for found in body["detail"])
     assert CANARY not in answer.text + log.text
 
@@ -214,7 +224,9 @@ async def test_bad_json_is_400_in_a_delegate_that_reads_it(name: str, log: Log) 
 @pytest.mark.parametrize("name", BAD_JSON)
 async def test_bad_json_is_4xx_for_a_declared_body(name: str, log: Log) -> None:
     @toto_delegate
-    async def delegate(request: Request, user_context: UserContext, exec_context: ExecutionContext, body: dict[str, Any]) -> Any:
+    async def delegate(
+        request: Request, user_context: UserContext, exec_context: ExecutionContext, body: dict[str, Any]
+    ) -> Any:
         return body
 
     service = make_service(APIEndpoint("POST", "/x", delegate))
@@ -244,7 +256,9 @@ async def test_broken_multipart_is_400(log: Log) -> None:
         return len(await request.form())
 
     service = make_service(APIEndpoint("POST", "/x", delegate))
-    answer = await ask(service, "POST", content=b"--b\r\nbroken", headers={"content-type": "multipart/form-data; boundary=c"})
+    answer = await ask(
+        service, "POST", content=b"--b\r\nbroken", headers={"content-type": "multipart/form-data; boundary=c"}
+    )
     assert answer.status_code == 400
     assert answer.json()["code"] == 400
     assert "ERROR" not in log.text
@@ -345,7 +359,9 @@ async def test_stream_that_breaks_off_is_logged_once(log: Log) -> None:
         sent.append(message)
 
     headers = [(b"authorization", b"Bearer " + make_token(KEY, "me").encode())]
-    await service.app({"type": "http", "method": "GET", "path": "/x", "headers": headers, "query_string": b""}, receive, send)
+    await service.app(
+        {"type": "http", "method": "GET", "path": "/x", "headers": headers, "query_string": b""}, receive, send
+    )
     # Left incomplete, so that the server closes the connection and the caller sees that something is missing.
     assert [message.get("body") for message in sent] == [None, b"a"]
     errors = [record for record in log.records() if record["severity"] == "ERROR"]

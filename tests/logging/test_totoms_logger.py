@@ -94,7 +94,9 @@ def test_both_ways_of_writing_a_line_give_the_same() -> None:
     assert one | {"timestamp": ""} == other | {"timestamp": ""}
 
 
-@pytest.mark.parametrize("level", [None, "INFO", "info", " Info ", "", "nonsense", 0, -1, 99, True, 1.5, [], {}, object(), "ÉÉ"])
+@pytest.mark.parametrize(
+    "level", [None, "INFO", "info", " Info ", "", "nonsense", 0, -1, 99, True, 1.5, [], {}, object(), "ÉÉ"]
+)
 def test_any_level_is_taken_and_unknown_ones_mean_info(level: Any) -> None:
     stream = attach(JSONFormatter())
     TotoLogger("blog").log("cid", "text", level)

@@ -93,6 +93,7 @@ class BearerToken(SecurityBase):
         self.scheme_name = "bearer"
 
     async def __call__(self, request: Request) -> UserContext:
+        """Return who calls; see `identify`."""
         return await identify(request)
 
 

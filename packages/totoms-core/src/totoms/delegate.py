@@ -61,7 +61,9 @@ class Delegate:
         ours = set(self.roles.values())
         rest = [p for p in written.parameters.values() if p.name not in ours and p.kind in (*_FREE, p.KEYWORD_ONLY)]
         self.short = not rest and not self.is_generator
-        by_place = [p.name for p in written.parameters.values() if p.kind in _FREE] == [self.roles.get(r) for r in _ROLES]
+        by_place = [p.name for p in written.parameters.values() if p.kind in _FREE] == [
+            self.roles.get(r) for r in _ROLES
+        ]
         self.by_place = self.short and (by_place or (self._positional and not self.roles))
         self._positional_only = [p.name for p in written.parameters.values() if p.kind is p.POSITIONAL_ONLY]
 
@@ -99,31 +101,9 @@ class Delegate:
 
     def endpoint(self) -> Callable[..., Any]:
         """Return the function that FastAPI is given, and that authenticates however it is called."""
-        delegate = self
-
-        if self.is_async_generator:
-
-            async def endpoint(**arguments: Any) -> AsyncIterator[Any]:
-                async for item in delegate._invoke(delegate._proven(arguments)):
-                    yield item
-
-        elif self.is_generator:
-
-            def endpoint(**arguments: Any) -> Iterator[Any]:  # type: ignore[misc]
-                yield from delegate._invoke(delegate._proven(arguments))
-
-        else:
-
-            async def endpoint(*places: Any, **arguments: Any) -> Any:  # type: ignore[misc]
-                if places:
-                    # Called as 1.x's was, with nothing but the request, or in a unit test with all three.
-                    arguments = await delegate._from_places(places, arguments)
-                arguments = delegate._proven(arguments)
-                if delegate.is_async:
-                    return await delegate._invoke(arguments)
-                result = await run_in_threadpool(delegate._invoke, arguments)
-                return await result if inspect.isawaitable(result) else result
-
+        endpoint = (
+            self._stream() if self.is_async_generator else self._sync_stream() if self.is_generator else self._run()
+        )
         for attribute in ("__module__", "__name__", "__qualname__", "__doc__"):
             if hasattr(self.function, attribute):
                 setattr(endpoint, attribute, getattr(self.function, attribute))
@@ -131,6 +111,32 @@ class Delegate:
         endpoint.__signature__ = self.signature  # type: ignore[attr-defined]
         endpoint.__toto_delegate__ = self  # type: ignore[attr-defined]
         return endpoint
+
+    def _stream(self) -> Callable[..., Any]:
+        async def stream(**arguments: Any) -> AsyncIterator[Any]:
+            async for item in self._invoke(self._proven(arguments)):
+                yield item
+
+        return stream
+
+    def _sync_stream(self) -> Callable[..., Any]:
+        def stream(**arguments: Any) -> Iterator[Any]:
+            yield from self._invoke(self._proven(arguments))
+
+        return stream
+
+    def _run(self) -> Callable[..., Any]:
+        async def run(*places: Any, **arguments: Any) -> Any:
+            if places:
+                # Called as 1.x's was, with nothing but the request, or in a unit test with all three.
+                arguments = await self._from_places(places, arguments)
+            arguments = self._proven(arguments)
+            if self.is_async:
+                return await self._invoke(arguments)
+            result = await run_in_threadpool(self._invoke, arguments)
+            return await result if inspect.isawaitable(result) else result
+
+        return run
 
     def _proven(self, arguments: dict[str, Any]) -> dict[str, Any]:
         caller = arguments.pop(_HIDDEN, None) or arguments.get(self.roles.get("user", ""))

@@ -58,6 +58,7 @@ class Edge:
         self._paths = StaticPaths(routes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection. Never raises for a request that was begun."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -97,7 +98,9 @@ class Edge:
             return problem(413, "Request body too large", headers={"connection": "close"})
         return None
 
-    async def _answer(self, call: Call, scope: Scope, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
+    async def _answer(
+        self, call: Call, scope: Scope, headers: dict[bytes, bytes], receive: Receive, send: Send
+    ) -> None:
         """Answer through the app and all of its middleware."""
         wrapped = _with_headers(send, call)
         try:

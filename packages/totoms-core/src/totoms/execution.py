@@ -1,4 +1,4 @@
-"""What a delegate is given besides the request: who calls (`UserContext`) and what it works with (`ExecutionContext`)."""
+"""What a delegate is given besides the request: who calls, and what it works with."""
 
 from __future__ import annotations
 
@@ -62,19 +62,39 @@ class Runtime(Protocol):
     """What the HTTP side needs of a microservice."""
 
     @property
-    def service_name(self) -> str: ...
+    def service_name(self) -> str:
+        """Names it in logs and in ``/health``."""
+        ...
+
     @property
-    def config(self) -> TotoControllerConfig: ...
+    def config(self) -> TotoControllerConfig:
+        """The loaded configuration."""
+        ...
+
     @property
-    def logger(self) -> TotoLogger: ...
+    def logger(self) -> TotoLogger:
+        """The service's logger."""
+        ...
+
     @property
-    def message_bus(self) -> MessageBus | None: ...
+    def message_bus(self) -> MessageBus | None:
+        """To publish; None without one."""
+        ...
+
     @property
-    def environment(self) -> TotoEnvironment: ...
+    def environment(self) -> TotoEnvironment:
+        """Where it runs."""
+        ...
+
     @property
-    def authenticator(self) -> Authenticator: ...
+    def authenticator(self) -> Authenticator:
+        """Tells who calls."""
+        ...
+
     @property
-    def state(self) -> str: ...  # "starting", "ready", "draining" or "stopped"
+    def state(self) -> str:
+        """One of "starting", "ready", "draining" and "stopped"."""
+        ...
 
 
 _default: Runtime | None = None
@@ -102,5 +122,7 @@ def runtime_of(scope: Any) -> Runtime:
     else:
         runtime = getattr(getattr(scope.get("app"), "state", None), "totoms", None) or _default
     if runtime is None:
-        raise ConfigurationError("A delegate was called outside a microservice: await TotoMicroservice.init(...) first.")
+        raise ConfigurationError(
+            "A delegate was called outside a microservice: await TotoMicroservice.init(...) first."
+        )
     return runtime

@@ -183,5 +183,3 @@ def download(uri: str) -> bytes:
             if time.monotonic() > deadline:
                 raise TimeoutError("too slow")
     return b"".join(chunks)
-
-

@@ -50,7 +50,7 @@ def describe_error(error: BaseException, *, messages: bool = False) -> str:
     Args:
         error: The exception, with its causes.
         messages: Whether the texts of foreign exceptions and the source lines are told as well. They may quote what a
-            caller sent, or a secret, and so stay out of a log unless somebody asks. Texts of a `TotoError` hold neither.
+            caller sent, or a secret, and so stay out of a log unless somebody asks. A `TotoError`'s text holds neither.
     """
     parts: list[str] = []
     seen: set[int] = set()
@@ -97,6 +97,7 @@ class JSONFormatter(logging.Formatter):
         self._second = (0, "")
 
     def format(self, record: logging.LogRecord) -> str:
+        """Return the line for `record`."""
         return self.line(
             record.levelno,
             record.created,
@@ -139,6 +140,7 @@ class LineFormatter(logging.Formatter):
     """Writes one readable line per record, for a terminal; an exception follows it, indented."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """Return the line for `record`, with an exception's lines below it."""
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
         service = visible(str(getattr(record, "service", "") or record.name))
         cid = visible(str(getattr(record, "cid", "") or current_cid.get()))

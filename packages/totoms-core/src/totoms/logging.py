@@ -85,9 +85,9 @@ class TotoLogger:
             return
         if error is None:
             handler = _sole_handler(logger, number)
-            if handler is not None:
+            if handler is not None and isinstance(formatter := handler.formatter, JSONFormatter):
                 cid = _string(correlation_id) if correlation_id else current_cid.get()
-                line = handler.formatter.line(number, time.time(), cid, _string(msg), self._name, logger.name)
+                line = formatter.line(number, time.time(), cid, _string(msg), self._name, logger.name)
                 handler.add(line, number)
                 return
         record = logger.makeRecord(logger.name, number, "totoms", 0, _string(msg), (), None)

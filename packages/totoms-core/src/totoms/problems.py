@@ -39,9 +39,7 @@ ERROR_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-def problem(
-    status: int, message: str, *, headers: Mapping[str, str] | None = None, **more: Any
-) -> Response:
+def problem(status: int, message: str, *, headers: Mapping[str, str] | None = None, **more: Any) -> Response:
     """Return an error response.
 
     Args:

@@ -1,8 +1,8 @@
 """The route of a delegate, and its short way.
 
-FastAPI's own way through an endpoint (dependencies, exit stacks, `jsonable_encoder`) costs more than all that a delegate
-with only the three parameters needs. So such a delegate's route is a plain ASGI callable. Whatever has more, or is
-registered with options of FastAPI's, goes FastAPI's way, authenticated before its body is read.
+FastAPI's own way through an endpoint (dependencies, exit stacks, `jsonable_encoder`) costs more than all that a
+delegate with only the three parameters needs. So such a delegate's route is a plain ASGI callable. Whatever has more,
+or is registered with options of FastAPI's, goes FastAPI's way, authenticated before its body is read.
 """
 
 from __future__ import annotations

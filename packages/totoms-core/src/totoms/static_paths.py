@@ -47,9 +47,9 @@ class StaticPaths:
             if not route.param_convertors and route.methods:
                 for method in route.methods:
                     key = (method, route.path)
-                    if key not in taken and not _shadowed(earlier, method, route.path):
-                        if isinstance(route, DelegateRoute) and route.short:
-                            index[key] = route
+                    free = key not in taken and not _shadowed(earlier, method, route.path)
+                    if free and isinstance(route, DelegateRoute) and route.short:
+                        index[key] = route
                     taken.add(key)
             else:
                 earlier.append(route)

@@ -138,10 +138,13 @@ def hmac_key(key: object) -> bytes:
     start = key.lstrip()[:32]
     if start.startswith(("-----BEGIN", "ssh-", "ecdsa-sha2-", '{"', "{'")):
         # Whoever has the public key could sign with it.
-        raise ConfigurationError("The JWT signing key looks like a public or private key file; HS256 needs a random secret.")
+        raise ConfigurationError(
+            "The JWT signing key looks like a public or private key file; HS256 needs a random secret."
+        )
     if len(raw) < MIN_KEY_BYTES:
         raise ConfigurationError(
-            f"The JWT signing key (secret 'jwt-signing-key') has {len(raw)} bytes; HS256 needs at least {MIN_KEY_BYTES} (RFC 7518 section 3.2)."
+            f"The JWT signing key (secret 'jwt-signing-key') has {len(raw)} bytes; "
+            f"HS256 needs at least {MIN_KEY_BYTES} (RFC 7518 section 3.2)."
         )
     return raw
 
