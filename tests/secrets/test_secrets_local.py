@@ -61,6 +61,7 @@ async def test_a_change_is_seen_at_once(monkeypatch: pytest.MonkeyPatch) -> None
     assert await secrets.get_secret_async("api-key") == "old"
     monkeypatch.setenv("API_KEY", "new")
     assert await secrets.get_secret_async("api-key") == secrets.get_secret("api-key") == "new"
+    assert secrets._cache._entries == {}
 
 
 @pytest.mark.parametrize(

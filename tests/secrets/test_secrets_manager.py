@@ -205,6 +205,9 @@ def test_a_secret_that_was_revoked_or_deleted_serves_no_longer(store: type[Store
     for _ in range(2):
         with pytest.raises(type(failure)):
             secrets.get_secret("key")
+    store.failure = Unavailable("away")
+    with pytest.raises(Unavailable):  # nor does it come back when the store goes away
+        secrets.get_secret("key")
 
 
 # --- fetched once, within a deadline ---

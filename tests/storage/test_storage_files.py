@@ -103,6 +103,24 @@ def test_a_range_is_what_a_slice_gives(storage: CloudStorage, start: int | None,
     assert b"".join(storage.stream_file("digits", start, end)) == b"0123456789"[start:end]
 
 
+def test_a_backend_is_never_asked_for_an_empty_range() -> None:
+    asked: list[tuple[int, int | None]] = []
+
+    class Recording(LocalCloudStorage):
+        def _read(self, key: str, start: int, length: int | None) -> Iterator[bytes]:
+            asked.append((start, length))
+            return super()._read(key, start, length)
+
+    storage = Recording("my-bucket")
+    storage.upload_bytes(b"0123456789", "digits")
+    for start, end in ((4, 4), (7, 3), (0, 0), (-2, -4), (-99, -98)):
+        assert list(storage.stream_file("digits", start, end)) == []
+    assert asked == []
+    storage.stream_file("digits", 3, 5).close()
+    storage.stream_file("digits", -3).close()
+    assert asked == [(3, 2), (7, 3)]
+
+
 def test_a_range_of_an_empty_file_is_empty(storage: CloudStorage) -> None:
     storage.upload_bytes(b"", "empty")
     assert b"".join(storage.stream_file("empty", 0, 10)) == b""
