@@ -28,8 +28,6 @@ TRACEPARENT_ATTRIBUTE: Final = "traceparent"
 CONTENT_TYPE_ATTRIBUTE: Final = "contentType"
 CONTENT_TYPE: Final = "application/json"
 
-# orjson turns integers over 64 bits into floats; nineteen digits is the first length that may be one. Looked for
-# with every digit mapped to 0, which takes a twentieth of the time of a regular expression.
 _DIGITS_TO_ZERO: Final = bytes.maketrans(b"123456789", b"000000000")
 _LONG_INTEGER: Final = b"0" * 19
 
@@ -188,6 +186,15 @@ def _why(error: BaseException) -> str:
     return type(error).__name__ + (": " + str(error) if isinstance(error, TypeError) else " (NaN, infinity or a cycle)")
 
 
+def has_long_integer(body: bytes) -> bool:
+    """Tell whether JSON may hold an integer over 64 bits, which orjson would turn into a float.
+
+    Nineteen digits is the first length that may be one. They are looked for with every digit mapped to 0, which takes
+    a tenth of the time of a regular expression.
+    """
+    return _LONG_INTEGER in body.translate(_DIGITS_TO_ZERO)
+
+
 def decode_message(body: bytes, delivery: Delivery | None = None) -> TotoMessage:
     """Decode the wire form. Attributes are never needed for it.
 
@@ -195,8 +202,7 @@ def decode_message(body: bytes, delivery: Delivery | None = None) -> TotoMessage
         UndecodableMessage: It is not our wire form. The reason never quotes the payload.
     """
     try:
-        exact = _LONG_INTEGER in body.translate(_DIGITS_TO_ZERO)
-        wire = json.loads(body, parse_constant=_refuse) if exact else orjson.loads(body)
+        wire = json.loads(body, parse_constant=_refuse) if has_long_integer(body) else orjson.loads(body)
     except (ValueError, RecursionError) as error:
         raise UndecodableMessage(f"not JSON: {type(error).__name__}") from None
     if not isinstance(wire, dict):

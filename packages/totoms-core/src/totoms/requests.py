@@ -12,11 +12,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
 
 from totoms.errors import ValidationError
+from totoms.messages import has_long_integer
 
-# orjson turns integers over 64 bits into floats; nineteen digits is the first length that may be one. Told apart by
-# translate() and a search for a constant, which takes a sixth of a regular expression's time.
-_DIGITS: Final = bytes(48 if 48 <= byte < 58 else 32 for byte in range(256))
-_LONG_INTEGER: Final = b"0" * 19
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
@@ -84,7 +81,7 @@ def parse_json(body: bytes) -> Any:
     body = body.removeprefix(_BYTE_ORDER_MARK)
     try:
         value = orjson.loads(body)
-        return json.loads(body) if _LONG_INTEGER in body.translate(_DIGITS) else value
+        return json.loads(body) if has_long_integer(body) else value
     except (ValueError, RecursionError):
         raise ValidationError("The request body is not valid JSON.") from None
 
