@@ -93,8 +93,7 @@ class SyncStorage(StorageDriver):
     def move_file(self, source_path: str, destination_path: str) -> str:
         """Copy a file, then delete the source; return the new file's etag.
 
-        These are two steps: ended between them, both files exist, and what is written to the source between them is
-        lost.
+        These are two steps: ended between them, both exist; what is written to the source between them is lost.
 
         Raises:
             NotFound: There is no such file.
