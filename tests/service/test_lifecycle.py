@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -109,11 +111,15 @@ def test_second_signal_ends_a_process_whose_handler_blocks_the_loop(start: Any, 
         http.post("/blog/posts", json={"title": "blocking", "block": 3600})
     service.expect("handler begun blocking")
     service.send(signal.SIGTERM)
-    service.send(signal.SIGTERM)
-    with pytest.raises(subprocess.TimeoutExpired):  # the first may be merged with the second by the kernel
+    with pytest.raises(subprocess.TimeoutExpired):
         service.wait(0.2)
-    service.send(signal.SIGTERM)
-    assert service.wait() == -signal.SIGTERM
+    deadline = time.monotonic() + DEADLINE
+    while time.monotonic() < deadline:
+        service.send(signal.SIGTERM)  # again and again: the kernel may merge two that come before the first was seen
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            assert service.wait(0.2) == -signal.SIGTERM
+            return
+    pytest.fail("the second signal did not end the process")
 
 
 def test_handlers_over_the_grace_are_cut_off_and_their_message_comes_again(start: Any, token: str) -> None:
