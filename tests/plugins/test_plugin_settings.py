@@ -6,14 +6,15 @@ import pytest
 
 from plugin_kit import GOOD, Install
 from totoms import plugins
-from totoms.environment import HyperscalerConfiguration, TotoEnvironment, current_environment, set_default_environment
+from totoms.environment import TotoEnvironment, current_environment, set_default_environment
 from totoms.errors import ConfigurationError, PluginLoadError
+from totoms.hyperscaler import HyperscalerConfiguration
 
 SETTINGS = """
 from typing import Literal
 import pydantic
 from pydantic import AliasChoices, Field, SecretStr
-from totoms.environment import HyperscalerConfiguration
+from totoms.hyperscaler import HyperscalerConfiguration
 
 class SkylineConfiguration(HyperscalerConfiguration):
     region: str = Field(validation_alias=AliasChoices("region", "SKYLINE_REGION"))

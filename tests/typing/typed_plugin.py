@@ -7,9 +7,10 @@ from pydantic import AliasChoices, Field
 
 from totoms.bus import PULL, MessageBus
 from totoms.envelope import Outgoing, Received, Subscription
-from totoms.environment import HyperscalerConfiguration, TotoEnvironment
+from totoms.environment import TotoEnvironment
 from totoms.errors import BackendError
 from totoms.hookspecs import hookimpl
+from totoms.hyperscaler import HyperscalerConfiguration
 from totoms.secrets import SecretsManager
 
 

@@ -6,9 +6,6 @@ Everything a service needs is exported here; everything a plugin needs besides i
 
 import typing as _typing
 
-from totoms import importing as _importing  # first, so that all the others are imported faster
-
-# isort: split
 from totoms import compat as _compat
 from totoms import plugins as _plugins  # noqa: F401 - makes itself known to totoms.environment
 from totoms import toplevel as _toplevel
@@ -27,7 +24,7 @@ from totoms.configuration import (
 )
 from totoms.delegate import toto_delegate
 from totoms.envelope import DeadLetter, RetryPolicy
-from totoms.environment import HyperscalerConfiguration, TotoEnvironment
+from totoms.environment import TotoEnvironment
 from totoms.errors import (
     AccessDenied,
     BackendError,
@@ -117,13 +114,18 @@ __all__ = [
 ]
 
 
-if not _typing.TYPE_CHECKING:  # a type checker would take it for a promise that every name exists
+if _typing.TYPE_CHECKING:
+    from totoms.hyperscaler import HyperscalerConfiguration
+else:  # a type checker would take it for a promise that every name exists
 
     def __getattr__(name: str) -> _typing.Any:
+        if name == "HyperscalerConfiguration":  # only plugins need it, and it costs a tenth of importing all of this
+            from totoms.hyperscaler import HyperscalerConfiguration
+
+            return HyperscalerConfiguration
         # Names of totoms 1.x that live elsewhere or nowhere now; each says so.
         return _compat.lookup(name)
 
 
 _toplevel.install()
 _compat.install()
-_importing.done()

@@ -25,7 +25,8 @@ _Item = TypeVar("_Item")
 class _Declaration(BaseModel):
     """Positional arguments work in field order; what is wrong becomes a ConfigurationError."""
 
-    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, hide_input_in_errors=True)
+    # Built on first use: a program that only imports totoms does not pay for it.
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, hide_input_in_errors=True, defer_build=True)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         fields = list(type(self).model_fields)

@@ -11,29 +11,12 @@ import os
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, TypeVar
-
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from typing import Any, Final, TypeVar
 
 from totoms.errors import ConfigurationError
 
 DEFAULT_HYPERSCALER: Final = "local"
 _T = TypeVar("_T")
-
-
-class HyperscalerConfiguration(BaseSettings):
-    """Base of each hyperscaler's settings, a pydantic-settings model.
-
-    A plugin subclasses it and gives every field the environment variable it is read from
-    (``Field(validation_alias=AliasChoices("region", "AWS_REGION"))``). Arguments win over the environment.
-    """
-
-    default_host: ClassVar[str] = "0.0.0.0"  # noqa: S104 - in a container, where the platform is the gate
-    """The address a service listens on unless `start` is told another."""
-
-    model_config = SettingsConfigDict(
-        extra="ignore", frozen=True, populate_by_name=True, hide_input_in_errors=True, env_ignore_empty=True
-    )
 
 
 @dataclass(frozen=True)

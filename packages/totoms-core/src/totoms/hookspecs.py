@@ -8,14 +8,16 @@ a capability that no hook provides is told at start, when a service needs it.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pluggy
 
 from totoms.bus import MessageBus
-from totoms.environment import HyperscalerConfiguration
 from totoms.secrets import SecretsManager
 from totoms.storage import CloudStorage
+
+if TYPE_CHECKING:
+    from totoms.hyperscaler import HyperscalerConfiguration
 
 ENTRY_POINT_GROUP: Final = "totoms.hyperscalers"
 

@@ -12,7 +12,7 @@ import threading
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePath
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import pluggy
 
@@ -20,21 +20,23 @@ from totoms import hookspecs
 from totoms.bus import MessageBus
 from totoms.describe import printable
 from totoms.discovery import InstalledPlugin, installed, select
-from totoms.environment import HyperscalerConfiguration, set_resolver
+from totoms.environment import set_resolver
 from totoms.errors import PluginLoadError, TotoError
 from totoms.secrets import SecretsManager
-from totoms.settings import read_settings
 from totoms.storage import CloudStorage
+
+if TYPE_CHECKING:
+    from totoms.hyperscaler import HyperscalerConfiguration
 
 __all__ = ["CAPABILITIES", "Backend", "InstalledPlugin", "configure", "installed", "load", "resolve"]
 
-CAPABILITIES: Final[dict[str, type[Any]]] = {
-    "configuration": HyperscalerConfiguration,
+CAPABILITIES: Final = ("configuration", "secrets_manager", "cloud_storage", "message_bus")
+"""What a plugin may provide. The hook is ``totoms_`` and the name."""
+_INTERFACES: Final[dict[str, type[Any]]] = {
     "secrets_manager": SecretsManager,
     "cloud_storage": CloudStorage,
     "message_bus": MessageBus,
 }
-"""What a plugin may provide. The hook is ``totoms_`` and the name; it returns a class based on the one here."""
 
 _Base = TypeVar("_Base")
 
@@ -85,7 +87,7 @@ class Backend:
         return f"the plugin {self.name!r} ({self.distribution} {self.version})"
 
     def _ask(self, capability: str) -> Any:
-        base = CAPABILITIES[capability]
+        base = _INTERFACES.get(capability) or _settings_model()
         hook = getattr(self._hooks, f"totoms_{capability}")
         if not hook.get_hookimpls():
             return None
@@ -138,7 +140,7 @@ def resolve(name: str, interface: type[_Base]) -> type[_Base]:
         PluginError: The plugin is missing or broken, or does not have the capability.
     """
     backend = load(name)
-    capability = next(capability for capability, base in CAPABILITIES.items() if base is interface)
+    capability = next(capability for capability, base in _INTERFACES.items() if base is interface)
     found: type[_Base] | None = getattr(backend, capability)
     if found is None:
         raise PluginLoadError(
@@ -156,8 +158,16 @@ def configure(name: str, configuration: object = None) -> HyperscalerConfigurati
         PluginError: The plugin is missing or broken.
         ConfigurationError: The settings are incomplete or wrong, or another plugin's.
     """
+    from totoms.settings import read_settings
+
     backend = load(name)
-    return read_settings(str(backend), backend.configuration or HyperscalerConfiguration, configuration)
+    return read_settings(str(backend), backend.configuration or _settings_model(), configuration)
+
+
+def _settings_model() -> type[HyperscalerConfiguration]:
+    from totoms.hyperscaler import HyperscalerConfiguration  # pydantic-settings, a tenth of the time of `import totoms`
+
+    return HyperscalerConfiguration
 
 
 def _load(plugin: InstalledPlugin) -> Backend:

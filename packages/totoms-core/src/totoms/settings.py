@@ -6,8 +6,8 @@ import pydantic
 from pydantic import AliasChoices
 from pydantic_settings import SettingsError
 
-from totoms.environment import HyperscalerConfiguration
 from totoms.errors import ConfigurationError, PluginLoadError, TotoError
+from totoms.hyperscaler import HyperscalerConfiguration
 
 
 def read_settings(plugin: str, model: type[HyperscalerConfiguration], given: object = None) -> HyperscalerConfiguration:

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import pydantic
 from pydantic import AliasChoices, Field, field_validator, model_validator
 
-from totoms.environment import HyperscalerConfiguration
 from totoms.errors import ConfigurationError
+from totoms.hyperscaler import HyperscalerConfiguration
 
 
 class LocalConfiguration(HyperscalerConfiguration):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from totoms.bus import MessageBus
-from totoms.environment import HyperscalerConfiguration
 from totoms.hookspecs import hookimpl
+from totoms.hyperscaler import HyperscalerConfiguration
 from totoms.secrets import SecretsManager
 from totoms.storage import CloudStorage
 
