@@ -7,10 +7,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from http_kit import KEY, Settings, make_service
-from totoms import APIConfiguration, APIEndpoint, ConfigurationError, toto_delegate
+from http_kit import KEY, Settings, make_service, sign
+from totoms import APIConfiguration, APIEndpoint, ConfigurationError, Unauthorized, toto_delegate
 from totoms.auth import Authenticator
-from totoms.tokens import hmac_key, make_token, new_toto_service_token
+from totoms.tokens import hmac_key, make_token, new_toto_service_token, parse_token
 
 
 @toto_delegate
@@ -59,6 +59,15 @@ def test_token_of_a_service_names_it_and_lasts_three_hours() -> None:
     made = jwt.decode(make_token(KEY, "me", 60), KEY, algorithms=["HS256"])
     assert (claims["user"], claims["authProvider"]) == ("toto-service", "toto")
     assert 3 * 3600 - 61 <= claims["exp"] - made["exp"] <= 3 * 3600 - 59
+
+
+@pytest.mark.parametrize("raw", [
+    sign(b'{"alg":"HS256"}', b'{"a":"' + b"x" * 9000 + b'"}', bytes).encode(),
+    sign(b'{"alg":"HS256","kid":"' + b"k" * 257 + b'"}', b"{}", bytes).encode(),
+], ids=["too long", "long kid"])  # fmt: skip
+def test_oversized_token_is_refused_before_any_verifier(raw: bytes) -> None:
+    with pytest.raises(Unauthorized):
+        parse_token(raw)
 
 
 def test_token_of_a_service_needs_a_key() -> None:

@@ -97,6 +97,10 @@ def header(alg: Any, **more: Any) -> bytes:
     return json.dumps({"alg": alg, **more}).encode()
 
 
+def nested(claims: dict[str, Any], depth: int) -> bytes:
+    return json.dumps(claims).encode()[:-1] + b',"a":' + b"[" * depth + b"]" * depth + b"}"
+
+
 def swapped(attack: Attack) -> str:
     first, _, last = attack.own().split(".")
     return f"{first}.{encode(json.dumps({**attack.own_claims(), 'user': 'admin'}).encode()).decode()}.{last}"
@@ -189,6 +193,7 @@ ATTACKS: dict[str, Callable[[Attack], str]] = {
     "9 kB": lambda a: a.own(more="x" * 9000),
     "depth 5,000 in the payload": lambda a: a.own_bytes(payload=b'{"a":' + b"[" * 2500 + b"]" * 2500 + b"}"),
     "depth 5,000 in the header": lambda a: a.own_bytes(b'{"a":' + b"[" * 2500 + b"]" * 2500 + b',"alg":"HS256"}'),
+    "depth 100": lambda a: a.own_bytes(payload=nested(a.own_claims(), 100)),
     "two parts": lambda a: a.own().rpartition(".")[0],
     "four parts": lambda a: a.own() + ".x",
     "five parts": lambda a: a.own() + ".x.y",
@@ -299,6 +304,11 @@ async def test_scheme_is_read_in_any_case(scheme: str, service: Service) -> None
 async def test_token_of_the_issuer_is_accepted(claims: dict[str, Any], attack: Attack, service: Service) -> None:
     answer = await who(service, f"Bearer {attack.google(**claims)}")
     assert answer.json() == {"user": "me@gmail.com", "provider": "google"}
+
+
+async def test_token_with_many_small_claims_is_accepted(attack: Attack, service: Service) -> None:
+    roles = {f"client{number}": {"roles": ["reader"]} for number in range(40)}
+    assert (await who(service, f"Bearer {attack.own(resource_access=roles)}")).status_code == 200
 
 
 async def test_own_token_is_accepted(attack: Attack, service: Service) -> None:

@@ -148,6 +148,7 @@ VALUES: dict[str, Callable[[], Any]] = {
     "enum keys": lambda: {Text.A: 1},
     "uuid keys": lambda: {UUID_: 1},
     "keys of SQLAlchemy": lambda: {"_sa_instance_state": object(), "a": 1, "b": {"_safe": 1}},
+    "plain keys of SQLAlchemy": lambda: [{"_sa": 1, "a": 1}, Outer()],
     "value that looks like such a key": lambda: {"a": "_sa_x", "b": '"_sa'},
     "large integers": lambda: [2**53, 2**63 - 1, 2**63, 2**64 - 1, 2**64, -(2**63), -(2**63) - 1, 10**40],
     "not a number": lambda: {"a": float("nan")},

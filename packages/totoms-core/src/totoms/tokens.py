@@ -88,7 +88,7 @@ _URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
 
 def _object(segment: bytes) -> dict[str, Any]:
     text = _decode(segment)
-    if text.count(b"{") + text.count(b"[") > MAX_DEPTH:
+    if text.count(b"{") + text.count(b"[") > MAX_DEPTH and _depth(text) > MAX_DEPTH:
         raise Unauthorized("The token is malformed.")
     try:
         value = orjson.loads(text)
@@ -97,6 +97,18 @@ def _object(segment: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise Unauthorized("The token is malformed.")
     return value
+
+
+def _depth(text: bytes) -> int:
+    # Brackets within strings count as well, which only makes it stricter.
+    depth = deepest = 0
+    for byte in text:
+        if byte in b"[{":
+            depth += 1
+            deepest = max(deepest, depth)
+        elif byte in b"]}":
+            depth -= 1
+    return deepest
 
 
 def check_times(claims: dict[str, Any], now: float) -> float:
