@@ -19,7 +19,7 @@ from totoms.bus import DEAD_LETTERS, DELAY, ORDERING, PULL, PUSH, QUEUES, Messag
 from totoms.envelope import DeadLetter, DeadLetterReason, DeliveryMode, Outgoing, PushReply, PushRequest, Received
 from totoms.envelope import Subscription as CoreSubscription
 from totoms.environment import TotoEnvironment
-from totoms.errors import BackendError, Closed, LeaseLost, NotFound
+from totoms.errors import BackendError, Closed, LeaseLost, NotFound, ValidationError
 from totoms.local import letters, pushes, rows
 from totoms.local.database import Database
 from totoms.local.feed import Feed
@@ -50,6 +50,9 @@ class LocalMessageBus(MessageBus):
         self._feeds: dict[str, Feed] = {}
 
     async def _publish(self, batch: Sequence[Outgoing]) -> Sequence[BackendError | None]:
+        for outgoing in batch:
+            _check_text("ordering key", outgoing.ordering_key)
+            _check_text("name of a queue", outgoing.queue)
         await self._writer_of().do(Operation(published=batch))
         return [None] * len(batch)
 
@@ -78,10 +81,12 @@ class LocalMessageBus(MessageBus):
         if feed.backlog or feed.next_due <= writer.clock():
             asyncio.get_running_loop().call_soon(writer.nudge)
         try:
-            return await receiving
+            batch = await receiving
         except asyncio.CancelledError:
             writer.release(feed, feed.abandon())
             raise
+        writer.release(feed, feed.surplus())
+        return batch
 
     async def _stop_receiving(self, subscription: CoreSubscription) -> None:
         self._feed(subscription.name).stop()
@@ -163,6 +168,14 @@ class LocalMessageBus(MessageBus):
         return feed
 
 
+def _check_text(what: str, text: str | None) -> None:
+    if text is not None and not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValidationError(f"The {what} cannot be written as UTF-8.") from None
+
+
 def _borrow(root: Path) -> Writer:
     with _guard:
         writer = _writers.get(root)
@@ -179,18 +192,16 @@ def _give_back(root: Path, writer: Writer) -> None:
             return
         if _writers.get(root) is writer:
             del _writers[root]
-        writer.close()
+        writer.stop()
+    writer.close()  # not under the guard: it waits for the disk, and others need the guard on their event loop
 
 
 def _retry(feed: Feed, received: Received, due: float, connection: Any) -> None:
     rows.retry(connection, feed, received, due)
-    feed.next_due = min(feed.next_due, due)
-    feed.backlog = feed.backlog or feed.subscription.ordered
 
 
 def _release(feed: Feed, batch: Sequence[Received], connection: Any) -> None:
     rows.release(connection, feed=feed, batch=batch)
-    feed.backlog = True
 
 
 def _renew(
@@ -208,7 +219,6 @@ def _bury(
     )  # fmt: skip
     if not buried:
         raise rows.lease_lost(received)
-    feed.backlog = feed.backlog or feed.subscription.ordered
 
 
 @atexit.register

@@ -117,8 +117,8 @@ class Database:
         version = cursor.execute("PRAGMA data_version").fetchone()[0]
         changed = version != self._version
         if changed:
-            self._version: int = version
             self.commits = self._read_commits()
+            self._version: int = version  # last, so that a failure is made good the next time
         return bool(changed)
 
     def _take_turn(self, cursor: sqlite3.Cursor) -> None:
@@ -231,7 +231,10 @@ class Database:
         self.commits = self._read_commits()
 
     def _read_commits(self) -> int:
-        number: int = self.connection.execute("SELECT value FROM meta WHERE name = 'commits'").fetchone()[0]
+        row = self.connection.execute("SELECT value FROM meta WHERE name = 'commits'").fetchone()
+        if row is None or type(row[0]) is not int:
+            raise _damaged(self.path, "is damaged")
+        number: int = row[0]
         return number
 
     def _connect(self) -> None:
@@ -253,6 +256,7 @@ class Database:
             self._connection = None
         self._state.close()
         if self._users >= 0:
+            fcntl.flock(self._users, fcntl.LOCK_UN)  # also where a child was forked that has the descriptor, too
             os.close(self._users)
             self._users = -1
 
@@ -270,6 +274,7 @@ class Database:
             try:
                 yield try_lock(file)
             finally:
+                fcntl.flock(file, fcntl.LOCK_UN)
                 os.close(file)
 
 

@@ -73,6 +73,11 @@ class Feed:
         with self._lock:
             return [self._ready.popleft() for _ in range(min(max_messages, len(self._ready)))]
 
+    def surplus(self) -> list[Received]:
+        """Return what was handed over beyond what :meth:`receive` has returned; nobody would extend its lease."""
+        with self._lock:
+            return self._take_back()
+
     def abandon(self) -> list[Received]:
         """Take nothing until :meth:`receive` is called again; return what was handed over and not taken."""
         with self._lock:
@@ -110,7 +115,7 @@ class Feed:
             self._on_the_way -= reserved
             if self._receiving:
                 self._wanted += reserved - len(batch)
-            if self._stopped or self._abandoned:
+            if self._stopped or self._abandoned or not self._receiving:
                 return False
             self._ready.extend(batch)
             return True

@@ -125,7 +125,10 @@ def locked(folder: int, name: str) -> Iterator[None]:
                 raise Unavailable(f"Another process holds the lock {name} for too long.", resource=name)
             time.sleep(pause)
             pause = min(pause * 2, 0.02)
-        yield
+        try:
+            yield
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)  # a child forked meanwhile has the descriptor, too, and would keep it
     finally:
         os.close(file)
 

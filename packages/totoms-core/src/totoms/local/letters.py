@@ -10,7 +10,7 @@ import orjson
 
 from totoms.envelope import DeadLetter, DeadLetterReason, Received
 from totoms.errors import CorruptData
-from totoms.local.rows import checksum_of, find_subscription, last_row
+from totoms.local.rows import checksum_of, find_subscription, is_whole, last_row
 
 
 def keep(connection: sqlite3.Connection, one: Received, reason: DeadLetterReason, now: float) -> None:
@@ -76,7 +76,7 @@ def _letter(subscription: str, row: tuple[Any, ...]) -> DeadLetter:
     number, message_id, body, attributes, ordering_key, checksum, reason, error_class, description, attempts, since = (
         row
     )
-    if checksum != checksum_of(message_id, body, attributes, ordering_key) and reason != "damaged":
+    if reason != "damaged" and not is_whole(checksum, message_id, body, attributes, ordering_key):
         raise CorruptData(f"The dead letter {number} of {subscription} is damaged.", resource=subscription)
     try:
         names = orjson.loads(attributes)

@@ -46,9 +46,8 @@ def read_subscriptions(connection: sqlite3.Connection) -> tuple[dict[str, list[i
     topics: dict[str, list[int]] = {}
     queues: dict[str, int] = {}
     for row, name, topic in connection.execute("SELECT id, name, topic FROM subscriptions"):
-        if topic is None:
-            queues[name] = row
-        else:
+        queues[name] = row
+        if topic is not None:
             topics.setdefault(topic, []).append(row)
     return topics, queues
 
@@ -57,7 +56,9 @@ def add_subscription(connection: sqlite3.Connection, name: str, topic: str | Non
     """Make a subscription, or move it to another topic; return its row. A queue is one without a topic."""
     row: int = connection.execute(
         "INSERT INTO subscriptions (name, topic, ordered) VALUES (?, ?, ?) "
-        "ON CONFLICT (name) DO UPDATE SET topic = excluded.topic, ordered = excluded.ordered RETURNING id",
+        # A queue that has the name of a subscription is that subscription, which keeps its topic.
+        "ON CONFLICT (name) DO UPDATE SET topic = coalesce(excluded.topic, topic), "
+        "ordered = CASE WHEN excluded.topic IS NULL THEN ordered ELSE excluded.ordered END RETURNING id",
         (name, topic, ordered),
     ).fetchone()[0]
     return row
@@ -80,6 +81,14 @@ def last_row(connection: sqlite3.Connection) -> int:
 def checksum_of(message_id: str, body: bytes, attributes: bytes, ordering_key: str | None) -> int:
     """Return what tells a row as it was written from one that was damaged."""
     return zlib.crc32(body, zlib.crc32(attributes, zlib.crc32(f"{message_id}\0{ordering_key}".encode())))
+
+
+def is_whole(checksum: object, message_id: str, body: bytes, attributes: bytes, ordering_key: str | None) -> bool:
+    """Whether a row is as it was written. Damaged, its values may be of any type."""
+    try:
+        return checksum == checksum_of(message_id, body, attributes, ordering_key)
+    except (TypeError, ValueError):
+        return False
 
 
 def insert(connection: sqlite3.Connection, values: Sequence[tuple[int, int, Outgoing, float, int, int]]) -> None:
@@ -119,7 +128,7 @@ def lease(connection: sqlite3.Connection, feed: Feed, most: int, now: float) -> 
     ).fetchall()
     batch, damaged = [], []
     for row, message_id, body, attributes, ordering_key, checksum, attempt in found:
-        if checksum != checksum_of(message_id, body, attributes, ordering_key):
+        if not is_whole(checksum, message_id, body, attributes, ordering_key):
             damaged.append(row)
             bury(connection, feed.subscription.name, row, "damaged", "", "the stored bytes are damaged", attempt, now)
             continue
@@ -145,7 +154,7 @@ def next_due(connection: sqlite3.Connection, feed: Feed) -> float:
     else:
         sql = "SELECT min(due) FROM deliveries WHERE subscription = ?"
     due: float | None = connection.execute(sql, (feed.row,)).fetchone()[0]
-    return NEVER if due is None else due
+    return NEVER if due is None else float(due)
 
 
 def delete(connection: sqlite3.Connection, feed: Feed, held: Sequence[Received]) -> bool:
@@ -180,10 +189,11 @@ def renew(connection: sqlite3.Connection, feed: Feed, batch: Sequence[Received],
 def release(connection: sqlite3.Connection, *, feed: Feed, batch: Sequence[Received]) -> None:
     """Give messages back as if they had not been leased: first in line, the attempt not counted."""
     for one in batch:
-        connection.execute(
-            "UPDATE deliveries SET due = 0, attempt = attempt - 1, token = 0 WHERE id = ? AND token = ?",
-            (one.lease, feed.token),
-        )
+        if feed.leases.get(one.lease) is one:  # else it is leased anew, maybe to ourselves
+            connection.execute(
+                "UPDATE deliveries SET due = 0, attempt = attempt - 1, token = 0 WHERE id = ? AND token = ?",
+                (one.lease, feed.token),
+            )
 
 
 def retry(connection: sqlite3.Connection, feed: Feed, one: Received, due: float) -> None:

@@ -55,13 +55,16 @@ class StateFile:
     def create(self) -> None:
         """Make it, durably, with status *creating*."""
         self.identity = os.urandom(16)
-        file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        # Written aside and moved into place: who is killed here leaves no half of it.
+        new = self._path.with_name(f"{self._path.name}-new")
+        file = os.open(new, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             os.ftruncate(file, 0)
             os.pwrite(file, self._pack("creating", 0, bytes(32), 0), 0)
             os.fsync(file)
         finally:
             os.close(file)
+        new.replace(self._path)
         folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(folder)
@@ -99,8 +102,9 @@ class StateFile:
 
     def note_commit(self, number: int) -> None:
         """Note that commit `number` is durable. No write, no flush: the mapping outlives the process."""
-        if self._map is not None:
-            _COMMITS.pack_into(self._map, _COMMITS_OFFSET, number)
+        # Several processes note; the lower of two must not win. One assignment of eight aligned bytes is never torn.
+        if self._map is not None and number > self.commits:
+            self._map[_COMMITS_OFFSET : _COMMITS_OFFSET + _COMMITS.size] = _COMMITS.pack(number)
 
     def set_open(self, commits: int) -> None:
         """Note, durably, that the database is in use."""

@@ -88,6 +88,7 @@ class Writer:
         self._next_row = 0
         self._open = False
         self._closing = False
+        self._ended = False
         self._known = False
         self._publishing = False
         self._untold: set[str] = set()
@@ -113,6 +114,8 @@ class Writer:
         if self._closing:
             raise Closed("The message bus is closed.")
         self._operations.put(operation)
+        if self._ended:  # the thread ended between the two: nobody else would answer
+            self._refuse_all()
 
     def nudge(self) -> None:
         """Have the writer look at the feeds and the clock."""
@@ -135,11 +138,15 @@ class Writer:
             run = partial(rows.release, feed=feed, batch=batch)
             self._operations.put(Operation(run, feed=feed, settled=batch))
 
-    def close(self) -> None:
-        """Do what was asked for, then close the database. Blocks; call it in a thread."""
+    def stop(self) -> None:
+        """Take no more operations, do those that were asked for and close the database; does not wait for it."""
         if not self._closing:
             self._closing = True
             self._operations.put(None)
+
+    def close(self) -> None:
+        """Stop, and wait until the database is closed. Blocks; call it in a thread."""
+        self.stop()
         self._thread.join()
 
     def is_running(self) -> bool:
@@ -163,6 +170,18 @@ class Writer:
                 self._transact(operations)
         with contextlib.suppress(BackendError):
             self._database.close()
+        self._ended = True
+        self._refuse_all()
+
+    def _refuse_all(self) -> None:
+        refused: list[Operation] = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                operation = self._operations.get_nowait()
+                if operation is not None:
+                    operation.error = Closed("The message bus is closed.")
+                    refused.append(operation)
+        self._tell(refused, [])
 
     def _gather(self, timeout: float | None) -> list[Operation]:
         gathered: list[Operation] = []
@@ -185,6 +204,8 @@ class Writer:
                 operation = self._operations.get_nowait()
 
     def _timeout(self, pause: float) -> float | None:
+        if self._closing:  # what woke us to see it may have been taken already, together with an operation
+            return 0.0
         if not self._feeds:
             return None
         now = self.clock()
@@ -208,7 +229,7 @@ class Writer:
                     if feed.backlog:
                         found.append(feed)
             return found
-        except sqlite3.Error:  # told by the operation that meets it as well
+        except Exception:  # told by the operation that meets it as well; the thread must go on
             return []
 
     def _transact(self, operations: list[Operation]) -> None:
@@ -295,10 +316,10 @@ class Writer:
                     feed.backlog = True
                 elif feed.reserve(1):
                     due, attempt, token = now + feed.lease_seconds, 1, feed.token
-                    feed.next_due = min(feed.next_due, due)
                     handover = self._handover(feed, handovers)
                     handover.batch.append(rows.received(outgoing, row, feed))
                     handover.reserved += 1
+                    self._expect(target, due)
                     break
                 else:
                     feed.backlog = True
@@ -325,6 +346,9 @@ class Writer:
             handover.reserved += reserved
             batch, damaged = rows.lease(connection, feed, reserved, now)
             handover.batch += batch
+            for one in batch:  # the lease of ours that ran out is nobody's any more
+                feed.leases.pop(one.lease, None)
+            self._expect(feed.row, now + feed.lease_seconds)
             for row in damaged:
                 self._logger.log("bus", f"A stored message of {feed.subscription.name} is damaged: row {row}.", "ERROR")
             feed.backlog = len(batch) + len(damaged) == reserved
@@ -350,12 +374,12 @@ class Writer:
                 self._delete_owned(by_feed)
                 return
             if feed.subscription.ordered:
-                feed.backlog = True  # the next of the same key may follow
+                self._look_again(feed.row)  # the next of the same key may follow
 
     def _delete_owned(self, by_feed: dict[Feed, list[Operation]]) -> None:
         connection = self._database.connection
         for feed, acks in by_feed.items():
-            feed.backlog = True
+            self._look_again(feed.row)
             owned = rows.owned(connection, feed, [one for ack in acks for one in ack.acked])
             rows.delete(connection, feed, list(owned))
             for ack in acks:
@@ -376,10 +400,29 @@ class Writer:
         try:
             assert operation.run is not None
             operation.result = operation.run(connection)
+            if operation.feed is not None:
+                self._look_again(operation.feed.row)
         except BackendError as error:
             operation.error = error
+        except (sqlite3.Error, OSError):
+            raise
+        except Exception as error:  # such as text that cannot be stored: the others have nothing to do with it
+            self._logger.log("bus", f"An operation failed: {where(error)}", "ERROR")
+            operation.error = BackendError(f"The message bus cannot do this: {type(error).__name__}.")
+        if operation.error is not None:
             connection.execute("ROLLBACK TO one")
         connection.execute("RELEASE one")
+
+    def _look_again(self, row: int) -> None:
+        # Every consumer of the subscription in this process: of its own commits SQLite tells a connection nothing.
+        for feed in self._feeds:
+            if feed.row == row:
+                feed.backlog = True
+
+    def _expect(self, row: int, due: float) -> None:
+        for feed in self._feeds:
+            if feed.row == row:
+                feed.next_due = min(feed.next_due, due)
 
     def refresh(self) -> None:
         """Read the subscriptions again in the next transaction, and look for messages. For operations on the thread."""
@@ -400,12 +443,12 @@ class Writer:
             elif handover.batch:
                 wakes.setdefault(handover.feed.loop, ([], []))[1].append(handover.feed)
         for loop, (done, feeds) in wakes.items():
-            self._call(loop.call_soon_threadsafe, _wake, done, feeds)
-
-    @staticmethod
-    def _call(function: Callable[..., Any], *arguments: Any) -> None:
-        with contextlib.suppress(RuntimeError):  # that loop has ended; nobody waits any more
-            function(*arguments)
+            try:
+                loop.call_soon_threadsafe(_wake, done, feeds)
+            except RuntimeError:  # that loop has ended; nobody waits any more, and nobody takes what was handed over
+                for feed in feeds:
+                    self._feeds = [other for other in self._feeds if other is not feed]
+                    self.release(feed, feed.abandon())
 
 
 def _wake(done: list[Operation], feeds: list[Feed]) -> None:
