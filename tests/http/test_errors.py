@@ -18,6 +18,7 @@ from totoms import (
     APIEndpoint,
     ExecutionContext,
     Forbidden,
+    InvalidKey,
     NotFound,
     TotoError,
     Unauthorized,
@@ -58,6 +59,7 @@ async def ask(service: Service, method: str = "GET", path: str = "/x", **options
 RAISED: dict[str, tuple[Any, int, str, dict[str, str], Any]] = {
     "validation": (lambda: ValidationError("No name."), 400, "No name.", {}, "No name."),
     "unauthorized": (lambda: Unauthorized("Who?"), 401, "Who?", {"www-authenticate": "Bearer"}, None),
+    "invalid key": (lambda: InvalidKey("A key must not be empty."), 400, "A key must not be empty.", {}, None),
     "forbidden": (lambda: Forbidden("Not you."), 403, "Not you.", {}, None),
     "own status": (lambda: Teapot("Short and stout"), 418, "Short and stout", {}, None),
     "undecidable": (lambda: Undecidable("Later.", retry_after=7), 503, "Later.", {"retry-after": "7"}, None),

@@ -1,4 +1,4 @@
-"""Handles numbered messages: appends "number attempt message_id latency" to a file, then says SUCCESS; poison fails always.
+"""Handles numbered messages: appends "number attempt message_id latency" to a file and says SUCCESS; poison fails.
 
 ``python fault_consumer.py FILE [LEASE_SECONDS] [HANDLER_SECONDS] [MAX_CONCURRENCY] [MAX_ATTEMPTS]``
 """

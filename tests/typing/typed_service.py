@@ -117,7 +117,7 @@ async def main() -> None:
     assert_type(microservice, TotoMicroservice)
     assert_type(TotoMicroservice.get_instance(), TotoMicroservice)
     assert_type(microservice.app, FastAPI)
-    assert_type(microservice.message_bus, MessageBus | None)
+    assert_type(microservice.message_bus, MessageBus)
     assert_type(SecretsManager().get_secret("api-key"), str)
     assert_type(CloudStorage("posts"), CloudStorage)
     assert_type(totoms.__version__, str)

@@ -128,7 +128,12 @@ class Unsupported(BackendError):
 
 
 class InvalidKey(BackendError, ValueError):
-    """The object key or secret name is refused, on every backend alike, before any I/O."""
+    """The object key or secret name is refused, on every backend alike, before any I/O.
+
+    A key often comes from the caller, so a delegate that lets it escape answers 400.
+    """
+
+    status = 400
 
 
 class PreconditionFailed(BackendError):

@@ -37,14 +37,15 @@ class ExecutionContext:
         logger: ``exec_context.logger.log(exec_context.cid, "...")``.
         cid: The correlation id of the request.
         config: The service's loaded configuration.
-        message_bus: To publish; None in a service without a message bus configuration.
+        message_bus: To publish. (In a service without a message bus configuration it is None, which the annotation
+            leaves out: whoever publishes has configured one.)
         environment: Where the service runs.
     """
 
     logger: TotoLogger
     cid: str
     config: TotoControllerConfig
-    message_bus: MessageBus | None
+    message_bus: MessageBus
     environment: TotoEnvironment
 
     def get_storage(self, bucket_name: str) -> CloudStorage:
@@ -77,7 +78,7 @@ class Runtime(Protocol):
         ...
 
     @property
-    def message_bus(self) -> MessageBus | None:
+    def message_bus(self) -> MessageBus:
         """To publish; None without one."""
         ...
 

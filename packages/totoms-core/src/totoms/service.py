@@ -35,7 +35,7 @@ class TotoMicroservice:
         configuration: The declaration it was made from (also as `microservice_configuration`).
         environment: Where it runs.
         config: The service's loaded `TotoControllerConfig`.
-        message_bus: To publish; None without a message bus configuration.
+        message_bus: To publish; see `ExecutionContext` for a service without one.
         logger: ``logger.log(cid, "...")``.
         app: The FastAPI app, for other servers, for tests, and to add to.
         state: "starting", "ready", "draining" or "stopped".
@@ -54,7 +54,7 @@ class TotoMicroservice:
         self.environment = environment
         self.config = config
         self.logger = logger
-        self.message_bus: MessageBus | None = messaging.bus if messaging else None
+        self.message_bus: MessageBus = messaging.bus if messaging else None  # type: ignore[assignment]
         self.state: Literal["starting", "ready", "draining", "stopped"] = "starting"
         api = configuration.api_configuration or APIConfiguration()
         self.authenticator = Authenticator(config, api)
