@@ -21,15 +21,13 @@ from totoms.context import current_cid, new_cid, sane_cid
 from totoms.cors import CORS
 from totoms.execution import ExecutionContext, Runtime
 from totoms.hosts import is_local_host
-from totoms.problems import INTERNAL, problem
+from totoms.problems import CLIENT_CLOSED, INTERNAL, problem
 from totoms.requests import TotoRequest, limit_body
 from totoms.route import JSON_HEADER, DelegateRoute
 from totoms.static_paths import StaticPaths
 from totoms.tracing import current_traceparent, remember_traceparent
 
 _CID: Final = CORRELATION_ID.encode()
-_CLIENT_CLOSED: Final = 499
-"""The status logged, as nginx does, when the caller went away before it was answered."""
 
 
 class Edge:
@@ -153,7 +151,7 @@ class Edge:
 
     def _log_error(self, call: Call, scope: Scope, error: Exception) -> None:
         if isinstance(error, ClientDisconnect):
-            call.status = call.status or _CLIENT_CLOSED
+            call.status = call.status or CLIENT_CLOSED
             return
         self._runtime.logger.log(call.cid, f"{scope['method']} {scope['path']} failed", "ERROR", error)
 

@@ -10,11 +10,14 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from totoms.context import current_cid
 from totoms.errors import TotoError, Undecidable, ValidationError
 
 INTERNAL: Final = "Internal server error"
+CLIENT_CLOSED: Final = 499
+"""The status, as of nginx, when the caller went away before it was answered."""
 _TOLD: Final = ("type", "loc", "msg")
 
 
@@ -59,6 +62,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(TotoError, on_toto_error)
     app.add_exception_handler(HTTPException, on_http_exception)
     app.add_exception_handler(RequestValidationError, on_request_validation_error)
+    app.add_exception_handler(ClientDisconnect, on_disconnect)
     app.add_exception_handler(Exception, on_exception)
 
 
@@ -99,6 +103,11 @@ async def on_request_validation_error(_request: Request, error: Exception) -> Re
     assert isinstance(error, RequestValidationError)
     detail = [{key: found[key] for key in _TOLD if key in found} for found in error.errors()]
     return problem(422, "The request is not valid", detail=detail)
+
+
+async def on_disconnect(_request: Request, _error: Exception) -> Response:
+    """Answer a caller that went away while its body was read: nobody hears it, but the log shows the status."""
+    return problem(CLIENT_CLOSED, "The caller went away")
 
 
 async def on_exception(_request: Request, _error: Exception) -> Response:
