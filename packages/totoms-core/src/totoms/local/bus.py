@@ -231,6 +231,8 @@ def _close_all() -> None:
 
 def _forget_all() -> None:
     # In a forked child the thread is not there, and the connection must not be used: it is begun anew.
+    for writer in _writers.values():
+        writer.disown()
     _writers.clear()
     globals()["_guard"] = threading.Lock()
 

@@ -14,6 +14,7 @@ import random
 import sqlite3
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -186,6 +187,12 @@ class Database:
         finally:
             self._abandon()
 
+    def disown(self) -> None:
+        """In a forked child: hold no lock of the parent's, which would outlive it. The connection is never touched."""
+        if self._users >= 0:
+            os.close(self._users)
+            self._users = -1
+
     # --- opening ---
 
     def _open_first(self) -> None:
@@ -243,6 +250,8 @@ class Database:
         )
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "wal_autocheckpoint=0", "cache_size=-16000"):
             self._connection.execute(f"PRAGMA {pragma}")
+        # Text may be damaged; then it is not as its checksum says, and not what stops all the rest.
+        self._connection.text_factory = partial(str, encoding="utf-8", errors="replace")
         self._durable = True
         self._version = self._connection.execute("PRAGMA data_version").fetchone()[0]
 

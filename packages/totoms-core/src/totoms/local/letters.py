@@ -10,7 +10,7 @@ import orjson
 
 from totoms.envelope import DeadLetter, DeadLetterReason, Received
 from totoms.errors import CorruptData
-from totoms.local.rows import checksum_of, find_subscription, is_whole, last_row
+from totoms.local.rows import checksum_of, find_subscription, is_whole, last_row, storable
 
 
 def keep(connection: sqlite3.Connection, one: Received, reason: DeadLetterReason, now: float) -> None:
@@ -21,8 +21,8 @@ def keep(connection: sqlite3.Connection, one: Received, reason: DeadLetterReason
         "error_class, description, attempts, dead_since) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
         (
             one.subscription.name, one.message_id, one.body, attributes, one.ordering_key,
-            checksum_of(one.message_id, one.body, attributes, one.ordering_key), reason.reason, reason.error_class,
-            reason.description, reason.attempts, now,
+            checksum_of(one.message_id, one.body, attributes, one.ordering_key), reason.reason,
+            storable(reason.error_class), storable(reason.description), reason.attempts, now,
         ),
     )  # fmt: skip
 

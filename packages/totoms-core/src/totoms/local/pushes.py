@@ -52,7 +52,7 @@ def accept(request: PushRequest, root: Path, topics: Mapping[str, str]) -> list[
     scheme, _, raw = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer":
         raise Unauthorized("A push token is required.")
-    token = parse_token(raw.strip(" ").encode("latin-1"))
+    token = parse_token(raw.strip(" ").encode("latin-1", "replace"))
     genuine = hmac.compare_digest(hmac.digest(push_key(root), token.signed, "sha256"), token.signature)
     if token.algorithm != "HS256" or not genuine:
         raise Unauthorized("The push token is not ours.")

@@ -83,6 +83,11 @@ def checksum_of(message_id: str, body: bytes, attributes: bytes, ordering_key: s
     return zlib.crc32(body, zlib.crc32(attributes, zlib.crc32(f"{message_id}\0{ordering_key}".encode())))
 
 
+def storable(text: str) -> str:
+    """Return text as UTF-8 can carry it: an exception's message may hold half a character, a file's name for one."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
 def is_whole(checksum: object, message_id: str, body: bytes, attributes: bytes, ordering_key: str | None) -> bool:
     """Whether a row is as it was written. Damaged, its values may be of any type."""
     try:
@@ -218,7 +223,7 @@ def bury(
         "error_class, description, attempts, dead_since) "
         "SELECT ?, message_id, body, attributes, ordering_key, checksum, ?, ?, ?, ?, ? FROM deliveries "
         f"WHERE id = ?{fence}",
-        (subscription, reason, error_class, description, attempts, now, row),
+        (subscription, reason, storable(error_class), storable(description), attempts, now, row),
     )
     if not moved.rowcount:
         return False

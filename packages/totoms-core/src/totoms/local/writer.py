@@ -157,6 +157,10 @@ class Writer:
         """Whether this process was forked from the one that made it: then its thread and connection are not ours."""
         return self._process != os.getpid()
 
+    def disown(self) -> None:
+        """In a forked child: hold nothing of the parent's."""
+        self._database.disown()
+
     # --- the thread ---
 
     def _work(self) -> None:
