@@ -30,7 +30,8 @@ _MERGE: Final = "bus.merge"
 _BUSY_SECONDS: Final = 30.0
 _MERGE_BYTES: Final = 8 * 1024 * 1024
 """The log is merged into the database whenever about this much was written to it."""
-_COMMIT_BYTES: Final = 4 * 4096
+_PAGE_BYTES: Final = 4096
+_COMMIT_BYTES: Final = 4 * _PAGE_BYTES
 """What a commit writes besides the messages: the pages of counters and indexes."""
 
 _SCHEMA: Final = """
@@ -232,6 +233,10 @@ class Database:
                 raise _damaged(self._log, "is missing, cut or damaged: committed messages are not there")
 
     def _check_identity(self) -> None:
+        if not self.connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            if self.path.stat().st_size <= _PAGE_BYTES and self._state.commits > 1:
+                raise _damaged(self._log, "is missing, cut or damaged: nothing of it was merged yet")
+            raise _damaged(self.path, "is empty")
         row = self.connection.execute("SELECT value FROM meta WHERE name = 'identity'").fetchone()
         if row is None or row[0] != self._state.identity:
             raise _damaged(self.path, "is not the database that was here")

@@ -14,6 +14,7 @@ SQLite cannot know:
 
 from __future__ import annotations
 
+import binascii
 import hashlib
 import mmap
 import os
@@ -31,6 +32,7 @@ _MAGIC: Final = b"totomsB1"
 _LAYOUT: Final = struct.Struct("<8sQ16sQQ32sI")  # magic, commits, identity, status, size, sha256, crc of the last four
 _COMMITS: Final = struct.Struct("<Q")
 _COMMITS_OFFSET: Final = 8
+_MOST_COMMITS: Final = (1 << 48) - 1
 
 
 class StateFile:
@@ -87,8 +89,10 @@ class StateFile:
             self._map = mmap.mmap(file, _LAYOUT.size)
         finally:
             os.close(file)
-        magic, _, self.identity, status, size, digest, crc = _LAYOUT.unpack(self._map[:])
-        if magic != _MAGIC or crc != _crc(self.identity, status, size, digest) or status >= len(_STATUSES):
+        magic, commits, self.identity, status, size, digest, crc = _LAYOUT.unpack(self._map[:])
+        if magic != _MAGIC or commits != _checked(commits & _MOST_COMMITS):
+            raise self.damaged("is damaged")
+        if crc != _crc(self.identity, status, size, digest) or status >= len(_STATUSES):
             raise self.damaged("is damaged")
         known: Status = _STATUSES[status]
         return known
@@ -98,13 +102,13 @@ class StateFile:
         """The number of the last commit that was noted."""
         assert self._map is not None
         number: int = _COMMITS.unpack_from(self._map, _COMMITS_OFFSET)[0]
-        return number
+        return number & _MOST_COMMITS
 
     def note_commit(self, number: int) -> None:
         """Note that commit `number` is durable. No write, no flush: the mapping outlives the process."""
         # Several processes note; the lower of two must not win. One assignment of eight aligned bytes is never torn.
         if self._map is not None and number > self.commits:
-            self._map[_COMMITS_OFFSET : _COMMITS_OFFSET + _COMMITS.size] = _COMMITS.pack(number)
+            self._map[_COMMITS_OFFSET : _COMMITS_OFFSET + _COMMITS.size] = _COMMITS.pack(_checked(number))
 
     def set_open(self, commits: int) -> None:
         """Note, durably, that the database is in use."""
@@ -138,13 +142,18 @@ class StateFile:
     def _pack(self, status: Status, size: int, digest: bytes, commits: int) -> bytes:
         number = _STATUSES.index(status)
         crc = _crc(self.identity, number, size, digest)
-        return _LAYOUT.pack(_MAGIC, commits, self.identity, number, size, digest, crc)
+        return _LAYOUT.pack(_MAGIC, _checked(commits), self.identity, number, size, digest, crc)
 
 
 def digest_of(path: Path) -> bytes:
     """Return the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").digest()
+
+
+def _checked(commits: int) -> int:
+    # The number changes alone, so it carries a checksum of its own, in its upper 16 bits.
+    return commits | binascii.crc_hqx(commits.to_bytes(6, "little"), 0xFFFF) << 48
 
 
 def _crc(identity: bytes, status: int, size: int, digest: bytes) -> int:
