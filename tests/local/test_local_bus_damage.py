@@ -81,10 +81,8 @@ async def outcome(root: Path, acknowledged: set[str]) -> str:
         assert len(missing) <= len(unknown), f"{len(missing)} acknowledged messages lost without a word"
         return "whole" if not dead else "dead letter"
     except CorruptData as error:
-        assert error.resource, "it names the file"
-        assert Path(error.resource).name in FILES
-        assert Path(error.resource).name in str(error)
-        return Path(error.resource).name
+        named = Path(error.resource or "nothing").name
+        return named if named in FILES and named in str(error) else f"no file: {error}"
     finally:
         await bus.close()
 
@@ -299,5 +297,5 @@ async def test_database_deleted_while_it_is_used_is_told_to_the_next(kit: Any) -
     (kit.root / "bus.sqlite3").unlink()
     other = kit.bus(own_writer=True)
     async with asyncio.timeout(60):
-        with pytest.raises(CorruptData, match="bus.sqlite3"):
+        with pytest.raises(CorruptData, match=r"bus\.sqlite3"):
             await kit.publish(other, 1)
