@@ -138,11 +138,5 @@ def app() -> ASGIApp:
     return TotoMicroservice.asgi(get_microservice_config())
 
 
-async def main() -> None:
-    """Serve until SIGTERM or Ctrl-C."""
-    microservice = await TotoMicroservice.init(get_microservice_config())
-    await microservice.start()
-
-
 if __name__ == "__main__":
-    asyncio.run(main())
+    TotoMicroservice.run(get_microservice_config())

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 def python_block(page: str) -> str:
     """The one Python block of a page that is a whole service."""
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
-    (service,) = [block for block in blocks if "asyncio.run(main())" in block]
+    (service,) = [block for block in blocks if "asyncio.run(main())" in block or "TotoMicroservice.run(" in block]
     return service
 
 

@@ -73,9 +73,10 @@ def test_service_answers_publishes_and_handles(start: Any, token: str) -> None:
         service.expect("handler done hello cid=c-42")
 
 
+@pytest.mark.parametrize("loop", ["asyncio", "fastest"])
 @pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])
-def test_signal_drains_and_ends_with_status_zero(start: Any, token: str, sig: int) -> None:
-    service = start()
+def test_signal_drains_and_ends_with_status_zero(start: Any, token: str, sig: int, loop: str) -> None:
+    service = start(BLOG_LOOP=loop)
     with client(service, token) as http:
         http.post("/blog/posts", json={"title": "slow", "seconds": 0.5})
         service.expect("handler begun slow")

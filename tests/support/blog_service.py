@@ -87,11 +87,15 @@ def app() -> ASGIApp:
     return TotoMicroservice.asgi(configuration())
 
 
-async def main() -> None:
+async def main(port: int) -> None:
     microservice = await TotoMicroservice.init(configuration())
-    await microservice.start(port=int(sys.argv[1]) if len(sys.argv) > 1 else 0)
-    print("start returned", flush=True)
+    await microservice.start(port=port)
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    port = int(sys.argv[1]) if len(sys.argv) > 1 else 0
+    if os.environ.get("BLOG_LOOP") == "asyncio":
+        asyncio.run(main(port))
+    else:
+        TotoMicroservice.run(configuration(), port)
+    print("start returned", flush=True)
