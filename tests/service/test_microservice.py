@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
 import pytest
+from fastapi import Request
 
 from blog_service import configuration
 from totoms import (
+    APIConfiguration,
+    APIEndpoint,
     Closed,
+    CloudStorage,
     ConfigurationError,
+    ExecutionContext,
     MessageDestination,
+    SecretsManager,
+    TotoEnvironment,
     TotoMessage,
     TotoMicroservice,
     TotoMicroserviceConfiguration,
+    UserContext,
+    toto_delegate,
 )
+from totoms.local.configuration import LocalConfiguration
+from totoms.local.keys import signing_key
+from totoms.tokens import make_token
 
 
 @pytest.fixture(autouse=True)
@@ -99,3 +112,25 @@ async def test_start_serves_until_stop() -> None:
         await service.stop()
         await serving
     assert service.state == "stopped"
+
+
+async def test_services_beside_each_other_have_each_its_own_environment(tmp_path: Path) -> None:
+    @toto_delegate
+    async def where(request: Request, user_context: UserContext, exec_context: ExecutionContext) -> list[str]:
+        environments = [SecretsManager().environment, CloudStorage("files").environment, exec_context.environment]
+        return [str(environment.hyperscaler_configuration.root) for environment in environments]
+
+    for name in ("one", "two"):
+        service = await TotoMicroservice.create(
+            TotoMicroserviceConfiguration(
+                service_name=name,
+                environment=TotoEnvironment("local", LocalConfiguration(root=tmp_path / name)),
+                api_configuration=APIConfiguration([APIEndpoint("GET", "/where", where)]),
+            )
+        )
+        token = make_token(signing_key(tmp_path / name), "me@example.com")
+        headers = {"Authorization": f"Bearer {token}"}
+        transport = httpx.ASGITransport(service.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=headers) as http:
+            assert (await http.get("/where")).json() == [str(tmp_path / name)] * 3
+        await service.stop()

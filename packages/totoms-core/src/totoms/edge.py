@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from totoms.caller import CORRELATION_ID, Call, identify_scope
 from totoms.context import current_cid, new_cid, sane_cid
 from totoms.cors import CORS
+from totoms.environment import scoped
 from totoms.execution import ExecutionContext, Runtime
 from totoms.hosts import is_local_host
 from totoms.problems import CLIENT_CLOSED, INTERNAL, problem
@@ -64,6 +65,7 @@ class Edge:
         sent = headers.get(_CID)
         cid = sane_cid(sent.decode("latin-1")) if sent else new_cid()
         token = current_cid.set(cid)
+        environment = scoped.set(self._runtime.environment)
         trace = headers.get(b"traceparent")
         if trace or current_traceparent():
             remember_traceparent(trace.decode("latin-1") if trace else None)
@@ -75,6 +77,7 @@ class Edge:
             elif not await self._answer_directly(call, scope, headers, receive, send):
                 await self._answer(call, scope, headers, receive, send)
         finally:
+            scoped.reset(environment)
             current_cid.reset(token)
             if call.status:
                 elapsed = (time.perf_counter() - call.started) * 1000

@@ -77,7 +77,8 @@ def implementation(interface: type[_T], environment: TotoEnvironment) -> type[_T
     return _resolve(environment.hyperscaler, interface)
 
 
-_scoped: ContextVar[TotoEnvironment | None] = ContextVar("totoms_environment", default=None)
+scoped: Final[ContextVar[TotoEnvironment | None]] = ContextVar("totoms_environment", default=None)
+"""The environment of the service at work: of each request and message, and of what they start."""
 _default: TotoEnvironment | None = None
 
 
@@ -90,13 +91,13 @@ def set_default_environment(environment: TotoEnvironment | None) -> None:
 @contextlib.contextmanager
 def scope_environment(environment: TotoEnvironment) -> Iterator[None]:
     """Make `environment` the current one within the block and in the tasks it starts: several services, one process."""
-    token = _scoped.set(environment)
+    token = scoped.set(environment)
     try:
         yield
     finally:
-        _scoped.reset(token)
+        scoped.reset(token)
 
 
 def current_environment() -> TotoEnvironment:
     """Return the environment of the service at work, else the process's, else the one variables describe."""
-    return _scoped.get() or _default or TotoEnvironment.from_variables()
+    return scoped.get() or _default or TotoEnvironment.from_variables()
