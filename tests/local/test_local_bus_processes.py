@@ -21,9 +21,9 @@ from totoms.errors import Unavailable
 POSTS = MessageDestination(topic="posts")
 PRELUDE = f"""
 import asyncio, os, sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path.insert(0, {str(Path(__file__).parent.parent / "support")!r})
 from pathlib import Path
-from conftest import Kit, POSTS, TOPICS
+from local_kit import Kit, POSTS, TOPICS
 from totoms import TotoMessage
 from totoms.environment import TotoEnvironment
 from totoms.local.bus import LocalMessageBus
