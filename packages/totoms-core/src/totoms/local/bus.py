@@ -58,22 +58,26 @@ class LocalMessageBus(MessageBus):
 
     async def _subscribe(self, subscription: CoreSubscription, *, create: bool) -> None:
         row = await self._do(partial(self._find_or_make, subscription, create))
-        self._feeds[subscription.name] = feed = Feed(row, subscription, self.lease_seconds)
+        feed, before = Feed(row, subscription, self.lease_seconds), self._feeds.get(subscription.name)
+        if before is not None:  # what it still holds is settled through the new one
+            feed.token, feed.leases = before.token, before.leases
+            self._writer_of().remove(before)
+        self._feeds[subscription.name] = feed
         if subscription.delivery == "pull":
             self._writer_of().add(feed)
 
     def _find_or_make(self, subscription: CoreSubscription, create: bool, connection: Any) -> int:
-        found = rows.find_subscription(connection, subscription.name)
+        topic = subscription.topic or None  # without one it is a queue
         if not create:
-            if found is None or found[1] != subscription.topic:
-                raise NotFound(
-                    f"There is no subscription {subscription.name!r} to the topic {subscription.topic!r}, and "
-                    "create_subscriptions is off.",
-                    resource=subscription.name,
-                )
+            found = rows.find_subscription(connection, subscription.name)
+            if found is None or topic not in (found[1], None):
+                what = f"queue {subscription.name!r}"
+                if topic:
+                    what = f"subscription {subscription.name!r} to the topic {topic!r}"
+                raise NotFound(f"There is no {what}, and create_subscriptions is off.", resource=subscription.name)
             return found[0]
         self._writer_of().refresh()
-        return rows.add_subscription(connection, subscription.name, subscription.topic, ordered=subscription.ordered)
+        return rows.add_subscription(connection, subscription.name, topic, ordered=subscription.ordered)
 
     async def _receive(self, subscription: CoreSubscription, max_messages: int, wait: float) -> list[Received]:
         feed, writer = self._feed(subscription.name), self._writer_of()

@@ -188,6 +188,9 @@ def renew(connection: sqlite3.Connection, feed: Feed, batch: Sequence[Received],
     for chunk in _chunks(list(kept)):
         sql = f"UPDATE deliveries SET due = ? WHERE id IN ({_marks(len(chunk))})"  # noqa: S608 - question marks
         connection.execute(sql, (now + feed.lease_seconds, *(one.lease for one in chunk)))
+    for one in batch:
+        if one not in kept and feed.leases.get(one.lease) is one:
+            del feed.leases[one.lease]
     return [None if one in kept else lease_lost(one) for one in batch]
 
 

@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from totoms.describe import where
 from totoms.envelope import Outgoing, Received
-from totoms.errors import BackendError, Closed
+from totoms.errors import BackendError, Closed, LeaseLost
 from totoms.local import rows
 from totoms.local.database import Database, translate
 from totoms.local.feed import Feed
@@ -46,7 +46,7 @@ class Operation:
         published: Messages to insert (then `run` is not called).
         acked: Messages to delete, all of `feed` (then `run` is not called).
         feed: Who holds the messages that it is about; None for what must be durable.
-        settled: What `feed` holds no longer when the operation succeeds, besides what is acked.
+        settled: What `feed` holds no longer when the operation succeeds or its lease was lost, besides what is acked.
         loop: Where the waiter is, or None when nobody waits.
         future: The waiter.
     """
@@ -243,11 +243,15 @@ class Writer:
             # All else, publishing above all, is on the disk before anybody is told.
             self._prepare(durable=any(operation.feed is None for operation in operations))
             self._delete(operations)
-            self._insert(operations, handovers)
-            self._fill(handovers)
+            # Settled before anything is leased anew: a row may be used again, and an old handle must not mean the new
+            # message; and what is renewed, given back or subscribed by now counts for what follows.
             for operation in operations:
                 if operation.run is not None:
                     self._run(operation)
+            if not self._known:
+                self._read_subscriptions()
+            self._insert(operations, handovers)
+            self._fill(handovers)
             self._database.commit()
         except (BackendError, sqlite3.Error, OSError) as error:
             self._undo(operations, handovers, translate(error, self._database.path))
@@ -280,11 +284,14 @@ class Writer:
             self._open = True
         changed = self._database.begin(durable=durable)
         if changed or not self._known:
-            self._topics, self._queues = rows.read_subscriptions(self._database.connection)
-            self._next_row = rows.last_row(self._database.connection) + 1
-            for feed in self._feeds:
-                feed.backlog = True
-            self._known = True
+            self._read_subscriptions()
+
+    def _read_subscriptions(self) -> None:
+        self._topics, self._queues = rows.read_subscriptions(self._database.connection)
+        self._next_row = rows.last_row(self._database.connection) + 1
+        for feed in self._feeds:
+            feed.backlog = True
+        self._known = True
 
     # --- publishing ---
 
@@ -350,8 +357,6 @@ class Writer:
             handover.reserved += reserved
             batch, damaged = rows.lease(connection, feed, reserved, now)
             handover.batch += batch
-            for one in batch:  # the lease of ours that ran out is nobody's any more
-                feed.leases.pop(one.lease, None)
             self._expect(feed.row, now + feed.lease_seconds)
             for row in damaged:
                 self._logger.log("bus", f"A stored message of {feed.subscription.name} is damaged: row {row}.", "ERROR")
@@ -392,7 +397,7 @@ class Writer:
     @staticmethod
     def _forget_settled(operations: list[Operation]) -> None:
         for operation in operations:
-            if operation.feed is not None and operation.error is None:
+            if operation.feed is not None and (operation.error is None or isinstance(operation.error, LeaseLost)):
                 leases = operation.feed.leases
                 for received in (*operation.acked, *operation.settled):
                     if leases.get(received.lease) is received:
@@ -429,7 +434,7 @@ class Writer:
                 feed.next_due = min(feed.next_due, due)
 
     def refresh(self) -> None:
-        """Read the subscriptions again in the next transaction, and look for messages. For operations on the thread."""
+        """Read the subscriptions again before anything is published. For operations on the thread."""
         self._known = False
         for feed in self._feeds:
             feed.backlog = True
