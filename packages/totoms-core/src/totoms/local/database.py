@@ -31,6 +31,8 @@ _BUSY_SECONDS: Final = 30.0
 _MERGE_BYTES: Final = 8 * 1024 * 1024
 """The log is merged into the database whenever about this much was written to it."""
 _PAGE_BYTES: Final = 4096
+_LEAST_BYTES: Final = 512
+"""The smallest page that SQLite knows. What is shorter it takes for a database not begun, and deletes its log."""
 _COMMIT_BYTES: Final = 4 * _PAGE_BYTES
 """What a commit writes besides the messages: the pages of counters and indexes."""
 
@@ -205,32 +207,39 @@ class Database:
         if status == "creating":
             for leftover in (self.path, self._log, self._root / f"{FILE}-shm"):
                 leftover.unlink(missing_ok=True)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+            os.close(os.open(self.path, flags, 0o600))  # SQLite gives its other files the same mode
             self._connect()
             self.connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
             self.connection.execute("INSERT INTO meta VALUES ('identity', ?)", (self._state.identity,))
         else:
             self._check_files(clean=status == "clean")
+            if status != "clean":
+                self._check_content()
             self._connect()
             self._check_identity()
-            self._check_content(clean=status == "clean")
         # A first commit: from here on there is a log, so one that is missing later is known to be missing.
         self.connection.execute("UPDATE meta SET value = value + 1 WHERE name = 'commits'")
         self.commits = self._read_commits()
         self._state.set_open(self.commits)
 
     def _check_files(self, *, clean: bool) -> None:
-        if not self.path.exists() or not self.path.stat().st_size:
-            raise _damaged(self.path, "is missing or empty")
+        if not self.path.exists() or self.path.stat().st_size < _LEAST_BYTES:
+            raise _damaged(self.path, "is missing or cut")
         if clean and not self._state.is_as_noted(self.path):
             raise _damaged(self.path, "was changed since it was closed")
 
-    def _check_content(self, *, clean: bool) -> None:
-        if not clean:
-            problem = self.connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
-            if problem != "ok":
-                raise _damaged(self.path, "is damaged")
-            if self._read_commits() < self._state.commits:
-                raise _damaged(self._log, "is missing, cut or damaged: committed messages are not there")
+    def _check_content(self) -> None:
+        # A connection that could write would, when it is closed, merge what is left of a damaged log and delete the
+        # log. One that cannot leaves everything as it is, for whoever wants to save what can be saved.
+        self._connection = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+        self._check_identity()
+        problem = self.connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
+        if problem != "ok":
+            raise _damaged(self.path, "is damaged")
+        if self._read_commits() < self._state.commits:
+            raise _damaged(self._log, "is missing, cut or damaged: committed messages are not there")
+        self._connection.close()
 
     def _check_identity(self) -> None:
         if not self.connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
