@@ -1,7 +1,9 @@
 """The statements of the local bus, each with as many rows as it can carry. Called on the writer's thread only.
 
 A message has one row per subscription. Its column `due` says from when on it may be leased, whatever the reason it may
-not be before: it is delayed, in backoff, or leased. A lease is the pair of row and `token`; a settled row is deleted.
+not be before: it is delayed, in backoff, or leased. Its column `behind` is 1 while an earlier message of the same
+ordering key is there, kept by triggers of the database (see its schema), so that nobody looks through a long line. A
+lease is the pair of row and `token`; a settled row is deleted.
 """
 
 from __future__ import annotations
@@ -21,10 +23,6 @@ from totoms.local.feed import NEVER, Feed
 _ROWS: Final = 500
 """The most rows of one statement. One statement for all, and each size prepared once: see `Database.connect`."""
 
-_DELIVERABLE: Final = """d.subscription = ? AND {due} (d.ordering_key IS NULL OR NOT EXISTS (
-    SELECT 1 FROM deliveries e
-    WHERE e.subscription = d.subscription AND e.ordering_key = d.ordering_key AND e.id < d.id))"""
-_COLUMNS: Final = "d.id, d.message_id, d.body, d.attributes, d.ordering_key, d.checksum, d.attempt"
 
 
 def _chunks(items: Sequence[Any]) -> Iterable[Sequence[Any]]:
@@ -38,7 +36,7 @@ def _marks(number: int) -> str:
 
 @cache
 def _insertion(number: int) -> str:
-    return "INSERT INTO deliveries VALUES " + ",".join(["(?,?,?,?,?,?,?,?,?,?)"] * number)  # noqa: S608 - marks
+    return "INSERT INTO deliveries VALUES " + ",".join(["(?,?,?,?,?,?,?,?,?,?,0)"] * number)  # noqa: S608 - marks
 
 
 def read_subscriptions(connection: sqlite3.Connection) -> tuple[dict[str, list[int]], dict[str, int]]:
@@ -124,11 +122,9 @@ def lease(connection: sqlite3.Connection, feed: Feed, most: int, now: float) -> 
     Returns:
         The messages, and the rows of damaged ones. Those are moved to the dead letters: never silently gone.
     """
-    condition = (
-        _DELIVERABLE.format(due="d.due <= ? AND") if feed.subscription.ordered else "d.subscription = ? AND d.due <= ?"
-    )
     found = connection.execute(
-        f"SELECT {_COLUMNS} FROM deliveries d WHERE {condition} ORDER BY d.due, d.id LIMIT ?",  # noqa: S608 - constants
+        "SELECT id, message_id, body, attributes, ordering_key, checksum, attempt FROM deliveries "
+        "WHERE subscription = ? AND behind = 0 AND due <= ? ORDER BY due, id LIMIT ?",
         (feed.row, now, most),
     ).fetchall()
     batch, damaged = [], []
@@ -143,6 +139,10 @@ def lease(connection: sqlite3.Connection, feed: Feed, most: int, now: float) -> 
                 ordering_key,
             )
         )  # fmt: skip
+    if damaged and feed.subscription.ordered:
+        # What lost its ordering key could not make way for the next of it: the triggers form all lines anew.
+        connection.execute("UPDATE subscriptions SET ordered = 0 WHERE id = ?", (feed.row,))
+        connection.execute("UPDATE subscriptions SET ordered = 1 WHERE id = ?", (feed.row,))
     for chunk in _chunks(batch):
         connection.execute(
             f"UPDATE deliveries SET due = ?, attempt = attempt + 1, token = ? WHERE id IN ({_marks(len(chunk))})",  # noqa: S608
@@ -153,11 +153,7 @@ def lease(connection: sqlite3.Connection, feed: Feed, most: int, now: float) -> 
 
 def next_due(connection: sqlite3.Connection, feed: Feed) -> float:
     """Return when the next message of a feed may be leased; `NEVER` when there is none."""
-    if feed.subscription.ordered:
-        condition = _DELIVERABLE.format(due="")
-        sql = f"SELECT min(d.due) FROM deliveries d WHERE {condition}"  # noqa: S608 - constants
-    else:
-        sql = "SELECT min(due) FROM deliveries WHERE subscription = ?"
+    sql = "SELECT min(due) FROM deliveries WHERE subscription = ? AND behind = 0"
     due: float | None = connection.execute(sql, (feed.row,)).fetchone()[0]
     return NEVER if due is None else float(due)
 
