@@ -18,7 +18,7 @@ current_cid: Final[ContextVar[str]] = ContextVar("totoms_cid", default="")
 _SANE_CID: Final = re.compile(r"[A-Za-z0-9._:/+=@~-]{1,128}")
 
 
-# Asked of the system many at a time: one by one it costs as much as the rest of a request. Not shared with a forked child.
+# Asked of the system many at a time: one by one it costs as much as the rest of a request. A forked child starts anew.
 _ready: Final[list[str]] = []
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_ready.clear)

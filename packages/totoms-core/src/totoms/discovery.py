@@ -137,7 +137,9 @@ def _scan() -> tuple[list[InstalledPlugin], list[str]]:
 def _identity(distribution: Any) -> tuple[str, str, tuple[str, ...]]:
     # Read here, and not by `distribution.metadata`, whose parser of e-mail headers takes 20 ms to import.
     try:
-        metadata = HeaderParser().parsestr(distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or "")
+        metadata = HeaderParser().parsestr(
+            distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
+        )
         requires = tuple(metadata.get_all("Requires-Dist") or ())
         return metadata["Name"] or _UNNAMED, metadata["Version"] or "", requires
     except Exception:  # no METADATA, or one that is no text

@@ -24,7 +24,6 @@ _ROWS: Final = 500
 """The most rows of one statement. One statement for all, and each size prepared once: see `Database.connect`."""
 
 
-
 def _chunks(items: Sequence[Any]) -> Iterable[Sequence[Any]]:
     return (items[start : start + _ROWS] for start in range(0, len(items), _ROWS))
 
