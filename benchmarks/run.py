@@ -1,4 +1,4 @@
-"""Run the benchmarks one by one and print one table of goals: ``nox -s bench``, or some, ``nox -s bench -- bus memory``.
+"""Run the benchmarks one by one and print one table of goals: ``nox -s bench``, or some, ``nox -s bench -- bus``.
 
 Each benchmark is a module of this folder that prints what it measured, and for each goal a line
 ``GOAL <figure> <>= or <=> <goal> <what it is>``. Figures are ratios or sizes, taken side by side in one run on one
