@@ -1,0 +1,26 @@
+"""For tests: contracts that prove a backend right, and a test client for services. Needs ``totoms[testing]``.
+
+A plugin author inherits the contracts and writes a harness for each; see the documentation, "Writing a plugin".
+A service developer uses `TestMicroservice`; see "Testing a service".
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from totoms.testing.contract import Contract as Contract
+
+_PLACES: Final = {
+    "Contract": "contract",
+}
+"""Loaded on first use: the contracts import pytest, and must be imported after pytest has prepared their asserts."""
+
+__all__ = sorted(_PLACES)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PLACES:
+        return getattr(import_module(f"totoms.testing.{_PLACES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,87 @@
+"""What all contracts share: what is declared, and the guard that keeps every behaviour in."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any, ClassVar, Final
+
+import pytest
+
+GUARD: Final = "test_00_nothing_is_left_out"
+_FORBIDDEN_MARKS: Final = {"skip", "skipif", "xfail"}
+
+
+class Contract:
+    """Behaviours that every backend has. Inherit one of the contracts, and provide the fixture ``harness``.
+
+    A backend that cannot do something declares it by leaving its name out of `capabilities`; the contract then asserts
+    that using it raises `Unsupported`. A behaviour that is known to be missing is overridden with
+    ``@pytest.mark.xfail(reason="...")``; nothing else can be left out.
+
+    Attributes:
+        backend: The value of ``hyperscaler`` that is tested.
+        capabilities: What the backend can do, as its class declares it.
+        arrangement: What this run is about, where one backend is tested in several: "several processes".
+    """
+
+    backend: ClassVar[str]
+    capabilities: ClassVar[frozenset[str]] = frozenset()
+    arrangement: ClassVar[str] = ""
+
+    pytestmark: ClassVar[Any] = pytest.mark.asyncio
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if GUARD in vars(cls):
+            raise TypeError(f"{cls.__name__} overrides {GUARD}, which guards the others.")
+
+    async def test_00_nothing_is_left_out(self) -> None:
+        """No inherited test is deleted, weakened, skipped or declared away."""
+        problems = [*_without_declaration(type(self)), *_left_out(type(self))]
+        assert not problems, "; ".join(problems)
+
+
+def contract_of(cls: type[Contract]) -> type[Contract]:
+    """Return the contract of this package that a test class inherits."""
+    return next(base for base in cls.__mro__ if base.__module__.startswith("totoms.testing"))
+
+
+def behaviours(contract: type[Contract]) -> dict[int, list[str]]:
+    """Return the names of a contract's tests by the number of the behaviour that they are about."""
+    numbered: dict[int, list[str]] = {}
+    for name in sorted(dir(contract)):
+        if name.startswith("test_"):
+            numbered.setdefault(number_of(name), []).append(name)
+    return numbered
+
+
+def number_of(test: str) -> int:
+    """Return the number of the behaviour that a test is about; it stands in its name: ``test_07_...``."""
+    return int(test.split("_")[1])
+
+
+def _without_declaration(cls: type[Contract]) -> Iterator[str]:
+    if not isinstance(getattr(cls, "backend", None), str):
+        yield f"{cls.__name__} does not say which backend it tests"
+
+
+def _left_out(cls: type[Contract]) -> Iterator[str]:
+    contract = contract_of(cls)
+    for mark in _marks(cls):
+        if mark.name in _FORBIDDEN_MARKS:
+            yield f"the class is marked {mark.name}"
+    for names in behaviours(contract).values():
+        for name in names:
+            given = inspect.getattr_static(cls, name, None)
+            if given is inspect.getattr_static(contract, name):
+                continue
+            if not callable(given):
+                yield f"{name} is deleted"
+            elif not any(mark.name == "xfail" and mark.kwargs.get("reason") for mark in _marks(given)):
+                yield f"{name} is overridden without xfail(reason=...)"
+
+
+def _marks(marked: Any) -> list[Any]:
+    marks = getattr(marked, "pytestmark", [])
+    return [getattr(mark, "mark", mark) for mark in (marks if isinstance(marks, list) else [marks])]

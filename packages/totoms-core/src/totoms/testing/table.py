@@ -1,0 +1,71 @@
+"""The table of capabilities in the documentation, made of what the contracts showed.
+
+``python -m totoms.testing.table results.json... --into docs/capabilities.md`` replaces the table between the file's two
+markers; with ``--check`` it only says whether it would.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+BEGIN: Final = "<!-- capabilities: begin -->"
+END: Final = "<!-- capabilities: end -->"
+
+
+def render(results: Iterable[Mapping[str, Any]]) -> str:
+    """Return the table as Markdown.
+
+    Args:
+        results: The lists ``results`` of the files that ``pytest --totoms-results`` wrote, in one.
+    """
+    runs = sorted(results, key=lambda one: (one["backend"], one["contract"], one["arrangement"]))
+    names = sorted({name for run in runs for name in run["capabilities"]})
+    lines = ["| Backend | Contract | Arrangement | Behaviours passed | " + " | ".join(names) + " |"]
+    lines.append("|---|---|---|---|" + "---|" * len(names))
+    for run in runs:
+        cells = [run["backend"], run["contract"], run["arrangement"], _score(run["behaviours"])]
+        known = {name for other in runs if other["contract"] == run["contract"] for name in other["capabilities"]}
+        cells += ["yes" if name in run["capabilities"] else "no" if name in known else "" for name in names]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _score(behaviours: Mapping[str, Mapping[str, str]]) -> str:
+    numbered = {int(number): set(tests.values()) for number, tests in behaviours.items() if number not in ("0", "00")}
+    passed = [number for number, outcomes in numbered.items() if outcomes == {"passed"}]
+    missing = sorted(set(numbered) - set(passed))
+    told = f"{len(passed)} of {len(numbered)}"
+    return f"{told} (not: {', '.join(map(str, missing))})" if missing else told
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; return its exit status: 1 when ``--check`` finds the table out of date."""
+    parser = argparse.ArgumentParser(prog="python -m totoms.testing.table", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("results", nargs="+", type=Path)
+    parser.add_argument("--into", required=True, type=Path, metavar="FILE")
+    parser.add_argument("--check", action="store_true", help="change nothing; fail when the table is out of date")
+    parsed = parser.parse_args(arguments)
+    results = [one for path in parsed.results for one in json.loads(path.read_text())["results"]]
+    before = parsed.into.read_text()
+    if before.count(BEGIN) != 1 or before.count(END) != 1:
+        sys.stderr.write(f"{parsed.into} must have one line {BEGIN!r} and one {END!r}.\n")
+        return 2
+    head, _, rest = before.partition(BEGIN)
+    tail = rest.partition(END)[2]
+    after = f"{head}{BEGIN}\n{render(results)}\n{END}{tail}"
+    if after == before:
+        return 0
+    if parsed.check:
+        sys.stderr.write(f"The table in {parsed.into} is out of date.\n")
+        return 1
+    parsed.into.write_text(after)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
