@@ -17,6 +17,7 @@ import nox
 ROOT = Path(__file__).parent
 PACKAGES = sorted(path.parent for path in ROOT.glob("packages/*/pyproject.toml"))
 CORE = ROOT / "packages" / "totoms-core"
+CAPABILITIES = "docs/capabilities.md"
 OLDEST, NEWEST = 11, 15
 
 TEST_TOOLS = ["pytest", "pytest-asyncio", "pytest-xdist", "hypothesis", "httpx"]
@@ -83,7 +84,22 @@ def tests(session: nox.Session) -> None:
         if missing:
             session.warn(f"NOT TESTED, because not found on this machine: Python {', '.join(missing)}")
     install(session, *TEST_TOOLS, *TEST_SERVERS)
-    session.run("python", "-m", "pytest", *(session.posargs or ["-n", "auto"]))
+    if session.posargs:
+        session.run("python", "-m", "pytest", *session.posargs)
+        return
+    results = Path(session.create_tmp()) / "conformance.json"
+    session.run("python", "-m", "pytest", "-n", "auto", f"--totoms-results={results}")
+    if os.environ.get("TOTOMS_REQUIRE_EMULATORS") == "1":  # else some backends may not have been tested
+        session.run("python", "-m", "totoms.testing.table", str(results), "--into", CAPABILITIES, "--check")
+
+
+@nox.session
+def capabilities(session: nox.Session) -> None:
+    """Write the table of docs/capabilities.md anew, from what the conformance tests show."""
+    install(session, *TEST_TOOLS)
+    results = Path(session.create_tmp()) / "conformance.json"
+    session.run("python", "-m", "pytest", "-n", "auto", "tests/conformance", f"--totoms-results={results}")
+    session.run("python", "-m", "totoms.testing.table", str(results), "--into", CAPABILITIES)
 
 
 @nox.session
