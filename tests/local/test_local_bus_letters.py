@@ -10,7 +10,7 @@ import jwt
 import pytest
 
 from totoms.envelope import DeadLetterReason, PushRequest, Received, Subscription
-from totoms.errors import Forbidden, Unauthorized
+from totoms.errors import Forbidden, NotFound, Unauthorized
 from totoms.local.keys import push_key, signing_key
 from totoms.local.pushes import push_token
 from totoms.tokens import make_token
@@ -101,8 +101,11 @@ async def test_pushed_message_is_dead_lettered_listed_and_purged(kit: Any) -> No
     (letter,) = await bus.list_dead_letters("push-posts")
     assert (letter.message_id, letter.body, letter.reason.reason) == ("pushed-1", b"{", "undecodable")
     # Nobody would pull it: it stays where it can be seen.
-    assert await bus.replay_dead_letters("push-posts") == 0
+    with pytest.raises(NotFound, match="push-posts"):  # nobody to deliver it to
+        await bus.replay_dead_letters("push-posts")
     assert await bus.purge_dead_letters("push-posts") == 1
+    with pytest.raises(NotFound, match="push-posts"):
+        await bus.list_dead_letters("push-posts")
 
 
 # --- pushes ---

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from totoms.envelope import DeadLetter, DeadLetterReason, Received
-from totoms.errors import CorruptData
+from totoms.errors import CorruptData, NotFound
 from totoms.local.rows import checksum_of, find_subscription, is_whole, last_row, storable
 
 
@@ -28,20 +28,30 @@ def keep(connection: sqlite3.Connection, one: Received, reason: DeadLetterReason
 
 
 def listed(connection: sqlite3.Connection, subscription: str, limit: int) -> list[DeadLetter]:
-    """Return the oldest dead letters of a subscription."""
+    """Return the oldest dead letters of a subscription.
+
+    Raises:
+        NotFound: There is no such subscription, and no letter of one.
+    """
     found = connection.execute(
         "SELECT id, message_id, body, attributes, ordering_key, checksum, reason, error_class, description, attempts, "
         "dead_since FROM dead_letters WHERE subscription = ? ORDER BY id LIMIT ?",
         (subscription, limit),
     ).fetchall()
+    if not found and find_subscription(connection, subscription) is None:
+        raise _unknown(subscription)
     return [_letter(subscription, row) for row in found]
 
 
 def replay(connection: sqlite3.Connection, subscription: str, letter_ids: Sequence[str] | None, now: float) -> int:
-    """Deliver dead letters again, attempts starting over; return how many."""
+    """Deliver dead letters again, attempts starting over; return how many.
+
+    Raises:
+        NotFound: There is no such subscription to deliver them to.
+    """
     found = find_subscription(connection, subscription)
     if found is None:
-        return 0
+        raise _unknown(subscription)
     row = last_row(connection)
     replayed = 0
     for letter in _selected(connection, subscription, letter_ids):
@@ -57,8 +67,14 @@ def replay(connection: sqlite3.Connection, subscription: str, letter_ids: Sequen
 
 
 def purge(connection: sqlite3.Connection, subscription: str, letter_ids: Sequence[str] | None) -> int:
-    """Delete dead letters for good; return how many."""
+    """Delete dead letters for good; return how many.
+
+    Raises:
+        NotFound: There is no such subscription, and no letter of one.
+    """
     selected = _selected(connection, subscription, letter_ids)
+    if not selected and find_subscription(connection, subscription) is None:
+        raise _unknown(subscription)
     connection.executemany("DELETE FROM dead_letters WHERE id = ?", [(letter,) for letter in selected])
     return len(selected)
 
@@ -70,6 +86,10 @@ def _selected(connection: sqlite3.Connection, subscription: str, letter_ids: Seq
         return found
     wanted = set(letter_ids)
     return [letter for letter in found if str(letter) in wanted]
+
+
+def _unknown(subscription: str) -> NotFound:
+    return NotFound(f"There is no subscription {subscription!r}.", resource=subscription)
 
 
 def _letter(subscription: str, row: tuple[Any, ...]) -> DeadLetter:
