@@ -47,6 +47,8 @@ parser.add_argument("--delivery", default="pull")
 parser.add_argument("--max-concurrency", type=int, default=16)
 parser.add_argument("--max-attempts", type=int, default=1000)
 parser.add_argument("--handler-seconds", type=float, default=0.0)
+parser.add_argument("--block-seconds", type=float, default=0.0)
+parser.add_argument("--tell", action="store_true", help="print a line when a handler begins")
 parser.add_argument("--lease-seconds", type=float, default=2.0)
 parser.add_argument("--grace", type=float, default=5.0)
 options = parser.parse_args()
@@ -105,7 +107,10 @@ class NumberHandler(TotoMessageHandler):
         assert message.delivery is not None
         seen["at_work"] += 1
         seen["most_at_work"] = max(seen["most_at_work"], seen["at_work"])
+        if options.tell:
+            print(f"begun {message.id}", flush=True)
         try:
+            time.sleep(options.block_seconds)  # noqa: ASYNC251 - a handler that blocks the loop is one of the faults
             if options.handler_seconds:
                 await asyncio.sleep(options.handler_seconds)
         finally:
