@@ -165,9 +165,11 @@ def upgrade(session: nox.Session) -> None:
 
 @nox.session
 def faults(session: nox.Session) -> None:
-    """Run the faults and attacks that take long, and print what they counted."""
+    """Run the faults and attacks that take long, and print what they counted; then all at once for ten minutes."""
     install(session, *TEST_TOOLS)
     session.run("python", "-m", "pytest", "-m", "faults", "-s", *session.posargs)
+    if not session.posargs:
+        session.run("python", "tests/faults/soak.py")
 
 
 @nox.session

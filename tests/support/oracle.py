@@ -57,3 +57,14 @@ def dead_letters(root: str | Path) -> dict[int, int]:
     with closing(sqlite3.connect(f"file:{root}/bus.sqlite3?mode=ro", uri=True)) as database:
         rows = database.execute("select body, attempts from dead_letters").fetchall()
     return {int(json.loads(body)["id"]): attempts for body, attempts in rows}
+
+
+def problems(acknowledged: set[int], poison: set[int], handled: set[int], dead: set[int]) -> list[str]:
+    """Tell what must not be: of all that was acknowledged, poison ends among the dead letters, the rest is handled."""
+    found = {
+        "acknowledged and lost": acknowledged - handled - dead,
+        "poison not dead-lettered": (acknowledged & poison) - dead,
+        "poison handled": handled & poison,
+        "good and dead-lettered": dead - poison,
+    }
+    return [f"{len(them)} {what}: {sorted(them)[:5]}" for what, them in found.items() if them]
