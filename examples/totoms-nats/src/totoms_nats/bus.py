@@ -6,9 +6,7 @@ A topic is a subject that a stream keeps; a subscription, a durable consumer tha
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
 from totoms.bus import DEAD_LETTERS, PULL, QUEUES, MessageBus
@@ -21,24 +19,11 @@ from totoms_nats.headers import to_headers
 from totoms_nats.leases import Leases
 from totoms_nats.letters import DeadLetters
 from totoms_nats.names import Names
-from totoms_nats.pulls import Pull
-from totoms_nats.topology import Source, Topology
+from totoms_nats.receiving import Receiver
+from totoms_nats.topology import Topology
 
 _AT_ONCE: Final = 256
 """Messages of a batch that wait for their acknowledgement at the same time."""
-_LONGEST_PULL: Final = 5.0
-"""Seconds. A lease is counted from the pull's beginning, so a pull must be much shorter than a lease."""
-_REFUSED_PAUSE: Final = 0.25
-
-
-@dataclass(slots=True)
-class _Feed:
-    """What is received for one subscription."""
-
-    sources: list[Source]
-    stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    pull: Pull | None = None
-    looked: float = float("-inf")
 
 
 class NatsMessageBus(MessageBus):
@@ -63,8 +48,7 @@ class NatsMessageBus(MessageBus):
         self._topology = Topology(
             self._connection, self._names, replicas=settings.replicas, lease_seconds=settings.lease_seconds
         )
-        self._feeds: dict[str, _Feed] = {}
-        self._background: set[asyncio.Task[None]] = set()
+        self._receiver = Receiver(self._connection, self._topology, self._leases)
 
     # --- publishing ---
 
@@ -96,68 +80,14 @@ class NatsMessageBus(MessageBus):
 
     async def _subscribe(self, subscription: Subscription, *, create: bool) -> None:
         self._check_open()
-        self._feeds[subscription.name] = _Feed(await self._topology.sources_of(subscription, create=create))
+        await self._receiver.subscribe(subscription, create=create)
 
     async def _receive(self, subscription: Subscription, max_messages: int, wait: float) -> list[Received]:
-        feed = self._feed(subscription.name)
-        end = time.monotonic() + wait
-        while not feed.stopping.is_set():
-            batch = await self._take(feed, subscription, max_messages)
-            remaining = end - time.monotonic()
-            if batch or remaining <= 0 or feed.stopping.is_set():
-                return batch
-            source = feed.sources[-1]
-            began, linger = time.monotonic(), min(remaining, _LONGEST_PULL, source.lease_seconds / 4)
-            batch = await self._pull(feed, subscription, source, 1, linger)
-            if batch:
-                return batch
-            if time.monotonic() - began < linger / 2:  # too many are waiting at this consumer
-                await _wait(feed.stopping, _REFUSED_PAUSE)
-        return []
-
-    async def _take(self, feed: _Feed, subscription: Subscription, most: int) -> list[Received]:
-        # What there is now. What is delivered again is rare: it is looked for now and then, not each time.
-        batch: list[Received] = []
-        for source in feed.sources:
-            if source is not feed.sources[-1]:
-                if time.monotonic() < feed.looked + min(_LONGEST_PULL, source.lease_seconds / 4):
-                    continue
-                feed.looked = time.monotonic()
-            if len(batch) < most:
-                batch += await self._pull(feed, subscription, source, most - len(batch), 0)
-        return batch
-
-    async def _pull(
-        self, feed: _Feed, subscription: Subscription, source: Source, most: int, linger: float
-    ) -> list[Received]:
         self._check_open()
-        client = await self._connection.client()
-        asked = time.monotonic()
-        feed.pull = pull = Pull(client, source, most)
-        running = asyncio.create_task(pull.run(linger))
-        try:
-            await asyncio.shield(running)
-        except asyncio.CancelledError:
-            pull.stop()
-            self._later(self._give_back(pull, running, subscription, source, asked))
-            raise
-        finally:
-            feed.pull = None
-        if not pull.answered and not pull.messages and not feed.stopping.is_set():
-            await self._topology.sources_of(subscription, create=False)  # tells it if the consumer is gone
-        return await self._leases.give(pull.messages, subscription, source, asked)
-
-    async def _give_back(
-        self, pull: Pull, running: asyncio.Task[None], subscription: Subscription, source: Source, asked: float
-    ) -> None:
-        await running
-        await self._release(await self._leases.give(pull.messages, subscription, source, asked))
+        return await self._receiver.receive(subscription, max_messages, wait)
 
     async def _stop_receiving(self, subscription: Subscription) -> None:
-        feed = self._feed(subscription.name)
-        feed.stopping.set()
-        if feed.pull is not None:
-            feed.pull.stop()
+        self._receiver.stop(subscription)
 
     # --- settling ---
 
@@ -205,28 +135,12 @@ class NatsMessageBus(MessageBus):
     # --- the rest ---
 
     async def _close(self) -> None:
-        for feed in self._feeds.values():
-            feed.stopping.set()
-            if feed.pull is not None:
-                feed.pull.stop()
-        if self._background:
-            await asyncio.wait(self._background, timeout=2.0)
+        await self._receiver.close()
         await self._connection.close()
-
-    def _feed(self, name: str) -> _Feed:
-        feed = self._feeds.get(name)
-        if feed is None:
-            raise NotFound(f"This bus has not subscribed {name!r}.", resource=name)
-        return feed
 
     def _check_open(self) -> None:
         if self._closed:
             raise Closed("The message bus is closed.")
-
-    def _later(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
 
 
 async def _each(
@@ -237,11 +151,3 @@ async def _each(
         if isinstance(result, BaseException) and not isinstance(result, LeaseLost):
             raise result  # the core asks again; what is settled already is not told twice
     return [result if isinstance(result, LeaseLost) else None for result in results]
-
-
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        pass

@@ -6,9 +6,11 @@ A letter's id is its sequence in the stream.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from typing import Final
 
+from nats.js import JetStreamContext
 from nats.js.api import RawStreamMsg
 
 from totoms.envelope import DeadLetter, DeadLetterReason, Received
@@ -103,15 +105,13 @@ class DeadLetters:
         subject, sequence = self._names.dead_subject(subscription), 1
         while True:
             try:
-                message = await self._get(
-                    lambda js, after=sequence: js.get_msg(self._names.dead, seq=after, subject=subject, next=True)
-                )
+                message = await self._get(partial(_next, self._names.dead, subject, sequence))
             except NotFound:
                 return
             yield message
             sequence = (message.seq or 0) + 1
 
-    async def _get(self, work: object) -> RawStreamMsg:
+    async def _get(self, work: Callable[[JetStreamContext], Awaitable[RawStreamMsg]]) -> RawStreamMsg:
         return await self._connection.call(work, "There is no dead letter", self._names.dead)
 
     async def _delete(self, message: RawStreamMsg) -> None:
@@ -121,6 +121,10 @@ class DeadLetters:
             )
         except NotFound:  # somebody else was quicker
             await asyncio.sleep(0)
+
+
+async def _next(stream: str, subject: str, sequence: int, js: JetStreamContext) -> RawStreamMsg:
+    return await js.get_msg(stream, seq=sequence, subject=subject, next=True)
 
 
 def _letter(subscription: str, message: RawStreamMsg) -> DeadLetter:

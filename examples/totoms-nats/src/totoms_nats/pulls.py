@@ -82,4 +82,4 @@ class Pull:
         else:
             with contextlib.suppress(Exception):  # disconnected meanwhile: the server has forgotten the inbox as well
                 async with asyncio.timeout(_GRACE):
-                    await inbox.drain()
+                    await inbox.drain()  # type: ignore[no-untyped-call]

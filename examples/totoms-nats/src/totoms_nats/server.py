@@ -41,7 +41,8 @@ class NatsServer:
     def start(self) -> None:
         """Start it, again after :meth:`stop`, and wait until it answers."""
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(self._command, stdout=log, stderr=log)  # noqa: S603 - ours
+            # In a session of its own: Ctrl-C is for the service, which drains while its broker is still there.
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log, start_new_session=True)
         end = time.monotonic() + _PATIENCE
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > end:
