@@ -19,8 +19,8 @@ def launch(local_root: str) -> Iterator[Callable[..., Process]]:
     """Start a script of tests/support as a process; it is killed at the end of the test."""
     processes: list[Process] = []
 
-    def start(script: str, *arguments: object, **env: str) -> Process:
-        processes.append(Process(SUPPORT / script, *map(str, arguments), root=local_root, env=env))
+    def start(script: str, *arguments: object, root: Path | str = local_root, **env: str) -> Process:
+        processes.append(Process(SUPPORT / script, *map(str, arguments), root=str(root), env=env))
         return processes[-1]
 
     yield start

@@ -120,7 +120,7 @@ class Soak:
 
     def _service(self) -> Process:
         options = ("--max-attempts", MAX_ATTEMPTS, "--lease-seconds", LEASE, "--grace", GRACE)
-        options = (*options, "--handler-seconds", 0.01)
+        options = (*options, "--handler-seconds", 0.1)
         return Process(SUPPORT / "fault_service.py", str(self.handled), *map(str, options), root=str(self.root))
 
     def _publisher(self, number: int) -> Process:

@@ -150,7 +150,7 @@ async def test_key_server_slow_away_broken_and_rotating(figure: Any) -> None:
                 await ask(client, "rotated in", good("two", other), 200)
                 await ask(client, "rotated out", good("one", key), 401)
     figure(
-        "key server 503, garbage, slow, dropped, reset, half-open, gone",
+        "key server 503, garbage, slow, reset, half-open, gone",
         f"{asked['known 200']} known: 200; {asked['undecidable 503']} undecidable: 503; one fetch per cooldown",
     )
     figure("key server rotated; 10,000 unknown key ids", "new key 200, old key 401; unknown 401, no fetch for them")

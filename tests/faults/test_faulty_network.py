@@ -105,9 +105,9 @@ async def test_http_callers_behind_a_faulty_network_lose_nothing_that_was_acknow
     assert "Traceback" not in service.output
     spoilt = ", ".join(f"{proxy.counts[name]} {name}" for name in ODDS)
     figure(
-        f"HTTP through a proxy ({spoilt} of {proxy.counts['responses']}; away 2 s)",
-        f"{total} acknowledged, 0 lost, {repeated} asked for twice; slowest caller {callers.slowest:.1f} s, "
-        f"longest loop stall {found['longest_stall'] * 1000:.0f} ms",
+        "HTTP through a proxy that spoils answers, away for 2 s",
+        f"{spoilt} of {proxy.counts['responses']}: {total} acknowledged, 0 lost, {repeated} asked for twice; "
+        f"slowest caller {callers.slowest:.1f} s, longest loop stall {found['longest_stall'] * 1000:.0f} ms",
     )
 
 

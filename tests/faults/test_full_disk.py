@@ -12,11 +12,8 @@ from typing import Any
 import pytest
 
 from oracle import assert_duplicates_are_flagged, numbers, until, until_handled
-from processes import Process
 
 pytestmark = pytest.mark.faults
-
-SUPPORT = Path(__file__).parents[1] / "support"
 
 
 @pytest.fixture
@@ -43,37 +40,30 @@ def fill(ballast: Path) -> None:
 
 
 def test_full_disk_acknowledges_nothing_that_is_lost_and_all_goes_on_by_itself(
-    small_disk: Path, tmp_path: Path, figure: Any
+    launch: Any, small_disk: Path, tmp_path: Path, figure: Any
 ) -> None:
     total, begins, times = 4_000, 150, 3
     published, handled = tmp_path / "published", tmp_path / "handled"
-    consumer = Process(SUPPORT / "fault_consumer.py", str(handled), "2", "0", "16", root=str(small_disk))
-    publisher = None
-    try:
-        consumer.port()
-        arguments = (str(published), "0", str(total), "16", "0", "500")
-        publisher = Process(SUPPORT / "fault_publisher.py", *arguments, root=str(small_disk))
-        until_published(published, begins)
-        for _ in range(times):
-            fill(small_disk / "ballast")
-            before, mark = publisher.output.count("publish failed"), len(numbers(published))
-            # From the second time on the log may be long enough to be written over without growing.
-            until(
-                lambda: publisher.output.count("publish failed") > before + 20 or len(numbers(published)) > mark + 500,  # noqa: B023
-                lambda: "neither refused nor published",
-            )
-            (small_disk / "ballast").unlink()
-            until_published(published, len(numbers(published)) + 100)
-        publisher.expect("published all", 120)
-        until_handled(handled, set(numbers(published)))
-        refused = re.findall(r"publish failed: (\w+)", publisher.output)
-        assert set(refused) == {"Unavailable"}
-        assert "Traceback" not in consumer.output + publisher.output
-        assert len(set(numbers(published))) == total
-    finally:
-        consumer.kill()
-        if publisher is not None:
-            publisher.kill()
+    consumer = launch("fault_consumer.py", handled, 2, 0, 16, root=small_disk)
+    consumer.port()
+    publisher = launch("fault_publisher.py", published, 0, total, 16, 0, 500, root=small_disk)
+    until_published(published, begins)
+    for _ in range(times):
+        fill(small_disk / "ballast")
+        before, mark = publisher.output.count("publish failed"), len(numbers(published))
+        # From the second time on the log may be long enough to be written over without growing.
+        until(
+            lambda: publisher.output.count("publish failed") > before + 20 or len(numbers(published)) > mark + 500,  # noqa: B023
+            lambda: "neither refused nor published",
+        )
+        (small_disk / "ballast").unlink()
+        until_published(published, len(numbers(published)) + 100)
+    publisher.expect("published all", 120)
+    until_handled(handled, set(numbers(published)))
+    refused = re.findall(r"publish failed: (\w+)", publisher.output)
+    assert set(refused) == {"Unavailable"}
+    assert "Traceback" not in consumer.output + publisher.output
+    assert len(set(numbers(published))) == total
     figure(
         f"disk full {times}x while {total} are published",
         f"{len(refused)} publications refused with Unavailable, 0 lost, "
