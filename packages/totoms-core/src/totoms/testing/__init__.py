@@ -10,10 +10,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from totoms.testing.bench import PublishedMessage as PublishedMessage
     from totoms.testing.contract import Contract as Contract
+    from totoms.testing.handled import HandledMessage as HandledMessage
+    from totoms.testing.microservice import TestMicroservice as TestMicroservice
 
 _PLACES: Final = {
     "Contract": "contract",
+    "HandledMessage": "handled",
+    "PublishedMessage": "bench",
+    "TestMicroservice": "microservice",
 }
 """Loaded on first use: the contracts import pytest, and must be imported after pytest has prepared their asserts."""
 
