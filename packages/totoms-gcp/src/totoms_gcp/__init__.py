@@ -1,0 +1,1 @@
+"""totoms on Google Cloud: Pub/Sub, Cloud Storage, Secret Manager. Chosen by ``HYPERSCALER=gcp``."""

@@ -1,0 +1,46 @@
+"""From the SDK's errors to ours: one table, for gRPC and HTTP alike."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from google.api_core import exceptions as api
+from google.auth import exceptions as auth
+
+from totoms.errors import AccessDenied, BackendError, NotFound, PreconditionFailed, Unavailable
+
+_TABLE: Final[tuple[tuple[type[Exception], type[BackendError]], ...]] = (
+    (api.NotFound, NotFound),
+    (api.Unauthorized, AccessDenied),  # Unauthenticated is one
+    (api.Forbidden, AccessDenied),  # PermissionDenied is one
+    (api.PreconditionFailed, PreconditionFailed),
+    (api.RequestRangeNotSatisfiable, BackendError),
+    (api.TooManyRequests, Unavailable),  # ResourceExhausted is one
+    (api.Aborted, Unavailable),
+    (api.DeadlineExceeded, Unavailable),
+    (api.ServerError, Unavailable),
+    (api.RetryError, Unavailable),
+    (api.GoogleAPICallError, BackendError),
+    (auth.TransportError, Unavailable),
+    (auth.GoogleAuthError, AccessDenied),  # no credentials, or refused ones
+    (OSError, Unavailable),  # also what `requests` raises
+    (TimeoutError, Unavailable),
+)
+"""Most special first. See https://cloud.google.com/apis/design/errors for what each means."""
+
+
+def translate(error: Exception, what: str, resource: str) -> BackendError:
+    """Return the error of ours for one of the SDK's; raise it ``from`` that one.
+
+    Args:
+        error: What the SDK raised.
+        what: What it is about, for a person: "the secret", "the topic".
+        resource: Its name.
+    """
+    if isinstance(error, BackendError):
+        return error
+    told = f"Google Cloud failed for {what} {resource!r}: {type(error).__name__}."
+    for theirs, ours in _TABLE:
+        if isinstance(error, theirs):
+            return ours(told, resource=resource)
+    return BackendError(told, resource=resource)
