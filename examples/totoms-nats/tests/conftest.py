@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from nats.js import JetStreamContext, api
-from totoms_nats.background import background
-from totoms_nats.configuration import NatsConfiguration
-from totoms_nats.names import Names, key
-from totoms_nats.server import PROGRAM, NatsServer
 
 from emulators import require
 from totoms import CloudStorage, MessageBus, SecretsManager, TotoEnvironment
 from totoms.envelope import Subscription
+from totoms_nats.background import background
+from totoms_nats.configuration import NatsConfiguration
+from totoms_nats.operator import Operator
+from totoms_nats.server import PROGRAM, NatsServer
 
 LEASE = 2.0
 
@@ -29,39 +28,27 @@ def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer
         background.close()
 
 
-class Installation:
-    """What an operator set up for one test: a prefix, topics, buckets, secrets."""
+class Installation(Operator):
+    """What an operator set up for one test, under a prefix of its own."""
 
     def __init__(self, server: NatsServer) -> None:
         self.server = server
         self.prefix = f"t{secrets.token_hex(6)}"
-        self.settings = NatsConfiguration(url=server.url, prefix=self.prefix, lease_seconds=LEASE)
-        self.environment = TotoEnvironment("nats", self.settings)
-        self.names = Names(self.prefix)
+        settings = NatsConfiguration(url=server.url, prefix=self.prefix, lease_seconds=LEASE)
+        super().__init__(settings)
+        self.environment = TotoEnvironment("nats", settings)
         self.buses: list[MessageBus] = []
         self._topics = 0
-
-    def operate(self, work: Callable[[JetStreamContext], Awaitable[Any]]) -> Any:
-        """Do something with JetStream's own interface."""
-        return background.run(background.connection(self.settings).call(work, "The operator failed", "operator"))
 
     def topic(self, *others: str) -> str:
         self._topics += 1
         name = f"{self.prefix}-topic{self._topics}"
-        subjects = [name, *(f"{name}.{other}" for other in others)]
-        self.operate(lambda js: js.add_stream(name=name, subjects=subjects, retention=api.RetentionPolicy.INTEREST))
+        self.make_topic(name, *(f"{name}.{other}" for other in others))
         return name
 
     def bucket(self, name: str) -> CloudStorage:
-        self.operate(lambda js: js.create_object_store(self.names.bucket(name)))
+        self.make_bucket(name)
         return CloudStorage(name, environment=self.environment)
-
-    def secret(self, name: str, value: bytes) -> int:
-        async def put(js: JetStreamContext) -> int:
-            bucket = await js.create_key_value(bucket=self.names.secrets, history=10)
-            return await bucket.put(key(name), value)
-
-        return int(self.operate(put))
 
     def secrets(self) -> SecretsManager:
         return SecretsManager(self.environment)

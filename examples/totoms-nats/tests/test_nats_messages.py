@@ -59,7 +59,7 @@ async def test_note_of_an_attempt_is_forgotten_with_the_message(installation: An
     await bus._release(await bus._receive(subscription, 1, 10))
 
     def notes() -> int:
-        return int(installation.operate(lambda js: js.stream_info(f"KV_{installation.names.attempts}")).state.messages)
+        return int(installation.do(lambda js: js.stream_info(f"KV_{installation.names.attempts}")).state.messages)
 
     assert await asyncio.to_thread(notes) == 1
     await bus._ack(await bus._receive(subscription, 1, 10))
@@ -165,7 +165,7 @@ async def test_foreign_message_with_a_status_header_and_no_attributes_is_deliver
     bus, subscription = await subscribed(installation)
 
     def publish() -> None:
-        installation.operate(lambda js: js.publish(subscription.topic, b"\x00", headers={"Status": "404"}))
+        installation.do(lambda js: js.publish(subscription.topic, b"\x00", headers={"Status": "404"}))
 
     await asyncio.to_thread(publish)
     (received,) = await bus._receive(subscription, 1, 10)
@@ -204,7 +204,7 @@ async def test_what_a_subscription_lacks_is_told_and_nothing_is_made(installatio
     with pytest.raises(NotFound, match=rf"totoms-queues.*totoms-dead.*totoms-attempts.*blog=20posts.*{topic}"):
         await bus._subscribe(installation.subscription(topic, "blog posts"), create=False)
 
-    streams = await asyncio.to_thread(lambda: installation.operate(lambda js: js.streams_info()))
+    streams = await asyncio.to_thread(lambda: installation.do(lambda js: js.streams_info()))
     assert [one.config.name for one in streams if installation.prefix in one.config.name] == [topic]
 
 
@@ -218,7 +218,7 @@ async def test_consumer_that_would_lose_messages_is_refused(installation: Any, c
     wanted = {"durable_name": "blog-posts", **config}
     if "filter_subject" in config:
         wanted["filter_subject"] = f"{topic}.other"
-    await asyncio.to_thread(lambda: installation.operate(lambda js: js.add_consumer(topic, **wanted)))
+    await asyncio.to_thread(lambda: installation.do(lambda js: js.add_consumer(topic, **wanted)))
 
     with pytest.raises(BackendError, match="blog-posts"):
         await installation.bus(topic)._subscribe(installation.subscription(topic), create=True)
@@ -227,7 +227,7 @@ async def test_consumer_that_would_lose_messages_is_refused(installation: Any, c
 async def test_subscription_whose_consumer_was_deleted_is_told(installation: Any) -> None:
     bus, subscription = await subscribed(installation)
     await asyncio.to_thread(
-        lambda: installation.operate(lambda js: js.delete_consumer(subscription.topic, subscription.name))
+        lambda: installation.do(lambda js: js.delete_consumer(subscription.topic, subscription.name))
     )
 
     with pytest.raises(NotFound, match="lacks: consumer"):

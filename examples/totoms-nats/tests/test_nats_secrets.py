@@ -8,17 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nats.js import JetStreamContext
-from totoms_nats.headers import from_headers, to_headers
-from totoms_nats.names import Names, is_topic, key, token
 
 from totoms.errors import CorruptData, NotFound
+from totoms_nats.headers import from_headers, to_headers
+from totoms_nats.names import Names, is_topic, key, token
 
 NAMES = ["a/b", "a_b", "a-b", "a.b", "a b", ".a", "a.", "a..b", "A", "a=20b", "\u00fc", ">", "*", "/a", "a/"]
 
 
 def test_secrets_with_similar_names_are_not_mixed_up(installation: Any) -> None:
     for name in NAMES:
-        installation.secret(name, f"value of {name}".encode())
+        installation.set_secret(name, f"value of {name}".encode())
 
     secrets = installation.secrets()
     assert [secrets.get_secret(name) for name in NAMES] == [f"value of {name}" for name in NAMES]
@@ -29,9 +29,9 @@ def test_usual_names_are_keys_as_they_stand() -> None:
 
 
 def test_version_is_a_revision_of_that_key(installation: Any) -> None:
-    first = installation.secret("api-key", b"old")
-    other = installation.secret("other", b"other's")
-    installation.secret("api-key", b"new")
+    first = installation.set_secret("api-key", b"old")
+    other = installation.set_secret("other", b"other's")
+    installation.set_secret("api-key", b"new")
     secrets = installation.secrets()
 
     assert secrets.get_secret("api-key") == "new"
@@ -45,13 +45,13 @@ def test_deleted_empty_and_missing_secrets_are_told_by_name(installation: Any) -
     secrets = installation.secrets()
     with pytest.raises(NotFound, match="'gone'"):  # not even the bucket is there
         secrets.get_secret("gone")
-    installation.secret("gone", b"canary")
-    installation.secret("empty", b"")
+    installation.set_secret("gone", b"canary")
+    installation.set_secret("empty", b"")
 
     async def delete(js: JetStreamContext) -> None:
         await (await js.key_value(installation.names.secrets)).delete("gone")
 
-    installation.operate(delete)
+    installation.do(delete)
     with pytest.raises(NotFound, match="'gone'"):
         secrets.get_secret("gone")
     with pytest.raises(CorruptData, match="'empty'"):

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 from nats.js import JetStreamContext
-from totoms_nats.objects import CHUNK
 
 from totoms.errors import CorruptData, NotFound, PreconditionFailed, Unsupported
+from totoms_nats.objects import CHUNK
 
 
 def chunks_in(installation: Any, name: str) -> int:
     stream, subject = f"OBJ_{name}", f"$O.{name}.C.>"
-    info = installation.operate(lambda js: js.stream_info(stream, subjects_filter=subject))
+    info = installation.do(lambda js: js.stream_info(stream, subjects_filter=subject))
     return sum((info.state.subjects or {}).values())
 
 
@@ -33,8 +33,8 @@ def test_nats_own_client_reads_what_is_written_and_the_other_way_round(installat
     async def write(js: JetStreamContext) -> None:
         await (await js.object_store(name)).put("theirs", content)
 
-    assert installation.operate(read).data == content
-    installation.operate(write)
+    assert installation.do(read).data == content
+    installation.do(write)
     assert storage.get_file_bytes("theirs") == content
     assert storage.list_files() == ["a/\u20ac.txt", "theirs"]
 
@@ -46,7 +46,7 @@ def test_file_deleted_by_nats_own_client_is_gone(installation: Any) -> None:
     async def delete(js: JetStreamContext) -> None:
         await (await js.object_store(name)).delete("a")
 
-    installation.operate(delete)
+    installation.do(delete)
     assert not storage.exists("a")
     assert storage.list_files() == []
     storage.upload_bytes(b"2", "a", if_absent=True)
@@ -138,14 +138,14 @@ def test_content_that_is_gone_or_damaged_is_told(installation: Any) -> None:
     storage, name = installation.bucket("files"), installation.names.bucket("files")
     etag = storage.upload_bytes(os.urandom(2 * CHUNK), "a")
     storage.upload_bytes(os.urandom(2 * CHUNK), "b")
-    installation.operate(lambda js: js.purge_stream(f"OBJ_{name}", subject=f"$O.{name}.C.{etag}"))
+    installation.do(lambda js: js.purge_stream(f"OBJ_{name}", subject=f"$O.{name}.C.{etag}"))
     with pytest.raises(CorruptData, match="'a'"):
         storage.get_file_bytes("a")
 
     etag = storage.stat("b").etag
-    installation.operate(lambda js: js.purge_stream(f"OBJ_{name}", subject=f"$O.{name}.C.{etag}"))
+    installation.do(lambda js: js.purge_stream(f"OBJ_{name}", subject=f"$O.{name}.C.{etag}"))
     for _ in range(2):
-        installation.operate(lambda js: js.publish(f"$O.{name}.C.{etag}", b"x" * CHUNK))
+        installation.do(lambda js: js.publish(f"$O.{name}.C.{etag}", b"x" * CHUNK))
     with pytest.raises(CorruptData, match="'b'"):
         storage.get_file_bytes("b")
 
