@@ -10,19 +10,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import nats
 import pytest
 
+from emulators import require
 from fault_proxy import FaultProxy
 from oracle import assert_duplicates_are_flagged, numbers, until_handled, whole_lines
 from processes import Process
+from totoms_nats.server import PROGRAM, NatsServer
 
-nats = pytest.importorskip("nats", reason="NOT RUN, because nats-py is not installed")
-server = pytest.importorskip("totoms_nats.server", reason="NOT RUN, because examples/totoms-nats is not installed")
-
-pytestmark = [
-    pytest.mark.faults,
-    pytest.mark.skipif(server.find() is None, reason="NOT RUN, because there is no nats-server on this machine"),
-]
+pytestmark = pytest.mark.faults
 
 BACK_WITHIN = 5.0
 KEY = "a-signing-key-for-the-fault-tests-0123456789"
@@ -30,10 +27,11 @@ TICK = os.sysconf("SC_CLK_TCK")
 
 
 @pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Any]:
+def broker(tmp_path: Path) -> Iterator[NatsServer]:
+    require(PROGRAM, remedy="apt-get install nats-server")
     folder = tmp_path / "nats"
     folder.mkdir()
-    with server.NatsServer(folder) as running:
+    with NatsServer(folder) as running:
         asyncio.run(_prepare(running.url))
         yield running
 
@@ -72,7 +70,7 @@ def until_more(handled: Path, than: int, deadline: float) -> float:
 
 @pytest.mark.parametrize("seconds", [5, 60])
 def test_broker_killed_comes_back_and_so_do_its_clients(
-    launch: Any, broker: Any, tmp_path: Path, figure: Any, seconds: int
+    launch: Any, broker: NatsServer, tmp_path: Path, figure: Any, seconds: int
 ) -> None:
     total, rate = 2_000, 200
     published, handled = tmp_path / "published", tmp_path / "handled"
@@ -102,7 +100,7 @@ def test_broker_killed_comes_back_and_so_do_its_clients(
 
 
 async def test_publisher_and_consumer_behind_a_faulty_network_lose_nothing(
-    launch: Any, broker: Any, tmp_path: Path, figure: Any
+    launch: Any, broker: NatsServer, tmp_path: Path, figure: Any
 ) -> None:
     total = 1_000
     published, handled = tmp_path / "published", tmp_path / "handled"
