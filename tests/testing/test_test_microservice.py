@@ -146,7 +146,7 @@ async def test_published_message_reaches_the_services_own_handler() -> None:
         await service.client.post("/posts", json={"title": "one", "again": "two"})
         await service.settled()
         assert await files(service) == ["one.txt", "two.txt"]
-        assert [one.message.data.get("title") for one in service.handled if one.message] == ["one", "two"]
+        assert {one.message.data["title"] for one in service.handled if one.message} == {"one", "two"}
         assert all(one.succeeded for one in service.handled)
 
 

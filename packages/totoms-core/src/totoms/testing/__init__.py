@@ -14,11 +14,17 @@ if TYPE_CHECKING:
     from totoms.testing.contract import Contract as Contract
     from totoms.testing.handled import HandledMessage as HandledMessage
     from totoms.testing.microservice import TestMicroservice as TestMicroservice
+    from totoms.testing.push import PushContract as PushContract
+    from totoms.testing.push_harness import Pushed as Pushed
+    from totoms.testing.push_harness import PushHarness as PushHarness
 
 _PLACES: Final = {
     "Contract": "contract",
     "HandledMessage": "handled",
     "PublishedMessage": "bench",
+    "PushContract": "push",
+    "PushHarness": "push_harness",
+    "Pushed": "push_harness",
     "TestMicroservice": "microservice",
 }
 """Loaded on first use: the contracts import pytest, and must be imported after pytest has prepared their asserts."""

@@ -50,7 +50,7 @@ class TestMicroservice:
     Attributes:
         secrets: What the service reads its secrets from.
         published: What the service published, in order: each a `TotoMessage` with where it went.
-        handled: What the handlers were given and how it ended, in order, redeliveries included.
+        handled: What the handlers were given and how it ended, in the order it ended, redeliveries included.
         environment: Where the service runs, for what asks for one: ``SecretsManager(service.environment)``.
     """
 
