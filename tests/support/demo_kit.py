@@ -1,4 +1,4 @@
-"""The demonstration of examples/blog as a newcomer meets it: as `make demo` starts it, and the lines that it prints."""
+"""The demonstration of examples/blog: started as `make demo` starts it, and the lines that it prints."""
 
 from __future__ import annotations
 
