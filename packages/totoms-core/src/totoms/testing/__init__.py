@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from totoms.testing.bench import PublishedMessage as PublishedMessage
     from totoms.testing.contract import Contract as Contract
     from totoms.testing.handled import HandledMessage as HandledMessage
+    from totoms.testing.lifecycle import LifecycleContract as LifecycleContract
+    from totoms.testing.lifecycle_harness import LifecycleHarness as LifecycleHarness
     from totoms.testing.microservice import TestMicroservice as TestMicroservice
     from totoms.testing.push import PushContract as PushContract
     from totoms.testing.push_harness import Pushed as Pushed
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 _PLACES: Final = {
     "Contract": "contract",
     "HandledMessage": "handled",
+    "LifecycleContract": "lifecycle",
+    "LifecycleHarness": "lifecycle_harness",
     "PublishedMessage": "bench",
     "PushContract": "push",
     "PushHarness": "push_harness",
