@@ -18,7 +18,7 @@ INDEX, HOOKS, TUTORIAL = (PAGES / f"{name}.md" for name in ("index", "hooks", "t
 EXAMPLE = ROOT / "examples" / "totoms-nats"
 
 OPTIONAL = {"_signed_url", "topic_identifier"}
-QUOTE = re.compile(r"^<!-- ([\w./-]+) -->\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+QUOTE = re.compile(r"^`([\w./-]+)`:\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 GAP = re.compile(r"^ *# \.\.\.\n", re.MULTILINE)
 
 
