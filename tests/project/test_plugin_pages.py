@@ -17,7 +17,7 @@ PAGES = ROOT / "docs" / "plugins"
 INDEX, HOOKS, TUTORIAL = (PAGES / f"{name}.md" for name in ("index", "hooks", "tutorial"))
 EXAMPLE = ROOT / "examples" / "totoms-nats"
 
-OPTIONAL = {"_signed_url", "topic_identifier"}
+OPTIONAL = {"_signed_url", "_answer_signed", "topic_identifier"}
 QUOTE = re.compile(r"^`([\w./-]+)`:\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 GAP = re.compile(r"^ *# \.\.\.\n", re.MULTILINE)
 
@@ -32,7 +32,8 @@ def operations(base: type) -> dict[str, Any]:
     """What the core calls and a backend fills in, by name."""
     found = {}
     for kind in inspect.getmro(base):
-        for name, value in vars(kind).items():
+        for name, given in vars(kind).items():
+            value = getattr(given, "__func__", given)  # of a class method
             asked_for = inspect.iscoroutinefunction(value) and name.startswith("_") and base is MessageBus
             if asked_for or getattr(value, "__isabstractmethod__", False) or name in OPTIONAL:
                 found.setdefault(name, value)
@@ -76,7 +77,14 @@ def test_overview_names_what_must_be_implemented() -> None:
 def test_class_attributes_and_capabilities_are_described() -> None:
     text = HOOKS.read_text()
     capabilities = {"pull", "push", "ordering", "delay", "queues", "dead_letters", "signed_urls"}
-    attributes = {"cache_seconds", "stale_seconds", "deadline_seconds", "default_delivery", "max_message_bytes"}
+    attributes = {
+        "cache_seconds",
+        "stale_seconds",
+        "deadline_seconds",
+        "default_delivery",
+        "max_message_bytes",
+        "signed_urls_path",
+    }
     assert [name for name in sorted(capabilities | attributes) if f"`{name}`" not in text] == []
 
 

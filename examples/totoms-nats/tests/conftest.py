@@ -20,10 +20,20 @@ from totoms_nats.server import PROGRAM, NatsServer
 LEASE = 2.0
 
 
+# Two accounts, which share nothing; who says nothing is in the first.
+ACCOUNTS = """
+accounts { one { jetstream: enabled, users: [{user: one, password: one}] }
+           two { jetstream: enabled, users: [{user: two, password: two}] } }
+no_auth_user: one
+"""
+
+
 @pytest.fixture(scope="session")
 def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
     require(PROGRAM, remedy="apt-get install nats-server")
-    with NatsServer(tmp_path_factory.mktemp("nats")) as server:
+    folder = tmp_path_factory.mktemp("nats")
+    (folder / "config").write_text(ACCOUNTS)
+    with NatsServer(folder, arguments=("-c", str(folder / "config"))) as server:
         yield server
         background.close()
 
@@ -31,14 +41,17 @@ def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer
 class Installation(Operator):
     """What an operator set up for one test, under a prefix of its own."""
 
-    def __init__(self, server: NatsServer) -> None:
+    def __init__(self, server: NatsServer, prefix: str = "", user: str = "one") -> None:
         self.server = server
-        self.prefix = f"t{secrets.token_hex(6)}"
-        settings = NatsConfiguration(url=server.url, prefix=self.prefix, lease_seconds=LEASE)
+        self.prefix = prefix or f"t{secrets.token_hex(6)}"
+        settings = NatsConfiguration(url=server.url, prefix=self.prefix, lease_seconds=LEASE, user=user, password=user)
         super().__init__(settings)
         self.environment = TotoEnvironment("nats", settings)
         self.buses: list[MessageBus] = []
         self._topics = 0
+
+    def of_another_account(self) -> Installation:
+        return Installation(self.server, self.prefix, "two")
 
     def topic(self, *others: str) -> str:
         self._topics += 1

@@ -26,12 +26,12 @@ class Operator:
     """
 
     def __init__(self, settings: NatsConfiguration) -> None:
-        self._settings = settings
+        self.settings = settings
         self.names = Names(settings.prefix)
 
     def do(self, work: Callable[[JetStreamContext], Awaitable[_Result]]) -> _Result:
         """Do something with JetStream's own interface."""
-        return background.run(background.connection(self._settings).call(work, "NATS refused", "operator"))
+        return background.run(background.connection(self.settings).call(work, "NATS refused", "operator"))
 
     def make_topic(self, subject: str, *others: str) -> None:
         """Make a stream that keeps a subject until every subscription has it. ``nats stream add``."""
