@@ -118,7 +118,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check the types of the packages, and of tests/typing, which only type checkers read."""
-    install(session, *TYPE_TOOLS, "pytest", packages=PACKAGES)
+    install(session, *TYPE_TOOLS, "pytest", "httpx", packages=PACKAGES)
     sources = [str(package.relative_to(ROOT) / "src") for package in PACKAGES]
     if (ROOT / "tests/typing").is_dir():
         sources.append("tests/typing")
