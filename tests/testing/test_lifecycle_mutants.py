@@ -169,7 +169,7 @@ async def make(tmp_path: Path) -> AsyncIterator[Make]:
     yield making
     set_default_environment(None)
     plugins._backends.pop(NAME, None)
-    for harness in made:
+    for harness in reversed(made):  # each puts back the environment variables that it found
         await harness.close()
 
 
