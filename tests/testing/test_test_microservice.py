@@ -36,6 +36,7 @@ from totoms import (
     UserContext,
     toto_delegate,
 )
+from totoms.environment import scope_environment
 from totoms.routing import Action
 from totoms.testing import TestMicroservice
 
@@ -347,10 +348,31 @@ async def test_bare_secrets_manager_in_a_delegate_is_its_own_services() -> None:
         assert [answer.json()["secret"] for answer in answers] == ["one", "two"] * 5
 
 
+async def test_instance_in_a_delegate_or_handler_is_its_own_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def republish(_self: Any, message: TotoMessage) -> ProcessingResponse:
+        if message.data["n"] == 1:
+            bus = TotoMicroservice.get_instance().message_bus
+            await bus.publish_message(POSTS, TotoMessage(type="post", data={"n": 2}))
+        return ProcessingResponse(ProcessingStatus.SUCCESS)
+
+    monkeypatch.setattr(Handler, "process_message", republish)
+    async with start() as one, start() as two, start() as idle:
+        await asyncio.gather(*(service.client.post("/posts", json={"n": 1}) for service in (one, two)))
+        for service in (one, two, idle):
+            await service.settled()
+        assert [len(service.published) for service in (one, two, idle)] == [2, 2, 0]
+        await one.deliver(TotoMessage(type="post", data={"n": 1}))
+        assert [len(service.published) for service in (one, two)] == [3, 2]
+
+
 async def test_process_default_stays_as_it_was() -> None:
-    async with start():
+    async with start() as service:
         with pytest.raises(ConfigurationError):
             TotoMicroservice.get_instance()
+        with scope_environment(service.environment):
+            assert TotoMicroservice.get_instance() is service.microservice
+    with scope_environment(service.environment), pytest.raises(ConfigurationError):
+        TotoMicroservice.get_instance()
 
 
 async def test_service_declared_for_push_is_tested_all_the_same() -> None:
