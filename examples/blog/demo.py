@@ -109,7 +109,7 @@ async def serve(port: int) -> None:
     """Start the service, and return when it has stopped."""
     microservice = await TotoMicroservice.init(get_microservice_config())
     announcing = asyncio.create_task(announce(microservice, port))
-    await microservice.start(port=port)
+    await microservice.start(port=port, host="127.0.0.1")
     announcing.cancel()
 
 

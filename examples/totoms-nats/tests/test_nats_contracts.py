@@ -10,8 +10,17 @@ import pytest
 
 from totoms import MessageBus, TotoEnvironment
 from totoms.context import new_cid
-from totoms.testing import LifecycleContract, LifecycleHarness, PushContract, Pushed, PushHarness
+from totoms.testing import (
+    CloudStorageContract,
+    CloudStorageHarness,
+    LifecycleContract,
+    LifecycleHarness,
+    PushContract,
+    Pushed,
+    PushHarness,
+)
 from totoms_nats.bus import NatsMessageBus
+from totoms_nats.storage import NatsCloudStorage
 
 
 class NatsLifecycleHarness(LifecycleHarness):
@@ -53,6 +62,33 @@ class TestNatsLifecycle(LifecycleContract):
     @pytest.fixture
     async def harness(self, installation: Any) -> NatsLifecycleHarness:
         return NatsLifecycleHarness(installation)
+
+
+class NatsStorageHarness(CloudStorageHarness):
+    """Buckets of one installation."""
+
+    def __init__(self, installation: Any) -> None:
+        self._installation = installation
+
+    @property
+    def environment(self) -> TotoEnvironment:
+        return TotoEnvironment("nats", self._installation.settings)
+
+    async def create_bucket(self) -> str:
+        name = f"bucket.{new_cid()}"
+        await asyncio.to_thread(self._installation.make_bucket, name)
+        return name
+
+    async def close(self) -> None: ...
+
+
+class TestNatsStorage(CloudStorageContract):
+    backend = "nats"
+    capabilities = NatsCloudStorage.capabilities
+
+    @pytest.fixture
+    async def harness(self, installation: Any) -> NatsStorageHarness:
+        return NatsStorageHarness(installation)
 
 
 class NatsPushHarness(PushHarness):
