@@ -19,8 +19,14 @@ if TYPE_CHECKING:
     from totoms.testing.push import PushContract as PushContract
     from totoms.testing.push_harness import Pushed as Pushed
     from totoms.testing.push_harness import PushHarness as PushHarness
+    from totoms.testing.secrets import SecretsManagerContract as SecretsManagerContract
+    from totoms.testing.secrets_harness import SecretsManagerHarness as SecretsManagerHarness
+    from totoms.testing.storage import CloudStorageContract as CloudStorageContract
+    from totoms.testing.storage_harness import CloudStorageHarness as CloudStorageHarness
 
 _PLACES: Final = {
+    "CloudStorageContract": "storage",
+    "CloudStorageHarness": "storage_harness",
     "Contract": "contract",
     "HandledMessage": "handled",
     "LifecycleContract": "lifecycle",
@@ -29,6 +35,8 @@ _PLACES: Final = {
     "PushContract": "push",
     "PushHarness": "push_harness",
     "Pushed": "push_harness",
+    "SecretsManagerContract": "secrets",
+    "SecretsManagerHarness": "secrets_harness",
     "TestMicroservice": "microservice",
 }
 """Loaded on first use: the contracts import pytest, and must be imported after pytest has prepared their asserts."""
