@@ -39,6 +39,7 @@ from totoms import (
 from totoms.environment import scope_environment
 from totoms.routing import Action
 from totoms.testing import TestMicroservice
+from totoms.testing.bench import BenchMessageBus
 
 POSTS = MessageDestination(topic="posts")
 
@@ -259,7 +260,7 @@ async def test_delayed_message_waits_for_its_time() -> None:
         assert await files(service) == ["later.txt"]
 
 
-async def test_handler_at_work_keeps_its_message_when_time_jumps(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_time_does_not_pass_while_a_handler_is_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
     begun, go = asyncio.Event(), asyncio.Event()
     original = Handler.process_message
 
@@ -272,10 +273,16 @@ async def test_handler_at_work_keeps_its_message_when_time_jumps(monkeypatch: py
     async with start() as service:
         await service.client.post("/posts", json={"title": "slow"})
         await begun.wait()
+        before = service._bench.now
         advancing = asyncio.create_task(service.advance(24 * 3600.0))
-        await asyncio.sleep(0)
+        bus = service.microservice.message_bus
+        assert isinstance(bus, BenchMessageBus)
+        for _ in range(3):  # transactions, each behind those of advance()
+            assert await bus.busy() == 1
+        assert service._bench.now == before
         go.set()
         await advancing
+        assert service._bench.now == before + 24 * 3600.0
         assert len(service.handled) == 1
 
 

@@ -200,9 +200,13 @@ class TestMicroservice:
         """Let time pass for messages: what is delayed or comes again becomes due, in order, and is handled.
 
         Only the message bus goes by this clock, which otherwise stands still; tokens and time-outs go by the real one.
+        Handlers at work finish before it moves.
 
         Args:
             seconds: How far.
+
+        Raises:
+            TimeoutError: As for :meth:`settled`.
         """
         target = self._bench.now + seconds
         await self.settled()
