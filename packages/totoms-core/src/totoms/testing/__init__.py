@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from totoms.testing.handled import HandledMessage as HandledMessage
     from totoms.testing.lifecycle import LifecycleContract as LifecycleContract
     from totoms.testing.lifecycle_harness import LifecycleHarness as LifecycleHarness
+    from totoms.testing.messages import MessageBusContract as MessageBusContract
+    from totoms.testing.messages_harness import MessageBusHarness as MessageBusHarness
     from totoms.testing.microservice import TestMicroservice as TestMicroservice
     from totoms.testing.push import PushContract as PushContract
     from totoms.testing.push_harness import Pushed as Pushed
@@ -31,6 +33,8 @@ _PLACES: Final = {
     "HandledMessage": "handled",
     "LifecycleContract": "lifecycle",
     "LifecycleHarness": "lifecycle_harness",
+    "MessageBusContract": "messages",
+    "MessageBusHarness": "messages_harness",
     "PublishedMessage": "bench",
     "PushContract": "push",
     "PushHarness": "push_harness",
