@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from nats.js import JetStreamContext
 
 from emulators import require
 from totoms import CloudStorage, MessageBus, SecretsManager, TotoEnvironment
 from totoms.envelope import Subscription
 from totoms_nats.background import background
 from totoms_nats.configuration import NatsConfiguration
+from totoms_nats.names import key
 from totoms_nats.operator import Operator
 from totoms_nats.server import PROGRAM, NatsServer
 
@@ -22,8 +26,9 @@ LEASE = 2.0
 
 # Two accounts, which share nothing; who says nothing is in the first.
 ACCOUNTS = """
-accounts { one { jetstream: enabled, users: [{user: one, password: one}] }
-           two { jetstream: enabled, users: [{user: two, password: two}] } }
+accounts {{ one {{ jetstream: enabled, users: [{{user: one, password: one, permissions: {{
+                   publish: {{ allow: [">"], deny: [{denied}] }} }} }}] }}
+            two {{ jetstream: enabled, users: [{{user: two, password: two}}] }} }}
 no_auth_user: one
 """
 
@@ -32,7 +37,7 @@ no_auth_user: one
 def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
     require(PROGRAM, remedy="apt-get install nats-server")
     folder = tmp_path_factory.mktemp("nats")
-    (folder / "config").write_text(ACCOUNTS)
+    (folder / "config").write_text(ACCOUNTS.format(denied=""))
     with NatsServer(folder, arguments=("-c", str(folder / "config"))) as server:
         yield server
         background.close()
@@ -52,6 +57,28 @@ class Installation(Operator):
 
     def of_another_account(self) -> Installation:
         return Installation(self.server, self.prefix, "two")
+
+    def delete_secret(self, name: str) -> None:
+        async def purge(js: JetStreamContext) -> None:
+            await (await js.key_value(self.names.secrets)).purge(key(name))
+
+        self.do(purge)
+
+    def deny_secret(self, name: str) -> None:
+        """By permissions, as an operator would; this version does not take new ones while it runs."""
+        subject = f"$JS.API.DIRECT.GET.KV_{self.names.secrets}.$KV.{self.names.secrets}.{key(name)}"
+        config = self.server.folder / "config"
+        config.write_text(ACCOUNTS.format(denied=f'"{subject}"'))
+        self.server.stop()
+        self.server.start()
+
+    @asynccontextmanager
+    async def outage(self) -> AsyncIterator[None]:
+        await asyncio.to_thread(self.server.stop)
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(self.server.start)
 
     def topic(self, *others: str) -> str:
         self._topics += 1
@@ -83,3 +110,10 @@ async def installation(nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch,
     yield made
     for bus in made.buses:
         await bus.close()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server on this machine answers at once or never."""
+    monkeypatch.setattr("totoms_nats.connection.DEADLINE", 1.0)
+    monkeypatch.setattr("totoms_nats.connection._TRY", 0.3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ from totoms.testing import (
     PushContract,
     Pushed,
     PushHarness,
+    SecretsManagerContract,
+    SecretsManagerHarness,
 )
 from totoms_nats.bus import NatsMessageBus
 from totoms_nats.storage import NatsCloudStorage
@@ -89,6 +92,41 @@ class TestNatsStorage(CloudStorageContract):
     @pytest.fixture
     async def harness(self, installation: Any) -> NatsStorageHarness:
         return NatsStorageHarness(installation)
+
+
+class NatsSecretsHarness(SecretsManagerHarness):
+    """The bucket of one installation."""
+
+    def __init__(self, installation: Any) -> None:
+        super().__init__()
+        self._installation = installation
+
+    @property
+    def environment(self) -> TotoEnvironment:
+        return TotoEnvironment("nats", self._installation.settings)
+
+    async def set_secret(self, name: str, value: bytes | None) -> str | None:
+        if value is None:
+            await asyncio.to_thread(self._installation.delete_secret, name)
+            return None
+        return str(await asyncio.to_thread(self._installation.set_secret, name, value))
+
+    async def deny(self, name: str) -> None:
+        await asyncio.to_thread(self._installation.deny_secret, name)
+
+    def outage(self) -> AbstractAsyncContextManager[None]:
+        return self._installation.outage()
+
+    async def close(self) -> None: ...
+
+
+class TestNatsSecrets(SecretsManagerContract):
+    backend = "nats"
+    capabilities = frozenset({"versions", "cache"})
+
+    @pytest.fixture
+    async def harness(self, installation: Any, impatient: None) -> NatsSecretsHarness:
+        return NatsSecretsHarness(installation)
 
 
 class NatsPushHarness(PushHarness):

@@ -27,12 +27,6 @@ def message(number: int = 0) -> TotoMessage:
     return TotoMessage(type="postCreated", data={"number": number})
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Operations give up after two seconds."""
-    monkeypatch.setattr("totoms_nats.connection.DEADLINE", 2.0)
-
-
 async def subscribed(installation: Any) -> tuple[MessageBus, Subscription]:
     topic = installation.topic()
     bus, subscription = installation.bus(topic), installation.subscription(topic)

@@ -24,6 +24,17 @@ def test_secrets_with_similar_names_are_not_mixed_up(installation: Any) -> None:
     assert [secrets.get_secret(name) for name in NAMES] == [f"value of {name}" for name in NAMES]
 
 
+def test_bucket_that_cannot_be_asked_directly_is_asked_otherwise(installation: Any) -> None:
+    async def put(js: JetStreamContext) -> int:
+        return await (await js.create_key_value(bucket=installation.names.secrets)).put("a", b"value")
+
+    version = installation.do(put)
+    secrets = installation.secrets()
+    assert secrets.get_secret("a") == secrets.get_secret("a", version=str(version)) == "value"
+    with pytest.raises(NotFound):
+        secrets.get_secret("b")
+
+
 def test_usual_names_are_keys_as_they_stand() -> None:
     assert [key(name) for name in ("api/key", "api-key", "api_key.v1")] == ["api/key", "api-key", "api_key.v1"]
 

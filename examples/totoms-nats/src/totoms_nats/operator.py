@@ -62,4 +62,4 @@ class Operator:
         return self.do(put)
 
     async def _secrets(self, js: JetStreamContext) -> KeyValue:
-        return await js.create_key_value(bucket=self.names.secrets, history=_HISTORY)
+        return await js.create_key_value(bucket=self.names.secrets, history=_HISTORY, direct=True)
