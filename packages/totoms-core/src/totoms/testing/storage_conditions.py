@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -153,13 +154,14 @@ class StorageConditions:
         local.write_bytes(b"x")
         conditions: list[dict[str, Any]] = [{"if_absent": True}, {"if_match": first}, {"if_match": "of nobody"}]
         for condition in conditions:
-            for upload in (
-                storage.upload_bytes_async(b"x", "key", **condition),
-                storage.upload_stream_async(pieces(b"x"), "key", **condition),
-                storage.upload_file_async(local, "key", **condition),
-            ):
+            uploads: list[Callable[..., Awaitable[str]]] = [
+                partial(storage.upload_bytes_async, b"x"),
+                partial(storage.upload_stream_async, pieces(b"x")),
+                partial(storage.upload_file_async, local),
+            ]
+            for upload in uploads:
                 with pytest.raises(PreconditionFailed) as caught:
-                    await upload
+                    await upload("key", **condition)
                 assert caught.value.resource == "key"
         with pytest.raises(PreconditionFailed):
             await storage.upload_bytes_async(b"x", "missing", if_match=second)

@@ -83,6 +83,8 @@ async def _refused(storage: CloudStorage, key: Any, folder: Path) -> None:
             assert text.isascii(), what
             assert text.isprintable(), what
             assert len(text) < 300, what
+        except Exception as error:
+            raise AssertionError(f"{what} of the key {ascii(key)[:40]} does something else first: {error!r}") from error
         else:
             pytest.fail(f"{what} takes the key {ascii(key)[:40]}")
     assert not await asyncio.to_thread(lambda: list(folder.iterdir()))

@@ -71,8 +71,8 @@ class StorageListing:
         storage = harness.storage(await harness.create_bucket())
         keys, plain = storage.iter_files_async("a"), storage.iter_files("a")
         await upload_all(storage, ["a1", "a2", "a3"])
-        assert await anext(keys) == "a1"
-        assert await asyncio.to_thread(lambda: next(plain)) == "a1"
+        assert await anext(keys, None) == "a1"
+        assert await asyncio.to_thread(lambda: next(plain, None)) == "a1"
         assert await _listed(storage, "a") == ["a1", "a2", "a3"]
 
     async def test_37_missing_file_is_the_same_everywhere(self, harness: CloudStorageHarness, tmp_path: Path) -> None:
