@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
 import os
 import random
 import signal
@@ -104,7 +105,11 @@ class Soak:
         self.seconds = seconds
         self.ends = time.monotonic() + seconds
         self.acknowledged: set[int] = set()
-        self.stored: dict[str, set[str]] = {}
+        # By file: what was acknowledged last; and what was not, which may be written any time later: a process that
+        # was stopped does it when it goes on, long after its caller has given up.
+        self.stored: dict[str, tuple[bytes, int]] = {}
+        self.uncertain: dict[str, dict[bytes, int]] = {}
+        self.late_writes = 0
         self.failures = 0
         self.accidents: Counter[str] = Counter()
         self.wrong: list[str] = []
@@ -157,14 +162,23 @@ class Soak:
                 if await self._ask(client, "POST", "/numbers", json=sent) is not None:
                     self.acknowledged.add(number)
                 content = f"{count}:" + "x" * self.dice.randrange(20_000)
-                possible = self.stored.setdefault(name, {""})
-                possible.add(content)
+                uncertain = self.uncertain.setdefault(name, {})
+                uncertain[_digest(content)] = count
                 if await self._ask(client, "PUT", "/files", json={"name": name, "content": content}) is not None:
-                    self.stored[name] = possible = {content}
-                read = await self._ask(client, "GET", "/files", params={"name": name})
-                if read is not None and (read["content"] or "") not in possible:
-                    self.wrong.append(f"{name} is torn or old")
+                    del uncertain[_digest(content)]
+                    self.stored[name] = _digest(content), count
+                self._check_file(name, await self._ask(client, "GET", "/files", params={"name": name}))
                 await asyncio.sleep(0.1)
+
+    def _check_file(self, name: str, read: Any) -> None:
+        if read is None:
+            return
+        stored, count = self.stored.get(name, (_digest(""), 0))
+        found = _digest(read["content"] or "")
+        if found in self.uncertain[name]:
+            self.late_writes += self.uncertain[name][found] < count
+        elif found != stored:
+            self.wrong.append(f"{name} is lost, torn or old")
 
     async def _ask(self, client: httpx.AsyncClient, method: str, path: str, **sent: Any) -> Any:
         """Ask one of the services; None for an answer that did not come, or was no good one."""
@@ -286,28 +300,28 @@ class Soak:
                 break
             await asyncio.sleep(0.5)
         duplicates = assert_duplicates_are_flagged(self.handled)
+        await self._check_files()
         found += self.wrong
-        found += await self._wrong_files()
         for member in [*self.services, *self.publishers]:
             if (member.before + member.complaints())["Traceback"]:
                 found.append(f"{member.name} printed a stack trace")
         print(
             f"{len(acknowledged)} acknowledged, {len(acknowledged - handled - dead)} lost, {duplicates} redelivered, "
             f"{len(poison & dead)} of {len(poison)} poison dead-lettered, {len(whole_lines(self.handled))} handled, "
+            f"{self.late_writes} reads of a file whose writer had gone long before, "
             f"accidents: {', '.join(f'{count} {what}' for what, count in sorted(self.accidents.items()))}",
             flush=True,
         )
         return found
 
-    async def _wrong_files(self) -> list[str]:
+    async def _check_files(self) -> None:
         bearer = make_token(signing_key(self.root), "soak@example.com")
-        found = []
         async with httpx.AsyncClient(headers={"authorization": f"Bearer {bearer}"}, timeout=30) as client:
-            for name, possible in self.stored.items():
+            for name in self.stored:
                 read = await self._ask(client, "GET", "/files", params={"name": name})
-                if read is None or (read["content"] or "") not in possible:
-                    found.append(f"{name} is lost, torn or old")
-        return found
+                if read is None:
+                    self.wrong.append(f"{name} cannot be read")
+                self._check_file(name, read)
 
     async def end(self) -> None:
         """Leave nothing behind."""
@@ -316,6 +330,10 @@ class Soak:
                 member.process.kill()
         for proxy in self.proxies:
             await proxy.kill()
+
+
+def _digest(content: str) -> bytes:
+    return hashlib.sha256(content.encode()).digest()
 
 
 async def main() -> int:

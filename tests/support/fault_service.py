@@ -161,7 +161,7 @@ def main() -> None:
             retry=RetryPolicy(max_attempts=options.max_attempts, min_backoff=0.01, max_backoff=0.05),
         ),
     )
-    TotoMicroservice.run(configuration, port=0)
+    TotoMicroservice.run(configuration, port=0, host="127.0.0.1")
 
 
 if __name__ == "__main__":

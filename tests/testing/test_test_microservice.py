@@ -36,8 +36,10 @@ from totoms import (
     UserContext,
     toto_delegate,
 )
+from totoms.environment import scope_environment
 from totoms.routing import Action
 from totoms.testing import TestMicroservice
+from totoms.testing.bench import BenchMessageBus
 
 POSTS = MessageDestination(topic="posts")
 
@@ -146,7 +148,7 @@ async def test_published_message_reaches_the_services_own_handler() -> None:
         await service.client.post("/posts", json={"title": "one", "again": "two"})
         await service.settled()
         assert await files(service) == ["one.txt", "two.txt"]
-        assert [one.message.data.get("title") for one in service.handled if one.message] == ["one", "two"]
+        assert {one.message.data["title"] for one in service.handled if one.message} == {"one", "two"}
         assert all(one.succeeded for one in service.handled)
 
 
@@ -258,7 +260,7 @@ async def test_delayed_message_waits_for_its_time() -> None:
         assert await files(service) == ["later.txt"]
 
 
-async def test_handler_at_work_keeps_its_message_when_time_jumps(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_time_does_not_pass_while_a_handler_is_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
     begun, go = asyncio.Event(), asyncio.Event()
     original = Handler.process_message
 
@@ -271,10 +273,16 @@ async def test_handler_at_work_keeps_its_message_when_time_jumps(monkeypatch: py
     async with start() as service:
         await service.client.post("/posts", json={"title": "slow"})
         await begun.wait()
+        before = service._bench.now
         advancing = asyncio.create_task(service.advance(24 * 3600.0))
-        await asyncio.sleep(0)
+        bus = service.microservice.message_bus
+        assert isinstance(bus, BenchMessageBus)
+        for _ in range(3):  # transactions, each behind those of advance()
+            assert await bus.busy() == 1
+        assert service._bench.now == before
         go.set()
         await advancing
+        assert service._bench.now == before + 24 * 3600.0
         assert len(service.handled) == 1
 
 
@@ -347,10 +355,31 @@ async def test_bare_secrets_manager_in_a_delegate_is_its_own_services() -> None:
         assert [answer.json()["secret"] for answer in answers] == ["one", "two"] * 5
 
 
+async def test_instance_in_a_delegate_or_handler_is_its_own_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def republish(_self: Any, message: TotoMessage) -> ProcessingResponse:
+        if message.data["n"] == 1:
+            bus = TotoMicroservice.get_instance().message_bus
+            await bus.publish_message(POSTS, TotoMessage(type="post", data={"n": 2}))
+        return ProcessingResponse(ProcessingStatus.SUCCESS)
+
+    monkeypatch.setattr(Handler, "process_message", republish)
+    async with start() as one, start() as two, start() as idle:
+        await asyncio.gather(*(service.client.post("/posts", json={"n": 1}) for service in (one, two)))
+        for service in (one, two, idle):
+            await service.settled()
+        assert [len(service.published) for service in (one, two, idle)] == [2, 2, 0]
+        await one.deliver(TotoMessage(type="post", data={"n": 1}))
+        assert [len(service.published) for service in (one, two)] == [3, 2]
+
+
 async def test_process_default_stays_as_it_was() -> None:
-    async with start():
+    async with start() as service:
         with pytest.raises(ConfigurationError):
             TotoMicroservice.get_instance()
+        with scope_environment(service.environment):
+            assert TotoMicroservice.get_instance() is service.microservice
+    with scope_environment(service.environment), pytest.raises(ConfigurationError):
+        TotoMicroservice.get_instance()
 
 
 async def test_service_declared_for_push_is_tested_all_the_same() -> None:

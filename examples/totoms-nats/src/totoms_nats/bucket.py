@@ -9,7 +9,7 @@ from nats.js import api
 from nats.js.api import RawStreamMsg
 
 from totoms.context import new_cid
-from totoms.errors import NotFound, PreconditionFailed
+from totoms.errors import NotFound, PreconditionFailed, Unavailable
 from totoms.storage_driver import WriteOptions
 from totoms_nats.connection import Connection
 from totoms_nats.objects import StoredObject, chunk_subject, document_subject, read_document, write_document
@@ -108,24 +108,25 @@ class Bucket:
             name=name, filter_subject=f"$O.{self._name}.M.>", deliver_policy=api.DeliverPolicy.LAST_PER_SUBJECT,
             ack_policy=api.AckPolicy.NONE, inactive_threshold=60, mem_storage=True,
         )  # fmt: skip
-        info = await call(
-            lambda js: js.add_consumer(self._stream, config), f"There is no bucket {self._name!r}", self._name
-        )
-        found, seen = [], 0
+        await call(lambda js: js.add_consumer(self._stream, config), f"There is no bucket {self._name!r}", self._name)
+        # What is written meanwhile comes too: of a file that is replaced then, the old document may be gone already.
+        found: dict[str, str] = {}
         try:
-            while seen < (info.num_pending or 0):
+            while True:
                 page = Pull(await self._connection.client(), Source(self._stream, name, 0), _PAGE)
                 await page.run(0)
-                if not page.messages:  # the rest was deleted meanwhile
-                    break
-                seen += len(page.messages)
+                if not page.answered:
+                    raise Unavailable(f"NATS went away while {self._name!r} was listed.", resource=self._name)
                 for message in page.messages:
                     stored = read_document(message.subject, RawStreamMsg(data=message.data))
                     if stored is not None:
-                        found.append(stored.info.key)
+                        found[message.subject] = stored.info.key
+                    else:
+                        found.pop(message.subject, None)
+                if len(page.messages) < _PAGE:
+                    return list(found.values())
         finally:
             await call(lambda js: js.delete_consumer(self._stream, name), "It cannot be deleted", name)
-        return found
 
     # --- what was replaced ---
 

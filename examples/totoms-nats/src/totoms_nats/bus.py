@@ -20,7 +20,7 @@ from totoms_nats.leases import Leases
 from totoms_nats.letters import DeadLetters
 from totoms_nats.names import Names
 from totoms_nats.receiving import Receiver
-from totoms_nats.topology import Topology
+from totoms_nats.topology import Topology, check_topic
 
 _AT_ONCE: Final = 256
 """Messages of a batch that wait for their acknowledgement at the same time."""
@@ -61,9 +61,9 @@ class NatsMessageBus(MessageBus):
     async def _publish_one(self, outgoing: Outgoing) -> BackendError | None:
         self._check_open()
         headers = {**to_headers(outgoing.attributes), "Nats-Msg-Id": outgoing.message_id}
-        subject = outgoing.topic if outgoing.queue is None else self._names.queue_subject(outgoing.queue)
-        assert subject is not None
+        subject = outgoing.topic or self._names.queue_subject(outgoing.queue or "")
         try:
+            check_topic(subject)
             try:
                 await self._connection.publish(subject, outgoing.body, headers)
             except NotFound:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeVar
@@ -15,7 +14,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
-from totoms.errors import AccessDenied, NotFound, Unavailable
+from totoms.errors import AccessDenied, ConfigurationError, NotFound, Unavailable
 from totoms_nats.configuration import NatsConfiguration
 from totoms_nats.errors import told_as, translate
 
@@ -41,7 +40,7 @@ class Connection:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._connecting = asyncio.Lock()
         self._connected = asyncio.Event()
-        self._denied: set[str] = set()
+        self._denials = 0
 
     async def client(self) -> Client:
         """Return the connected client.
@@ -89,9 +88,8 @@ class Connection:
 
     async def _note(self, error: Exception) -> None:
         # The server tells of a refused publish beside the protocol; who asked would wait in vain.
-        found = re.search(r'permissions violation for publish to "([^"]+)"', str(error), re.IGNORECASE)
-        if found:
-            self._denied.add(found.group(1))
+        if "permissions violation for publish" in str(error).lower():
+            self._denials += 1
 
     async def _lost(self) -> None:
         self._connected.clear()
@@ -150,6 +148,7 @@ class Connection:
     ) -> _Result:
         clock = asyncio.get_running_loop().time
         end = clock() + DEADLINE if until is None else until
+        denials = self._denials
         while True:
             try:
                 async with asyncio.timeout_at(end):
@@ -160,7 +159,7 @@ class Connection:
                 ours = error if isinstance(error, Unavailable) else translate(error, what, resource)
                 if ours is None:
                     raise
-                if resource in self._denied:
+                if self._denials > denials:
                     raise AccessDenied(f"{what}: these credentials may not.", resource=resource) from error
                 if not isinstance(ours, Unavailable) or clock() + _PAUSE >= end:
                     raise ours from error
@@ -177,8 +176,11 @@ class Connection:
 def _tls(settings: NatsConfiguration) -> ssl.SSLContext | None:
     if settings.tls_ca is None and settings.tls_cert is None:
         return None
-    with told_as("The TLS files cannot be read"):
+    try:
         context = ssl.create_default_context(cafile=settings.tls_ca)
         if settings.tls_cert is not None:
             context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    except OSError as error:  # ssl.SSLError is one
+        files = "NATS_TLS_CA, NATS_TLS_CERT or NATS_TLS_KEY"
+        raise ConfigurationError(f"A file of {files} cannot be used: {type(error).__name__}.") from None
     return context

@@ -47,6 +47,8 @@ def translate(error: Exception, what: str, resource: str | None) -> BackendError
             return PreconditionFailed(f"{what}: it was written meanwhile.", resource=resource)
         if error.err_code in _FULL:
             return Unavailable(f"{what}: JetStream has no room left.", resource=resource)
+    if "authorization violation" in str(error).lower():  # at connecting, a plain Error with the server's words
+        return AccessDenied(f"{what}: these credentials are not accepted.", resource=resource)
     for theirs, ours in _TABLE:
         if isinstance(error, theirs):
             code = getattr(error, "err_code", None)

@@ -26,7 +26,7 @@ def to_headers(attributes: Mapping[str, str]) -> dict[str, str]:
         if _PLAIN.fullmatch(value):
             headers[name] = value
         else:
-            headers[name + "*"] = quote(value, safe=" ", errors="surrogatepass")
+            headers[name + "*"] = quote(value, safe="", errors="surrogatepass")
     return headers
 
 

@@ -32,17 +32,24 @@ class NatsSecretsManager(SecretsManager):
         return background.run(self._read(name, version))
 
     async def _read(self, name: str, version: str | None) -> bytes:
-        stream, subject = f"KV_{self._bucket}", f"$KV.{self._bucket}.{key(name)}"
+        call, stream = background.connection(self._settings).call, f"KV_{self._bucket}"
+        subject, revision = f"$KV.{self._bucket}.{key(name)}", 0
         missing = f"No secret {name!r}" + ("" if version is None else f" with the version {version!r}")
-        revision = 0
+        missing += f" in the bucket {self._bucket}"
         if version is not None:
             if not (version.isascii() and version.isdecimal()) or not 0 < int(version) < 2**63:
                 raise NotFound(f"{missing}: versions are the numbers of revisions.", resource=name)
             revision = int(version)
-        message = await background.connection(self._settings).call(
-            lambda js: js.get_msg(stream, seq=revision) if revision else js.get_msg(stream, subject=subject),
-            f"{missing} in the bucket {self._bucket}", name,
+        # Asked directly, the key stands in the subject, so that an operator can allow some keys and deny others.
+        direct = bool((await call(lambda js: js.stream_info(stream), missing, name)).config.allow_direct)
+        message = await call(
+            lambda js: (
+                js.get_msg(stream, seq=revision, direct=direct)
+                if revision
+                else js.get_msg(stream, subject=subject, direct=direct)
+            ),
+            missing, name,
         )  # fmt: skip
         if message.subject != subject or _OPERATION in (message.headers or {}):
-            raise NotFound(f"{missing} in the bucket {self._bucket}.", resource=name)
+            raise NotFound(f"{missing}.", resource=name)
         return message.data or b""

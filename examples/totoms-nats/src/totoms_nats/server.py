@@ -34,6 +34,7 @@ class NatsServer:
             raise FileNotFoundError(f"There is no {PROGRAM} on this machine.")
         self.port = port or _free_port()
         self.url = f"nats://127.0.0.1:{self.port}"
+        self.folder = folder
         self._log = folder / "nats-server.log"
         self._command = [program, "-js", "-sd", str(folder), "-a", "127.0.0.1", "-p", str(self.port), *arguments]
         self.start()

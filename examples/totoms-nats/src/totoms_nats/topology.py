@@ -40,6 +40,12 @@ class Source:
     lease_seconds: float
 
 
+def check_topic(subject: str) -> None:
+    """Raise NotFound if nothing can be published to `subject`, or nothing should."""
+    if not is_topic(subject):
+        raise NotFound(f"{subject!r} is no subject that can be a topic.", resource=subject)
+
+
 class Topology:
     """Finds and makes what subscriptions need.
 
@@ -92,8 +98,7 @@ class Topology:
         Raises:
             NotFound: No stream does.
         """
-        if not is_topic(topic):
-            raise NotFound(f"{topic!r} is no subject that can be a topic.", resource=topic)
+        check_topic(topic)
         return await self._connection.call(
             lambda js: js.find_stream_name_by_subject(topic), f"No stream keeps the subject {topic!r}", topic
         )

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Final, cast
+from typing import Any, Final, cast
 
 from pydantic import Field
 
@@ -32,7 +32,6 @@ from totoms.local.writer import Writer
 from totoms.messages import TotoMessage, decode_message
 
 HYPERSCALER: Final = "testing"
-_NEVER_LOST: Final = 1e9
 
 
 @dataclass(slots=True)
@@ -117,8 +116,6 @@ class BenchSecretsManager(LocalSecretsManager):
 
 class BenchMessageBus(LocalMessageBus):
     """The local bus by the bench's clock. Tells the bench what is published, and when something was settled."""
-
-    lease_seconds: ClassVar[float] = _NEVER_LOST  # time jumps: a handler at work must not lose its message by that
 
     def _writer_of(self) -> Writer:
         writer = super()._writer_of()

@@ -50,7 +50,7 @@ class TestMicroservice:
     Attributes:
         secrets: What the service reads its secrets from.
         published: What the service published, in order: each a `TotoMessage` with where it went.
-        handled: What the handlers were given and how it ended, in order, redeliveries included.
+        handled: What the handlers were given and how it ended, in the order it ended, redeliveries included.
         environment: Where the service runs, for what asks for one: ``SecretsManager(service.environment)``.
     """
 
@@ -200,9 +200,13 @@ class TestMicroservice:
         """Let time pass for messages: what is delayed or comes again becomes due, in order, and is handled.
 
         Only the message bus goes by this clock, which otherwise stands still; tokens and time-outs go by the real one.
+        Handlers at work finish before it moves.
 
         Args:
             seconds: How far.
+
+        Raises:
+            TimeoutError: As for :meth:`settled`.
         """
         target = self._bench.now + seconds
         await self.settled()
