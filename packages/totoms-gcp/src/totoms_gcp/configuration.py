@@ -16,9 +16,17 @@ class GCPConfiguration(HyperscalerConfiguration):
     Attributes:
         project_id: ``GCP_PID``, else ``GOOGLE_CLOUD_PROJECT``.
         environment: ``ENVIRONMENT``, by default ``dev``.
+        push_service_account: ``GCP_PUSH_SERVICE_ACCOUNT``: the email of the service account as which Pub/Sub pushes.
+            Without it nothing that is pushed is accepted.
+        push_audience: ``GCP_PUSH_AUDIENCE``: the audience of the tokens with which Pub/Sub pushes; by default the
+            address of the push endpoint, where the service knows it.
     """
 
     project_id: str = Field(
         min_length=1, validation_alias=AliasChoices("project_id", "GCP_PID", "GOOGLE_CLOUD_PROJECT")
     )
     environment: str = Field(default="dev", min_length=1, validation_alias=AliasChoices("environment", "ENVIRONMENT"))
+    push_service_account: str = Field(
+        default="", validation_alias=AliasChoices("push_service_account", "GCP_PUSH_SERVICE_ACCOUNT")
+    )
+    push_audience: str = Field(default="", validation_alias=AliasChoices("push_audience", "GCP_PUSH_AUDIENCE"))
