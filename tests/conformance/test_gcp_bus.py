@@ -28,3 +28,15 @@ class TestPubSubOnGooglesEmulator(MessageBusContract):
         await made.start()
         yield made
         await made.close()
+
+    @pytest.mark.xfail(reason="Pub/Sub counts giving a message back as an attempt, as it does a failure", strict=True)
+    async def test_16_stop_loses_nothing_and_counts_no_attempt(self, harness: PubSubHarness) -> None:
+        await super().test_16_stop_loses_nothing_and_counts_no_attempt(harness)
+
+    @pytest.mark.xfail(reason="The emulator delivers the next of a key when one has failed", strict=True)
+    async def test_17_order_is_kept_under_concurrency_and_across_a_failure(self, harness: PubSubHarness) -> None:
+        await super().test_17_order_is_kept_under_concurrency_and_across_a_failure(harness)
+
+    @pytest.mark.xfail(reason="The emulator delivers the next of a key when one has failed", strict=True)
+    async def test_17_message_given_up_lets_the_next_of_its_key_pass(self, harness: PubSubHarness) -> None:
+        await super().test_17_message_given_up_lets_the_next_of_its_key_pass(harness)
