@@ -1,4 +1,4 @@
-"""The contract of the message bus, held against Pub/Sub: Google's emulator."""
+"""The contract of the message bus, held against Pub/Sub: Google's emulator, and a stand-in of our own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from gcp_messages_kit import PubSubHarness, emulator
+from gcp_messages_kit import PubSubHarness, emulator, stand_in
 from totoms.testing import MessageBusContract
 from totoms_gcp.bus import PubSubMessageBus
 
@@ -15,6 +15,33 @@ from totoms_gcp.bus import PubSubMessageBus
 def google_emulator() -> Iterator[int]:
     with emulator() as port:
         yield port
+
+
+@pytest.fixture(scope="module")
+def own_stand_in() -> Iterator[int]:
+    with stand_in() as server:
+        yield server.port
+
+
+class TestPubSubOnAStandIn(MessageBusContract):
+    backend = "gcp"
+    capabilities = PubSubMessageBus.capabilities
+    arrangement = "stand-in"
+
+    @pytest.fixture
+    async def harness(self, own_stand_in: int) -> AsyncIterator[PubSubHarness]:
+        made = PubSubHarness(own_stand_in)
+        await made.start()
+        yield made
+        await made.close()
+
+    @pytest.mark.xfail(reason="Pub/Sub counts giving a message back as an attempt, as it does a failure", strict=True)
+    async def test_16_stop_loses_nothing_and_counts_no_attempt(self, harness: PubSubHarness) -> None:
+        await super().test_16_stop_loses_nothing_and_counts_no_attempt(harness)
+
+    @pytest.mark.xfail(reason="Pub/Sub counts giving a message back as an attempt; seldom one is on its way")
+    async def test_16_stop_finishes_what_is_handled(self, harness: PubSubHarness) -> None:
+        await super().test_16_stop_finishes_what_is_handled(harness)
 
 
 class TestPubSubOnGooglesEmulator(MessageBusContract):

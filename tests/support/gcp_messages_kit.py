@@ -19,6 +19,7 @@ from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransp
 
 from emulators import require
 from fault_proxy import FaultProxy
+from pubsub import PubSubStandIn
 from totoms.context import new_cid
 from totoms.environment import TotoEnvironment
 from totoms.testing import MessageBusHarness
@@ -47,6 +48,13 @@ def emulator() -> Iterator[int]:
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
+
+
+@contextmanager
+def stand_in() -> Iterator[PubSubStandIn]:
+    """Run the stand-in of our own."""
+    with PubSubStandIn() as server:
+        yield server
 
 
 def _free_port() -> int:
