@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from local_bus_kit import (
+from local_kit import (
     BLOG,
     DEADLINE,
     LEASE,
     POSTS,
-    BusClock,
+    Clock,
     make_bus,
     nothing_comes,
     number_of,
@@ -23,7 +23,7 @@ from local_bus_kit import (
     receive,
     receive_one,
     settled,
-)  # fmt: skip
+)
 from totoms.envelope import Received
 from totoms.errors import Closed
 from totoms.local.bus import LocalMessageBus
@@ -73,7 +73,7 @@ async def test_message_handed_over_directly_is_the_one_that_is_stored(bus: Local
 
 @pytest.mark.parametrize("process", [False, True], ids=["other bus", "other process"])
 async def test_lease_of_what_was_handed_over_runs_out_for_a_consumer_that_found_nothing_before(
-    bus: LocalMessageBus, another: Callable[..., LocalMessageBus], clock: BusClock, process: bool
+    bus: LocalMessageBus, another: Callable[..., LocalMessageBus], clock: Clock, process: bool
 ) -> None:
     other = another(process=process)
     await other._subscribe(BLOG, create=True)

@@ -18,12 +18,12 @@ import pytest
 from hypothesis import HealthCheck, settings, strategies
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from local_bus_kit import (
+from local_kit import (
     BLOG,
     DEADLINE,
     LEASE,
     POSTS,
-    BusClock,
+    Clock,
     crash_image,
     make_bus,
     nothing_comes,
@@ -31,7 +31,7 @@ from local_bus_kit import (
     receive,
     rows_of,
     settled,
-)  # fmt: skip
+)
 from totoms.envelope import DeadLetterReason, Received, Subscription
 from totoms.errors import LeaseLost
 from totoms.local.bus import LocalMessageBus
@@ -73,7 +73,7 @@ class BusMachine(RuleBasedStateMachine):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
         self.runner = asyncio.Runner()
-        self.clock = BusClock()
+        self.clock = Clock()
         self.entries: dict[str, dict[int, Entry]] = {one.name: {} for one in SUBSCRIPTIONS}
         self.dead: dict[str, dict[int, Entry]] = {one.name: {} for one in SUBSCRIPTIONS}
         self.handles: list[Handle] = []
