@@ -45,7 +45,7 @@ MUTANTS: list[tuple[type[LocalMessageBus], str, *tuple[str, ...]]] = [
     (publishing.HangsWhenClosedWhilePublishing, "test_06_close_while_publishing_does_not_hang"),
     (broken.GivesUpTooEarly, "test_08_message_is_given_up_after_exactly_n_attempts", "FAILED"),
     (broken.GivesNoReasons, "test_08_message_is_given_up_after_exactly_n_attempts", "FAILED"),
-    (broken.LosesDeadLetters, "test_08_message_is_given_up_after_exactly_n_attempts", "ValueError"),
+    (broken.LosesDeadLetters, "test_08_message_is_given_up_after_exactly_n_attempts", "an exception"),
     (broken.KeepsDeadLettersInTheQueueToo, "test_09_non_retryable_error_is_given_up_at_once"),
     (broken.IgnoresBackoff, "test_10_failed_message_comes_again_after_its_backoff"),
     (broken.RenewsNoLease, "test_11_handler_slower_than_the_lease_runs_once"),
