@@ -12,6 +12,7 @@ import pytest
 
 from local_kit import BLOG, open_bus, receive_numbers
 from processes import Process
+from totoms.local.state import StateFile
 
 
 async def read_numbers(root: Path | str, wanted: int) -> list[int]:
@@ -107,4 +108,7 @@ os._exit(0) if how == "close" else sys.exit()
     process.expect("^end$")
     child = int(process.expect(r"^child (\d+)$")[1])
     assert asyncio.run(read_numbers(local_root, 1)) == [1]
+    state = StateFile(Path(local_root) / "bus.state")
+    assert state.load() == "clean", "the child does not count as a user of the files"
+    state.close()
     os.kill(child, signal.SIGKILL)  # it is there still
