@@ -1,0 +1,47 @@
+"""The push contract, held against Pub/Sub."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
+from gcp_messages_kit import stand_in
+from gcp_push_kit import PubSubPushHarness
+from http_kit import KeyServer, rsa_key
+from pubsub import PubSubStandIn
+from totoms import jwks
+from totoms.testing import PushContract
+from totoms_gcp.bus import PubSubMessageBus
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PubSubStandIn]:
+    with stand_in() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def keys() -> tuple[RSAPrivateKey, RSAPrivateKey]:
+    return rsa_key(), rsa_key()
+
+
+class TestPubSubPush(PushContract):
+    backend = "gcp"
+    capabilities = PubSubMessageBus.capabilities
+
+    @pytest.fixture
+    async def harness(
+        self,
+        server: PubSubStandIn,
+        keys: tuple[RSAPrivateKey, RSAPrivateKey],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> AsyncIterator[PubSubPushHarness]:
+        monkeypatch.setattr(jwks, "FAILED_COOLDOWN", 0.0)
+        key_server = KeyServer()
+        key_server.keys["one"] = keys[0]
+        with key_server.running():
+            made = PubSubPushHarness(server, key_server, keys[1])
+            yield made
+            await made.close()
