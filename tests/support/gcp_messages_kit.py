@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import grpc
 from google.pubsub_v1 import PublisherClient, SubscriberClient, types
@@ -100,6 +100,49 @@ class Operator:
     def close(self) -> None:
         """Close the connection."""
         self._channel.close()
+
+
+class Broker:
+    """A stand-in, and buses on it, for a test of our own. Use it with ``async with``.
+
+    Attributes:
+        server: The stand-in.
+        operator: Administers it.
+        topic: The path of a topic.
+    """
+
+    project = "project-one"
+
+    async def __aenter__(self) -> Broker:
+        self.server = await asyncio.to_thread(PubSubStandIn().__enter__)
+        self.operator = Operator(self.server.port, self.project)
+        self.topic = f"projects/{self.project}/topics/{self.operator.make_topic('posts-topic')}"
+        self._buses: list[PubSubMessageBus] = []
+        os.environ["PUBSUB_EMULATOR_HOST"] = f"127.0.0.1:{self.server.port}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.gather(*(bus.close() for bus in self._buses))
+        self.operator.close()
+        await asyncio.to_thread(self.server.__exit__)
+        os.environ.pop("PUBSUB_EMULATOR_HOST")
+
+    def bus(self, topic: str = "posts-topic", **settings: str) -> PubSubMessageBus:
+        """Return a bus that knows `topic` as ``posts``."""
+        impatient = type("ImpatientBus", (PubSubMessageBus,), {"look_seconds": 0.2, "letters_patience": 0.3})
+        environment = TotoEnvironment("gcp", GCPConfiguration(project_id=self.project, **settings))
+        made: PubSubMessageBus = impatient(environment, {"posts": topic})
+        self._buses.append(made)
+        return made
+
+    def made(self, name: str) -> Any:
+        """Return a subscription as it was made."""
+        return self.server.subscriptions[f"projects/{self.project}/subscriptions/{name}"].config
+
+    def change(self, name: str, **fields: Any) -> None:
+        """Set fields of a subscription, as its operator."""
+        for field, value in fields.items():
+            setattr(self.made(name), field, value)
 
 
 class PubSubHarness(MessageBusHarness):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -82,46 +83,50 @@ class DeadLetters:
         """Return the oldest letters of a subscription."""
         found: list[DeadLetter] = []
         size = 0
-        async for held in self._letters(subscription):
-            found.append(held.letter)
-            size += len(held.letter.body)
-            if len(found) >= max(10 * limit, MOST_IDS) or size > _MOST_BYTES:
-                break
+        async with aclosing(self._letters(subscription)) as letters:
+            async for held in letters:
+                found.append(held.letter)
+                size += len(held.letter.body)
+                if len(found) >= max(10 * limit, MOST_IDS) or size > _MOST_BYTES:
+                    break
         return sorted(found, key=lambda letter: (letter.dead_since, letter.letter_id))[:limit]
 
     async def replay(self, subscription: str, letter_ids: Sequence[str] | None) -> int:
         """Publish letters to a topic that only this subscription's service listens to; return how many."""
         path = subscription_path(self._project, subscription)
         topic, replayed = "", 0
-        async for held in self._selected(subscription, letter_ids):
-            topic = topic or await self._topology.make_replay(path)
-            letter = held.letter
-            attributes = {**letter.attributes, ID_ATTRIBUTE: letter.message_id}
-            await self._publish(topic, letter.body, attributes, held.ordering_key)
-            await self._delete(path, held)
-            replayed += 1
+        async with aclosing(self._selected(subscription, letter_ids)) as selected:
+            async for held in selected:
+                topic = topic or await self._topology.make_replay(path)
+                letter = held.letter
+                attributes = {**letter.attributes, ID_ATTRIBUTE: letter.message_id}
+                await self._publish(topic, letter.body, attributes, held.ordering_key)
+                await self._delete(path, held)
+                replayed += 1
         return replayed
 
     async def purge(self, subscription: str, letter_ids: Sequence[str] | None) -> int:
         """Delete letters for good; return how many."""
         path, purged = subscription_path(self._project, subscription), 0
-        async for held in self._selected(subscription, letter_ids):
-            await self._delete(path, held)
-            purged += 1
+        async with aclosing(self._selected(subscription, letter_ids)) as selected:
+            async for held in selected:
+                await self._delete(path, held)
+                purged += 1
         return purged
 
-    async def _selected(self, subscription: str, letter_ids: Sequence[str] | None) -> AsyncIterator[_Held]:
+    async def _selected(self, subscription: str, letter_ids: Sequence[str] | None) -> AsyncGenerator[_Held, None]:
         wanted = None if letter_ids is None else set(letter_ids)
-        async for held in self._letters(subscription):
-            if wanted is None:
-                yield held
-            elif held.letter.letter_id in wanted:
-                wanted.discard(held.letter.letter_id)
-                yield held
-                if not wanted:
-                    return
+        async with aclosing(self._letters(subscription)) as letters:
+            async for held in letters:
+                if wanted is None:
+                    yield held
+                elif held.letter.letter_id in wanted:
+                    wanted.discard(held.letter.letter_id)
+                    yield held
+                    if not wanted:
+                        return
 
-    async def _letters(self, subscription: str) -> AsyncIterator[_Held]:
+    async def _letters(self, subscription: str) -> AsyncGenerator[_Held, None]:
         """Give each letter once, and at the end give back those that were not deleted."""
         dead = beside(subscription_path(self._project, subscription), DEAD)[1]
         held: dict[str, str] = {}
@@ -129,14 +134,12 @@ class DeadLetters:
         try:
             while time.monotonic() - last < self._patience:
                 messages = await self._calls.pull(dead, MOST_IDS, timeout=RPC_SECONDS, at_once=True)
-                for message in messages:
-                    letter_id = message.message.message_id
-                    new = letter_id not in held
-                    held[letter_id] = message.ack_id
-                    if new:
-                        last = time.monotonic()
-                        letter = _letter(subscription, message.message)
-                        yield _Held(letter, message.message.ordering_key, message.ack_id)
+                new = [message for message in messages if message.message.message_id not in held]
+                held.update((message.message.message_id, message.ack_id) for message in messages)
+                for message in new:
+                    last = time.monotonic()
+                    letter = _letter(subscription, message.message)
+                    yield _Held(letter, message.message.ordering_key, message.ack_id)
                 if not messages:
                     await asyncio.sleep(_PAUSE)
         finally:
