@@ -45,7 +45,7 @@ async def pusher(server: PubSubStandIn, keys: tuple[RSAPrivateKey, RSAPrivateKey
 async def _accept(bus: PubSubMessageBus, pushed: Pushed) -> Received:
     accepted = await bus._accept_push(PushRequest(pushed.headers, pushed.body, PubSubPushHarness.url))
     assert isinstance(accepted, list)
-    (one,) = accepted
+    one: Received = accepted[0]
     return one
 
 

@@ -87,7 +87,7 @@ class PubSubStandIn:
     async def _start(self) -> None:
         self._changed = asyncio.Condition()
         self._server = grpc.aio.server(options=_OPTIONS)
-        for service, names in {
+        services: dict[str, dict[str, Any]] = {
             "Publisher": {
                 "CreateTopic": types.Topic, "GetTopic": types.GetTopicRequest, "Publish": types.PublishRequest,
             },
@@ -96,7 +96,8 @@ class PubSubStandIn:
                 "UpdateSubscription": types.UpdateSubscriptionRequest, "Pull": types.PullRequest,
                 "Acknowledge": types.AcknowledgeRequest, "ModifyAckDeadline": types.ModifyAckDeadlineRequest,
             },
-        }.items():  # fmt: skip
+        }  # fmt: skip
+        for service, names in services.items():
             handlers = {
                 name: grpc.unary_unary_rpc_method_handler(
                     self._method(name), kind.pb().FromString, lambda answer: answer.SerializeToString()

@@ -11,7 +11,7 @@ import grpc
 from google.api_core import exceptions as api
 from google.pubsub_v1 import types
 
-from totoms.errors import BackendError
+from totoms.errors import BackendError, Closed
 from totoms_gcp.errors import translate
 from totoms_gcp.pubsub_clients import RPC_SECONDS, Clients
 
@@ -22,6 +22,7 @@ _PullRequest: Final = types.PullRequest.pb()
 _PullResponse: Final = types.PullResponse.pb()
 _AcknowledgeRequest: Final = types.AcknowledgeRequest.pb()
 _ModifyAckDeadlineRequest: Final = types.ModifyAckDeadlineRequest.pb()
+_typed: Final[Any] = api.from_grpc_error
 _TOO_LATE: Final = "PERMANENT_FAILURE_INVALID_ACK_ID"
 
 
@@ -83,10 +84,10 @@ class Calls:
         return {}
 
     async def _call(self, method: str, request: Any, response: Any, timeout: float) -> Any:
-        client = await self._clients.subscriber()
+        transport: Any = (await self._clients.subscriber()).transport
         call = self._methods.get(method)
         if call is None:
-            call = self._methods[method] = client.transport.grpc_channel.unary_unary(
+            call = self._methods[method] = transport.grpc_channel.unary_unary(
                 f"/google.pubsub.v1.Subscriber/{method}",
                 request_serializer=type(request).SerializeToString,
                 response_deserializer=response.FromString if response else None,
@@ -102,7 +103,7 @@ class Calls:
         try:
             rpc = call.future(request, timeout=timeout, metadata=routing)
         except ValueError as error:  # the channel is closed
-            raise api.Cancelled("closed") from error
+            raise Closed("The message bus is closed.") from error
         rpc.add_done_callback(wake)
         try:
             await done.wait()
@@ -110,8 +111,8 @@ class Calls:
             rpc.cancel()
             raise
         if rpc.cancelled():  # with the channel
-            raise api.Cancelled("closed")
+            raise Closed("The message bus is closed.")
         failed = rpc.exception()
         if isinstance(failed, grpc.RpcError):
-            raise api.from_grpc_error(failed) from failed
+            raise _typed(failed) from failed
         return rpc.result()

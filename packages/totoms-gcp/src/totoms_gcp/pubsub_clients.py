@@ -12,7 +12,8 @@ import grpc
 from google.api_core import exceptions as api
 from google.api_core.retry import Retry, if_exception_type
 from google.auth import exceptions as auth
-from google.cloud import pubsub_v1
+from google.cloud.pubsub_v1 import PublisherClient as BatchingClient
+from google.cloud.pubsub_v1.types import BatchSettings, PublisherOptions
 from google.pubsub_v1 import PublisherClient, SubscriberClient
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
@@ -42,7 +43,7 @@ _OPTIONS: Final = (
     ("grpc.max_reconnect_backoff_ms", 2_000),
 )
 # A lone message waits for 1 ms; what is published at the same time travels together.
-_BATCHES: Final = pubsub_v1.types.BatchSettings(max_bytes=4_000_000, max_latency=0.001, max_messages=1000)
+_BATCHES: Final = BatchSettings(max_bytes=4_000_000, max_latency=0.001, max_messages=1000)
 _PUBLISH_RETRY: Final = RETRY.with_timeout(PUBLISH_SECONDS)
 
 
@@ -56,9 +57,11 @@ class Clients:
 
     async def subscriber(self) -> SubscriberClient:
         """Return the client that pulls, settles and administers subscriptions."""
-        return self._made.get("subscriber") or await run_in_thread(self._make, "subscriber", _subscriber)
+        made: Any = self._made.get("subscriber") or await run_in_thread(self._make, "subscriber", _subscriber)
+        client: SubscriberClient = made
+        return client
 
-    async def publisher(self, *, ordered: bool = False) -> pubsub_v1.PublisherClient:
+    async def publisher(self, *, ordered: bool = False) -> BatchingClient:
         """Return a client that publishes.
 
         Two of them, because one that keeps the order of keys tries for ever to publish what has none, too.
@@ -112,14 +115,14 @@ def _topics() -> PublisherClient:
     return PublisherClient(transport=_transport(PublisherGrpcTransport))
 
 
-def _unordered() -> pubsub_v1.PublisherClient:
-    options = pubsub_v1.types.PublisherOptions(retry=_PUBLISH_RETRY, timeout=PUBLISH_SECONDS)
-    return pubsub_v1.PublisherClient(_BATCHES, options, transport=_transport(PublisherGrpcTransport))
+def _unordered() -> BatchingClient:
+    options = PublisherOptions(retry=_PUBLISH_RETRY, timeout=PUBLISH_SECONDS)
+    return BatchingClient(_BATCHES, options, transport=_transport(PublisherGrpcTransport))
 
 
-def _ordered() -> pubsub_v1.PublisherClient:
-    options = pubsub_v1.types.PublisherOptions(enable_message_ordering=True, retry=_PUBLISH_RETRY)
-    return pubsub_v1.PublisherClient(_BATCHES, options, transport=_transport(PublisherGrpcTransport))
+def _ordered() -> BatchingClient:
+    options = PublisherOptions(enable_message_ordering=True, retry=_PUBLISH_RETRY)
+    return BatchingClient(_BATCHES, options, transport=_transport(PublisherGrpcTransport))
 
 
 def _transport(kind: type[Any]) -> Any:
@@ -135,6 +138,6 @@ def _transport(kind: type[Any]) -> Any:
 
 
 def _close(client: Any) -> None:
-    if isinstance(client, pubsub_v1.PublisherClient):
+    if isinstance(client, BatchingClient):
         client.stop()
     client.transport.close()

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from google.api_core import exceptions as api
 from google.auth import exceptions as auth
-from google.cloud import pubsub_v1
+from google.cloud.pubsub_v1 import PublisherClient
 from google.cloud.pubsub_v1.publisher.exceptions import PublishToPausedOrderingKeyException
 
 from totoms.envelope import Outgoing
@@ -18,7 +18,7 @@ from totoms_gcp.errors import translate
 from totoms_gcp.pubsub_clients import PUBLISH_SECONDS, Clients
 from totoms_gcp.pubsub_names import topic_path
 
-_Waiting = tuple[pubsub_v1.PublisherClient, str, Outgoing, "asyncio.Future[Future[str]]"]
+_Waiting = tuple[PublisherClient, str, Outgoing, "asyncio.Future[Future[str]]"]
 # The client's `publish` takes locks that its own threads hold, so it is called in this thread, which keeps the order.
 _handing_over: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="totoms pubsub publish")
 
@@ -99,7 +99,7 @@ def _publish_all(waiting: list[_Waiting], loop: asyncio.AbstractEventLoop) -> No
     loop.call_soon_threadsafe(_tell, done)
 
 
-def _publish_one(client: pubsub_v1.PublisherClient, topic: str, outgoing: Outgoing) -> Any:
+def _publish_one(client: PublisherClient, topic: str, outgoing: Outgoing) -> Any:
     return client.publish(topic, outgoing.body, outgoing.ordering_key or "", **outgoing.attributes)
 
 
@@ -113,7 +113,7 @@ def _tell(done: list[tuple[asyncio.Future[Future[str]], Any]]) -> None:
             handed.set_result(result)
 
 
-def _unpause(client: pubsub_v1.PublisherClient, topic: str, key: str) -> None:
+def _unpause(client: PublisherClient, topic: str, key: str) -> None:
     client.resume_publish(topic, key)
 
 

@@ -111,9 +111,10 @@ class Topology:
     async def find(self, path: str) -> types.Subscription | None:
         """Return a subscription, or None."""
         try:
-            return await self._subscriber("get_subscription", path, subscription=path)
+            found: types.Subscription = await self._subscriber("get_subscription", path, subscription=path)
         except NotFound:
             return None
+        return found
 
     async def make_topic(self, path: str) -> None:
         """Make a topic, unless it exists."""
@@ -127,14 +128,18 @@ class Topology:
     async def make_subscription(self, wanted: types.Subscription) -> types.Subscription:
         """Make a subscription, or return the one that another process has just made."""
         try:
-            made = await self._clients.administer(
+            made: types.Subscription | None = await self._clients.administer(
                 lambda client: _unless_there(client.create_subscription, wanted, **_HOW), "the subscription",
                 wanted.name,
             )  # fmt: skip
         except AccessDenied as error:
             told = f"The subscription {wanted.name!r} is missing, and may not be made."
             raise AccessDenied(told, resource=wanted.name) from error
-        return made or await self._subscriber("get_subscription", wanted.name, subscription=wanted.name)
+        if made is None:  # another process was quicker
+            made = await self.find(wanted.name)
+        if made is None:
+            raise NotFound(f"The subscription {wanted.name!r} was deleted meanwhile.", resource=wanted.name)
+        return made
 
     def paths(self, subscription: Subscription) -> tuple[str, str]:
         """Return the path of a subscription and that of its topic."""
