@@ -59,6 +59,7 @@ class PubSubStandIn:
         port: Where it listens.
         denied: Methods that are answered PERMISSION_DENIED, such as ``CreateTopic``.
         faults: From method to the status codes with which its next calls are answered.
+        delays: From method to the seconds after which it is answered.
         calls: How often each method was called.
     """
 
@@ -66,6 +67,7 @@ class PubSubStandIn:
         self.port = 0
         self.denied: set[str] = set()
         self.faults: dict[str, list[grpc.StatusCode]] = defaultdict(list)
+        self.delays: dict[str, float] = defaultdict(float)
         self.calls: Counter[str] = Counter()
         self.topics: dict[str, Any] = {}
         self.subscriptions: dict[str, Backlog] = {}
@@ -118,6 +120,8 @@ class PubSubStandIn:
                 await context.abort(grpc.StatusCode.PERMISSION_DENIED, "denied by the test")
             if self.faults[name]:
                 await context.abort(self.faults[name].pop(0), "as the test says")
+            if self.delays[name]:
+                await asyncio.sleep(self.delays[name])
             async with self._changed:
                 answer = await work(request, context)
                 self._changed.notify_all()

@@ -92,7 +92,8 @@ class Consumer:
             await asyncio.wait(set(late.values()), timeout=_CANCEL_PATIENCE)
             await asyncio.gather(*(self._quietly(self._bus._nack(received, 0.0)) for received in late))
         while self._ack_task is not None and not self._ack_task.done():
-            await asyncio.wait({self._ack_task}, timeout=_CANCEL_PATIENCE)
+            remaining = deadline - asyncio.get_running_loop().time()
+            await asyncio.wait({self._ack_task}, timeout=max(remaining, _CANCEL_PATIENCE))
             if self._ack_task is not None and not self._ack_task.done():
                 self._ack_task.cancel()
         if self._lease_task is not None:

@@ -50,7 +50,7 @@ class PubSubMessageBus(MessageBus):
         super().__init__(environment, topics)
         settings: GCPConfiguration = self.environment.hyperscaler_configuration
         self._clients = Clients()
-        calls = Calls(self._clients)
+        self._calls = calls = Calls(self._clients)
         self._leases = Leases(calls)
         self._publisher = Publisher(self._clients, settings.project_id)
         self._topology = Topology(self._clients, settings, self.lease_seconds)
@@ -147,4 +147,5 @@ class PubSubMessageBus(MessageBus):
 
     async def _close(self) -> None:
         self._receiver.close()
+        await self._calls.flush()
         await self._clients.close()

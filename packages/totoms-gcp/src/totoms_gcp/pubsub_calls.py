@@ -36,6 +36,7 @@ class Calls:
     def __init__(self, clients: Clients) -> None:
         self._clients = clients
         self._methods: dict[str, Any] = {}
+        self._settling: set[asyncio.Task[Any]] = set()
 
     async def pull(
         self, subscription: str, max_messages: int, *, timeout: float, at_once: bool = False
@@ -68,11 +69,25 @@ class Calls:
         request = _ModifyAckDeadlineRequest(subscription=subscription, ack_ids=ack_ids, ack_deadline_seconds=seconds)
         return await self._settle("ModifyAckDeadline", request, subscription, ack_ids)
 
+    async def flush(self) -> None:
+        """Wait until what was settled is, or has failed."""
+        if self._settling:
+            await asyncio.wait(set(self._settling))
+
+    def _settled(self, settling: asyncio.Task[Any]) -> None:
+        self._settling.discard(settling)
+        if not settling.cancelled():
+            settling.exception()  # whoever waited for it was told
+
     async def _settle(
         self, method: str, request: Any, subscription: str, ack_ids: Sequence[str]
     ) -> dict[str, BackendError | None]:
+        # It goes on when whoever waits for it goes away: an acknowledgement that is on its way at shutdown counts.
+        settling = asyncio.create_task(self._call(method, request, None, RPC_SECONDS))
+        self._settling.add(settling)
+        settling.add_done_callback(self._settled)
         try:
-            await self._call(method, request, None, RPC_SECONDS)
+            await asyncio.shield(settling)
         except api.GoogleAPICallError as error:
             ours = translate(error, "the subscription", subscription)
             told = dict(error.metadata or {})

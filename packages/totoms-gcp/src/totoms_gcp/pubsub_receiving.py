@@ -106,7 +106,8 @@ class Receiver:
             if source.stopping:
                 return []
             source.asked = most
-            source.pull = asyncio.create_task(self._pull(source, source.path, most))
+            name = f"totoms pull of {source.path}"
+            source.pull = asyncio.create_task(self._pull(source, source.path, most), name=name)
             source.pull.add_done_callback(_look_at)
         pull = source.pull
         await asyncio.wait({pull}, timeout=max(wait, 0.0))
