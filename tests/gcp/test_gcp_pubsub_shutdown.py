@@ -61,7 +61,7 @@ async def test_nothing_is_to_be_had_of_a_closed_bus(broker: Broker) -> None:
     await asyncio.to_thread(until, lambda: broker.server.calls["Pull"] > 1, lambda: "it does not pull")
     await bus.close()
     async with asyncio.timeout(10):
-        assert await asyncio.gather(receiving, return_exceptions=True) == [[]]
+        assert await receiving == []
     with pytest.raises(Closed):
         await bus._receive(SUBSCRIPTION, 1, 1.0)
     with pytest.raises(Closed):
