@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Final
 
 from google.api_core import exceptions as api
@@ -44,3 +46,14 @@ def translate(error: Exception, what: str, resource: str) -> BackendError:
         if isinstance(error, theirs):
             return ours(told, resource=resource)
     return BackendError(told, resource=resource)
+
+
+@contextlib.contextmanager
+def told_as(what: str, resource: str) -> Iterator[None]:
+    """Raise what the SDK raises in the block as an error of ours; the arguments are those of `translate`."""
+    try:
+        yield
+    except BackendError:
+        raise
+    except Exception as error:
+        raise translate(error, what, resource) from error

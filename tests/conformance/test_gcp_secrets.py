@@ -1,0 +1,21 @@
+"""The secrets contract, held against Secret Manager, for which a stand-in stands in."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from gcp_secrets_kit import GCPSecretsHarness, secrets_of_a_test
+from totoms.testing import SecretsManagerContract
+
+
+class TestGCPSecrets(SecretsManagerContract):
+    backend = "gcp"
+    capabilities = frozenset({"versions", "cache"})
+    arrangement = "stand-in"
+
+    @pytest.fixture
+    async def harness(self) -> AsyncIterator[GCPSecretsHarness]:
+        with secrets_of_a_test() as made:
+            yield made
