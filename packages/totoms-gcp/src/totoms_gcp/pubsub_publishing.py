@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import threading
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final
 
 from google.api_core import exceptions as api
 from google.auth import exceptions as auth
 from google.cloud.pubsub_v1 import PublisherClient
-from google.cloud.pubsub_v1.publisher.exceptions import PublishToPausedOrderingKeyException
 
 from totoms.envelope import Outgoing
 from totoms.errors import BackendError, Closed, Unavailable
@@ -18,9 +20,40 @@ from totoms_gcp.errors import translate
 from totoms_gcp.pubsub_clients import PUBLISH_SECONDS, Clients
 from totoms_gcp.pubsub_names import topic_path
 
-_Waiting = tuple[PublisherClient, str, Outgoing, "asyncio.Future[Future[str]]"]
+_Waiting = tuple[PublisherClient, str, Outgoing, "_Batch", int]
 # The client's `publish` takes locks that its own threads hold, so it is called in this thread, which keeps the order.
 _handing_over: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="totoms pubsub publish")
+_STOPPED: Final = "Cannot publish on a stopped publisher."
+
+
+class _Batch:
+    """Waits for messages that were published together: the loop is woken once, when the last of them is settled."""
+
+    def __init__(self, size: int, loop: asyncio.AbstractEventLoop) -> None:
+        self.done: asyncio.Future[None] = loop.create_future()
+        self.settled: list[bool] = [False] * size
+        self.errors: list[BaseException | None] = [None] * size
+        self._left = size
+        self._loop = loop
+        self._guard = threading.Lock()
+
+    def settle(self, index: int, error: BaseException | None) -> None:
+        """Note what became of one message; in any thread."""
+        self.settled[index], self.errors[index] = True, error
+        with self._guard:
+            self._left -= 1
+            last = self._left == 0
+        if last:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                self._loop.call_soon_threadsafe(self._wake)
+
+    def heard(self, index: int, future: Any) -> None:
+        """Note what the client's future says."""
+        self.settle(index, future.exception())
+
+    def _wake(self) -> None:
+        if not self.done.done():
+            self.done.set_result(None)
 
 
 class Publisher:
@@ -38,85 +71,61 @@ class Publisher:
 
     async def publish(self, batch: Sequence[Outgoing]) -> list[BackendError | None]:
         """Publish messages; return for each, in order, what it alone met."""
-        try:
-            handed = [await self._hand_over(outgoing) for outgoing in batch]
-        except BackendError as error:  # no such name, no credentials: the same for all of a batch
-            return [error] * len(batch)
-        return list(await asyncio.gather(*map(self._finish, batch, handed)))
-
-    async def _hand_over(self, outgoing: Outgoing) -> asyncio.Future[Future[str]]:
-        topic = topic_path(self._project, outgoing.topic or "")
-        client = await self._clients.publisher(ordered=bool(outgoing.ordering_key))
         loop = asyncio.get_running_loop()
-        handed: asyncio.Future[Future[str]] = loop.create_future()
-        self._waiting.append((client, topic, outgoing, handed))
-        if len(self._waiting) == 1:  # what comes until the thread is free goes over with it
-            loop.call_soon(self._start, loop)
-        return handed
-
-    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
-        waiting, self._waiting = self._waiting, []
-        _handing_over.submit(_publish_all, waiting, loop)
-
-    async def _finish(self, outgoing: Outgoing, handed: asyncio.Future[Future[str]]) -> BackendError | None:
-        topic = outgoing.topic or ""
-        try:
-            sent = await handed
-        except RuntimeError as error:  # the client was stopped
-            return _caused(Closed("The message bus is closed."), error)
-        except (api.GoogleAPIError, ValueError, TypeError) as error:
-            return _caused(translate(error, "the topic", topic), error)
-        try:
+        together = _Batch(len(batch), loop)
+        for index, outgoing in enumerate(batch):
+            try:
+                topic = topic_path(self._project, outgoing.topic or "")
+                client = await self._clients.publisher(ordered=bool(outgoing.ordering_key))
+            except BackendError as error:  # no such name, no credentials
+                together.settle(index, error)
+                continue
+            self._waiting.append((client, topic, outgoing, together, index))
+            if len(self._waiting) == 1:  # what comes until the loop gets to it goes over with it
+                loop.call_soon(self._hand_over)
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PUBLISH_SECONDS + 1.0):
-                await asyncio.wrap_future(sent)
-        except TimeoutError:
+                await together.done
+        results: list[BackendError | None] = []
+        for index, outgoing in enumerate(batch):
+            failed = together.errors[index] is not None or not together.settled[index]
+            results.append(await self._told(outgoing, together, index) if failed else None)
+        return results
+
+    def _hand_over(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        _handing_over.submit(_publish_all, waiting)
+
+    async def _told(self, outgoing: Outgoing, together: _Batch, index: int) -> BackendError:
+        topic, error = outgoing.topic or "", together.errors[index]
+        if not together.settled[index]:
             return Unavailable(f"Publishing to {topic!r} took too long; it may still arrive.", resource=topic)
-        except (PublishToPausedOrderingKeyException, RuntimeError) as error:  # RuntimeError: its batch was given up
-            await self._resume(outgoing)
-            told = f"A message before it, with the same ordering key, could not be published to {topic!r}."
-            return _caused(Unavailable(told, resource=topic), error)
-        except (api.GoogleAPIError, auth.GoogleAuthError, OSError) as error:
-            await self._resume(outgoing)
+        if isinstance(error, BackendError):
+            return error
+        if isinstance(error, RuntimeError) and str(error) == _STOPPED:
+            return _caused(Closed("The message bus is closed."), error)
+        if outgoing.ordering_key:
+            # The client refuses a key after an error. Whoever published knows of it now, and may go on.
+            client = await self._clients.publisher(ordered=True)
+            path = topic_path(self._project, topic)
+            _handing_over.submit(client.resume_publish, path, outgoing.ordering_key)
+        if isinstance(error, (api.GoogleAPIError, auth.GoogleAuthError, OSError)):
             return _caused(translate(error, "the topic", topic), error)
-        return None
-
-    async def _resume(self, outgoing: Outgoing) -> None:
-        # The client refuses a key after an error. Whoever published knows of it now, and may go on.
-        if not outgoing.ordering_key:
-            return
-        client = await self._clients.publisher(ordered=True)
-        topic = topic_path(self._project, outgoing.topic or "")
-        _handing_over.submit(_unpause, client, topic, outgoing.ordering_key or "")
+        # The client itself gave it up: one before it, with the same ordering key, could not be published.
+        told = f"The message was not published to {topic!r}: {type(error).__name__}."
+        return _caused(Unavailable(told, resource=topic), error)
 
 
-def _publish_all(waiting: list[_Waiting], loop: asyncio.AbstractEventLoop) -> None:
-    done: list[tuple[asyncio.Future[Future[str]], Any]] = []
-    for client, topic, outgoing, handed in waiting:
+def _publish_all(waiting: list[_Waiting]) -> None:
+    for client, topic, outgoing, together, index in waiting:
         try:
-            done.append((handed, _publish_one(client, topic, outgoing)))
+            future = client.publish(topic, outgoing.body, outgoing.ordering_key or "", **outgoing.attributes)
         except Exception as error:
-            done.append((handed, error))
-    loop.call_soon_threadsafe(_tell, done)
-
-
-def _publish_one(client: PublisherClient, topic: str, outgoing: Outgoing) -> Any:
-    return client.publish(topic, outgoing.body, outgoing.ordering_key or "", **outgoing.attributes)
-
-
-def _tell(done: list[tuple[asyncio.Future[Future[str]], Any]]) -> None:
-    for handed, result in done:
-        if handed.cancelled():
-            continue
-        if isinstance(result, Exception):
-            handed.set_exception(result)
+            together.settle(index, error)
         else:
-            handed.set_result(result)
+            future.add_done_callback(partial(together.heard, index))
 
 
-def _unpause(client: PublisherClient, topic: str, key: str) -> None:
-    client.resume_publish(topic, key)
-
-
-def _caused(ours: BackendError, theirs: Exception) -> BackendError:
+def _caused(ours: BackendError, theirs: BaseException | None) -> BackendError:
     ours.__cause__ = theirs
     return ours
