@@ -128,6 +128,27 @@ async def test_ordered_messages_are_pulled_one_by_one(broker: Broker) -> None:
     assert await bus._receive(ordered, 10, 0.3) == []
 
 
+@pytest.mark.parametrize("status", [StatusCode.NOT_FOUND, StatusCode.PERMISSION_DENIED])
+async def test_subscription_to_replays_need_not_be_there(broker: Broker, status: StatusCode) -> None:
+    bus = broker.bus()
+    await bus._subscribe(SUBSCRIPTION, create=True)
+    await asyncio.to_thread(broker.operator.publish, "posts-topic", b"1", {})
+    broker.server.faults["Pull"] += [status]  # the first pull looks for replays
+    (one,) = await bus._receive(SUBSCRIPTION, 1, 10.0)
+    assert one.body == b"1"
+
+
+@pytest.mark.parametrize("before", [[], [StatusCode.NOT_FOUND]])  # met by the look for replays, by the pull
+async def test_broker_that_is_away_is_told_and_found_back(broker: Broker, before: list[StatusCode]) -> None:
+    bus = broker.bus()
+    await bus._subscribe(SUBSCRIPTION, create=True)
+    await asyncio.to_thread(broker.operator.publish, "posts-topic", b"1", {})
+    broker.server.faults["Pull"] += [*before, StatusCode.UNAVAILABLE]
+    with pytest.raises(Unavailable):
+        await bus._receive(SUBSCRIPTION, 1, 10.0)
+    assert [one.body for one in await bus._receive(SUBSCRIPTION, 1, 10.0)] == [b"1"]
+
+
 async def test_messages_of_other_programs_are_named_by_pubsub(broker: Broker) -> None:
     _, (one,) = await _subscribed(broker, b"1")
     assert one.message_id

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from totoms.envelope import Received, Subscription
-from totoms.errors import NotFound
+from totoms.errors import AccessDenied, NotFound
 from totoms.messages import ID_ATTRIBUTE
 from totoms_gcp.pubsub_calls import Calls
 from totoms_gcp.pubsub_leases import Lease
@@ -137,7 +137,7 @@ class Receiver:
             most = 1
         try:
             messages = await self._calls.pull(source.replays, most, timeout=5.0, at_once=True)
-        except NotFound:  # nothing was ever replayed
+        except (NotFound, AccessDenied):  # nothing was ever replayed; of what is missing Pub/Sub may say either
             return []
         return [_received(source, source.replays, one) for one in messages]
 
