@@ -128,6 +128,18 @@ async def test_ordered_messages_are_pulled_one_by_one(broker: Broker) -> None:
     assert await bus._receive(ordered, 10, 0.3) == []
 
 
+async def test_pull_that_stayed_open_brings_no_more_than_is_asked_for_by_now(broker: Broker) -> None:
+    bus = broker.bus()
+    await bus._subscribe(SUBSCRIPTION, create=True)
+    assert await bus._receive(SUBSCRIPTION, 5, 0.1) == []
+    receiving = asyncio.create_task(bus._receive(SUBSCRIPTION, 1, 10.0))
+    await asyncio.sleep(0)
+    messages = [{"data": b"%d" % number} for number in range(3)]
+    await asyncio.to_thread(broker.operator.topics.publish, topic=broker.topic, messages=messages)
+    assert len(await receiving) == 1
+    assert sum(entry.leased for entry in _entries(broker, "shop-posts")) == 1
+
+
 @pytest.mark.parametrize("status", [StatusCode.NOT_FOUND, StatusCode.PERMISSION_DENIED])
 async def test_subscription_to_replays_need_not_be_there(broker: Broker, status: StatusCode) -> None:
     bus = broker.bus()
