@@ -10,8 +10,8 @@ import grpc
 import pytest
 from google.cloud.secretmanager_v1 import SecretManagerServiceClient
 from google.cloud.secretmanager_v1.services.secret_manager_service.transports import SecretManagerServiceGrpcTransport
-from secret_manager import SecretManagerStandIn
 
+from secret_manager import SecretManagerStandIn
 from totoms.environment import TotoEnvironment
 from totoms.errors import Unsupported
 from totoms.testing import SecretsManagerHarness
@@ -32,7 +32,7 @@ class GCPSecretsHarness(SecretsManagerHarness):
         self.server.start()
         close_clients()
         # Many of the contract's outages are met by each way to read: they need not all last as long.
-        patch.setattr(secrets, "_RETRY", secrets._RETRY.with_timeout(1.5))
+        patch.setattr(secrets, "_RETRY", secrets._RETRY.with_timeout(0.9))
         patch.setenv(SECRETS_EMULATOR, f"127.0.0.1:{self.server.port}")
         self._environment = TotoEnvironment("gcp", GCPConfiguration(project_id=PROJECT))
         self._channel = grpc.insecure_channel(f"127.0.0.1:{self.server.port}")

@@ -1,7 +1,7 @@
 """The SDK's clients for files and secrets: one of each for a process, made when it is first needed, off the event loop.
 
-All threads share them. Where a client goes is the SDK's affair, but for the emulator of Secret Manager, of which the SDK
-knows nothing.
+All threads share them. Where a client goes is the SDK's affair, but for an emulator of Secret Manager, of which the
+SDK knows nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _CHANNEL: Final = (
     # gRPC's own are 1 s, growing to 2 minutes: who asks again within seconds must find the store that is back.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1_000),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 500),
 )
 _SCOPES: Final = ("https://www.googleapis.com/auth/cloud-platform",)
 
@@ -114,7 +114,7 @@ def _shared(key: Hashable, make: Callable[[], _Client]) -> _Client:
 
 
 def _credentials() -> Credentials:
-    return cast(Credentials, default_credentials(scopes=_SCOPES)[0])
+    return default_credentials(scopes=_SCOPES)[0]
 
 
 def _files(project: str) -> Files:

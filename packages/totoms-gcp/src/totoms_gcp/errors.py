@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from http.client import HTTPException
 from typing import Final
 
 from google.api_core import exceptions as api
 from google.auth import exceptions as auth
+from urllib3.exceptions import HTTPError
 
 from totoms.errors import AccessDenied, BackendError, NotFound, PreconditionFailed, Unavailable
 
@@ -26,6 +28,8 @@ _TABLE: Final[tuple[tuple[type[Exception], type[BackendError]], ...]] = (
     (auth.TransportError, Unavailable),
     (auth.GoogleAuthError, AccessDenied),  # no credentials, or refused ones
     (OSError, Unavailable),  # also what `requests` raises
+    (HTTPError, Unavailable),
+    (HTTPException, Unavailable),
     (TimeoutError, Unavailable),
 )
 """Most special first. See https://cloud.google.com/apis/design/errors for what each means."""
@@ -41,6 +45,8 @@ def translate(error: Exception, what: str, resource: str) -> BackendError:
     """
     if isinstance(error, BackendError):
         return error
+    if isinstance(error, api.RetryError) and isinstance(error.cause, Exception):
+        error = error.cause  # what went wrong, again and again
     told = f"Google Cloud failed for {what} {resource!r}: {type(error).__name__}."
     for theirs, ours in _TABLE:
         if isinstance(error, theirs):

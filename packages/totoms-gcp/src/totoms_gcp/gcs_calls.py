@@ -1,0 +1,24 @@
+"""How Cloud Storage is asked: with time-outs, again where it is worth it, and with answers that say what is wrong."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from google.api_core import exceptions as api
+from google.cloud.storage.retry import DEFAULT_RETRY
+
+TIMEOUT: Final = (5.0, 30.0)
+"""Seconds to connect, and between two pieces of an answer."""
+RETRY: Final = DEFAULT_RETRY.with_delay(initial=0.1, maximum=4.0, multiplier=2.0).with_timeout(15.0)
+"""The client's own goes on for two minutes."""
+
+
+def check(response: Any, *good: int) -> Any:
+    """Return the response if its status is one of those; raise the SDK's error for it otherwise."""
+    if response.status_code in good:
+        return response
+    try:
+        error = api.from_http_response(response)
+    finally:
+        response.close()
+    raise error

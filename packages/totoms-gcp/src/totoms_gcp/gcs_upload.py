@@ -1,0 +1,138 @@
+"""An object on its way into Cloud Storage, in an upload that resumes.
+
+It is a session, with an address of its own, which may be asked what has arrived, and which gives the same answer when
+its end is told once more: no answer that gets lost leaves a doubt. The protocol:
+https://cloud.google.com/storage/docs/performing-resumable-uploads
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+from typing import Any, BinaryIO, Final, cast
+
+import google_crc32c
+from google.api_core import exceptions as api
+from google.cloud.storage import Blob
+
+from totoms_gcp import gcs_calls
+from totoms_gcp.clients import Files
+from totoms_gcp.errors import told_as
+
+PART: Final = 16 * 1024 * 1024
+"""Held in memory and sent at once; Google wants a multiple of 256 KiB, and advises 8 MiB or more."""
+_PIECE: Final = 1024 * 1024
+_RESUME_INCOMPLETE: Final = 308
+_CANCEL_SECONDS: Final = 5.0
+
+
+class Upload:
+    """Sends a source to its end.
+
+    Args:
+        files: The clients.
+        blob: The object, with its metadata.
+        told: How errors name the object: the argument `what` of `translate`.
+        content_type: Its media type.
+        generation: The one it must have when it is put in place; 0 for none; None for any.
+    """
+
+    def __init__(self, files: Files, blob: Blob, told: str, content_type: str, generation: int | None) -> None:
+        self._session, self._told = files.session, (told, blob.name)
+        with told_as(*self._told):
+            self._address: str = blob.create_resumable_upload_session(
+                content_type=content_type, client=files.client, timeout=gcs_calls.TIMEOUT, checksum=None,
+                if_generation_match=generation, retry=gcs_calls.RETRY,
+            )  # fmt: skip
+        self._checksum = google_crc32c.Checksum()
+        self._kept = 0
+        self._made: dict[str, Any] | None = None
+
+    def send(self, first: bytes, source: BinaryIO) -> str:
+        """Send `first` and then what `source` has; return the generation. What `source` raises is passed on."""
+        try:
+            # Parts are of one piece of memory: freshly taken it would have to be cleared each time.
+            memory = bytearray(PART)
+            offset, ahead = 0, first
+            while self._made is None:
+                filled = _fill(memory, ahead, source)
+                ahead = source.read(1) if filled == PART else b""
+                with memoryview(memory) as view, view[:filled] as part:
+                    for start in range(0, filled, _PIECE):
+                        self._checksum.update(bytes(part[start : start + _PIECE]))  # it takes nothing but bytes
+                    self._send_part(part, offset, last=not ahead)
+                offset += filled
+        except BaseException:
+            with contextlib.suppress(Exception):  # it would end by itself within a week
+                self._session.delete(self._address, timeout=_CANCEL_SECONDS)
+            raise
+        return str(self._made["generation"])
+
+    def _send_part(self, part: memoryview, offset: int, *, last: bool) -> None:
+        end, again = offset + len(part), False
+        total = str(end) if last else "*"
+
+        def attempt() -> None:
+            nonlocal again
+            if again:
+                self._take(self._put(b"", f"bytes */{total}"))
+            again = True
+            while self._made is None and (self._kept < end or last):
+                before = self._kept
+                rest = part[self._kept - offset :]
+                span = f"bytes {self._kept}-{end - 1}/{total}" if rest else f"bytes */{total}"
+                self._take(self._put(rest or b"", span, last))
+                if self._made is None and self._kept <= before:
+                    raise api.ServiceUnavailable("Cloud Storage keeps nothing of what is sent.")
+
+        with told_as(*self._told):
+            gcs_calls.RETRY(attempt)()
+
+    def _put(self, body: memoryview | bytes, span: str, last: bool = False) -> Any:
+        headers = {"Content-Range": span}
+        if last:
+            headers["X-Goog-Hash"] = f"crc32c={_encoded(self._checksum)}"
+        answer = self._session.put(
+            self._address, data=body, headers=headers, timeout=gcs_calls.TIMEOUT, allow_redirects=False
+        )
+        return gcs_calls.check(answer, 200, 201, _RESUME_INCOMPLETE)
+
+    def _take(self, answer: Any) -> None:
+        if answer.status_code == _RESUME_INCOMPLETE:
+            told = answer.headers.get("Range")
+            self._kept = int(told.rpartition("-")[2]) + 1 if told else 0
+        else:
+            self._made = answer.json()
+
+
+def read_small(source: BinaryIO) -> tuple[bytes, bool]:
+    """Read one piece; return it, and whether it is all there is."""
+    pieces, missing = [], _PIECE
+    while missing and (piece := source.read(missing)):
+        pieces.append(piece)
+        missing -= len(piece)
+    return b"".join(pieces), missing > 0
+
+
+def _fill(memory: bytearray, ahead: bytes, source: BinaryIO) -> int:
+    memory[: len(ahead)] = ahead
+    filled = len(ahead)
+    with memoryview(memory) as view:
+        while filled < len(view):
+            count = _read_into(source, view[filled : filled + _PIECE])
+            if not count:
+                break
+            filled += count
+    return filled
+
+
+def _read_into(source: Any, view: memoryview) -> int:
+    if hasattr(source, "readinto"):
+        return source.readinto(view) or 0
+    piece = source.read(len(view))
+    view[: len(piece)] = piece
+    return len(piece)
+
+
+def _encoded(checksum: google_crc32c.Checksum) -> str:
+    return base64.b64encode(cast(bytes, checksum.digest())).decode()
