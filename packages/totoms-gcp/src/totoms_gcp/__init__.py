@@ -1,1 +1,5 @@
 """totoms on Google Cloud: Pub/Sub, Cloud Storage, Secret Manager. Chosen by ``HYPERSCALER=gcp``."""
+
+from totoms_gcp.configuration import GCPConfiguration
+
+__all__ = ["GCPConfiguration"]

@@ -13,6 +13,11 @@ RETRY: Final = DEFAULT_RETRY.with_delay(initial=0.1, maximum=4.0, multiplier=2.0
 """The client's own goes on for two minutes."""
 
 
+def how() -> dict[str, Any]:
+    """Return the arguments of the client's methods for both."""
+    return {"timeout": TIMEOUT, "retry": RETRY}
+
+
 def check(response: Any, *good: int) -> Any:
     """Return the response if its status is one of those; raise the SDK's error for it otherwise."""
     if response.status_code in good:

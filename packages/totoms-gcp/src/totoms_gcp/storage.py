@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import Any, BinaryIO, Final, Literal, cast
+from typing import BinaryIO, Final, Literal, cast
 
 from google.auth.credentials import Signing
 from google.auth.transport.requests import Request
@@ -26,7 +26,6 @@ _COPIED_WITH: Final = (
 _COPY_ATTEMPTS: Final = 3
 _NO_BUCKET: Final = "The specified bucket does not exist."
 """All that tells its 404 from that of a missing object."""
-_CALL: Final[dict[str, Any]] = {"timeout": gcs_calls.TIMEOUT, "retry": gcs_calls.RETRY}
 
 
 class GCSCloudStorage(CloudStorage):
@@ -58,7 +57,7 @@ class GCSCloudStorage(CloudStorage):
         with told_as(self._told, key):
             files = self._files()
             blob = self._described(files, key, options)
-            blob.upload_from_string(content, options.content_type, client=files.client, **_CALL)
+            blob.upload_from_string(content, options.content_type, client=files.client, **gcs_calls.how())
             return str(blob.generation)
 
     def _wanted(self, key: str, options: WriteOptions) -> int | None:
@@ -89,7 +88,7 @@ class GCSCloudStorage(CloudStorage):
         with told_as("the bucket", self.bucket_name):
             found = self._files().client.list_blobs(
                 self.bucket_name, prefix=prefix or None, delimiter=delimiter or None,
-                fields="items(name),prefixes,nextPageToken", **_CALL,
+                fields="items(name),prefixes,nextPageToken", **gcs_calls.how(),
             )  # fmt: skip
             for page in found.pages:
                 yield from sorted([blob.name for blob in page] + list(page.prefixes))
@@ -113,7 +112,7 @@ class GCSCloudStorage(CloudStorage):
             token: str | None = None
             while True:
                 # A loop: a large object is copied in steps where it moves between disks.
-                token, _, _ = made.rewrite(loaded, token, client=files.client, **_CALL)  # of that generation
+                token, _, _ = made.rewrite(loaded, token, client=files.client, **gcs_calls.how())  # of that generation
                 if token is None:
                     return str(made.generation)
 
@@ -121,7 +120,7 @@ class GCSCloudStorage(CloudStorage):
         try:
             with told_as(self._told, key):
                 files = self._files()
-                files.client.bucket(self.bucket_name).blob(key).delete(client=files.client, **_CALL)
+                files.client.bucket(self.bucket_name).blob(key).delete(client=files.client, **gcs_calls.how())
         except NotFound as error:
             if str(error.__cause__).endswith(_NO_BUCKET):
                 raise self._no_bucket() from error.__cause__
@@ -160,7 +159,7 @@ class GCSCloudStorage(CloudStorage):
             with told_as(self._told, key):
                 files = self._files()
                 blob = files.client.bucket(self.bucket_name).blob(key)
-                blob.reload(client=files.client, **_CALL)
+                blob.reload(client=files.client, **gcs_calls.how())
         except NotFound as error:
             raise self._no_file(key) from error.__cause__
         return blob
