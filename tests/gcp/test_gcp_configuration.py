@@ -1,0 +1,152 @@
+"""Settings: in which project a service runs. Everything else is the SDK's own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from gcp_secrets_kit import GCPSecretsHarness, secrets_of_a_test
+from totoms import TotoEnvironment
+from totoms.errors import ConfigurationError
+from totoms_gcp import GCPConfiguration, clients
+
+FOREIGN = ("boto", "azure", "totoms_aws", "totoms_azure", "totoms.local")
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GCP_PID", "GOOGLE_CLOUD_PROJECT", "ENVIRONMENT"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("variables", "project"),
+    [
+        ({"GCP_PID": "of-ours", "GOOGLE_CLOUD_PROJECT": "of-google"}, "of-ours"),
+        ({"GOOGLE_CLOUD_PROJECT": "of-google"}, "of-google"),
+        ({"GCP_PID": "", "GOOGLE_CLOUD_PROJECT": "of-google"}, "of-google"),
+        ({"GCP_PID": "example.com:of-a-domain"}, "example.com:of-a-domain"),
+    ],
+)
+def test_project_is_read_from_variables(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], project: str
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+    assert TotoEnvironment("gcp").hyperscaler_configuration.project_id == project
+
+
+def test_argument_wins_and_may_be_given_as_in_1_5(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GCP_PID", "of-the-variable")
+
+    assert GCPConfiguration("of-code") == GCPConfiguration(project_id="of-code")
+    assert GCPConfiguration("of-code").project_id == "of-code"
+
+
+@pytest.mark.parametrize("project", ["", None, "a/b", "A b", "-a", "a-", "x" * 101, 1, "ü"])
+def test_what_is_no_project_is_a_configuration_error(project: Any) -> None:
+    with pytest.raises(ConfigurationError, match="GCP_PID"):
+        GCPConfiguration(project_id=project)
+
+
+def test_service_without_a_project_ends_with_one_line() -> None:
+    source = "import totoms; totoms.TotoEnvironment.from_variables()"
+    done = run(source, HYPERSCALER="gcp")
+
+    assert done.returncode == 2
+    assert done.stderr.strip().count("\n") == 0
+    assert "GCP_PID" in done.stderr
+
+
+def run(source: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", source], capture_output=True, text=True, timeout=60, env={**os.environ, **variables}
+    )
+
+
+def modules(source: str) -> set[str]:
+    done = run(source + "; import sys; print(*sys.modules)", HYPERSCALER="gcp", GCP_PID="a-project")
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+def test_importing_totoms_loads_no_sdk() -> None:
+    loaded = modules("import totoms")
+
+    assert not [name for name in loaded if name.startswith(("google", "grpc", "totoms_gcp", *FOREIGN))]
+
+
+@pytest.mark.parametrize("made", ["SecretsManager()", "CloudStorage('a-bucket')", "MessageBus()"])
+def test_service_on_gcp_loads_nothing_of_other_clouds(made: str) -> None:
+    loaded = modules(f"import totoms; totoms.{made}")
+
+    assert "google.api_core" in loaded
+    assert not [name for name in loaded if name.startswith(FOREIGN)]
+
+
+def test_settings_alone_load_no_sdk() -> None:
+    loaded = modules("import totoms; totoms.TotoEnvironment('gcp')")
+
+    assert not [name for name in loaded if name.startswith(("google", "grpc"))]
+
+
+def test_one_client_serves_all_threads_and_managers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(clients.FILES_EMULATOR, "http://127.0.0.1:1")
+    with secrets_of_a_test() as harness:
+        assert clients.secrets() is clients.secrets()
+        assert clients.files("a-project") is clients.files("a-project")
+        assert clients.files("a-project") is not clients.files("another-project")
+        assert harness.manager() is not harness.manager()
+
+
+def test_child_that_was_forked_makes_clients_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(clients.FILES_EMULATOR, "http://127.0.0.1:1")
+    mine = clients.files("a-project")
+    answer = in_a_fork(lambda: b"own" if clients.files("a-project") is not mine else b"shared")
+    clients.close_clients()
+
+    assert answer == b"own"
+
+
+async def test_child_that_was_forked_after_a_secret_was_read_reads_secrets() -> None:
+    with secrets_of_a_test() as harness:
+        await harness.set_secret("name", b"value")
+        answer = run(READER, GCP_PID="project-one", SECRET_MANAGER_EMULATOR_HOST=address(harness)).stdout
+
+    assert answer.split() == ["value"] * 4
+
+
+READER = """
+import os, totoms
+environment = totoms.TotoEnvironment('gcp')
+print(totoms.SecretsManager(environment).get_secret('name'), flush=True)
+for _ in range(2):
+    child = os.fork()
+    if child == 0:
+        print(totoms.SecretsManager(environment).get_secret('name', version='1'), flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+print(totoms.SecretsManager(environment).get_secret('name', version='1'))
+"""
+
+
+def address(harness: GCPSecretsHarness) -> str:
+    return f"127.0.0.1:{harness.server.port}"
+
+
+def in_a_fork(work: Any) -> bytes:
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:  # pragma: no cover - another process
+        os.write(writing, work())
+        os._exit(0)
+    os.waitpid(child, 0)
+    answer = os.read(reading, 100)
+    os.close(reading)
+    os.close(writing)
+    return answer
