@@ -15,7 +15,7 @@ from secret_manager import SecretManagerStandIn
 from totoms.environment import TotoEnvironment
 from totoms.errors import Unsupported
 from totoms.testing import SecretsManagerHarness
-from totoms_gcp import secrets
+from totoms_gcp import clients, secrets
 from totoms_gcp.clients import SECRETS_EMULATOR, close_clients
 from totoms_gcp.configuration import GCPConfiguration
 from totoms_gcp.secrets import identifier_of
@@ -32,7 +32,10 @@ class GCPSecretsHarness(SecretsManagerHarness):
         self.server.start()
         close_clients()
         # Many of the contract's outages are met by each way to read: they need not all last as long.
-        patch.setattr(secrets, "_RETRY", secrets._RETRY.with_timeout(0.9))
+        patch.setattr(secrets, "_RETRY", secrets._RETRY.with_delay(0.05, 0.1).with_timeout(0.5))
+        patch.setattr(
+            clients, "_CHANNEL", [(name, 50) if "backoff" in name else (name, n) for name, n in clients._CHANNEL]
+        )
         patch.setenv(SECRETS_EMULATOR, f"127.0.0.1:{self.server.port}")
         self._environment = TotoEnvironment("gcp", GCPConfiguration(project_id=PROJECT))
         self._channel = grpc.insecure_channel(f"127.0.0.1:{self.server.port}")

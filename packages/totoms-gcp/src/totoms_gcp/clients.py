@@ -33,7 +33,7 @@ _CHANNEL: Final = (
     ("grpc.keepalive_timeout_ms", 10_000),
     # gRPC's own are 1 s, growing to 2 minutes: who asks again within seconds must find the store that is back.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 500),
 )
 _SCOPES: Final = ("https://www.googleapis.com/auth/cloud-platform",)
@@ -133,7 +133,9 @@ def _secrets() -> SecretManagerServiceClient:
         channel = grpc.insecure_channel(emulator, options=_CHANNEL)
         transport = SecretManagerServiceGrpcTransport(host=emulator, channel=channel, credentials=None)
     else:
-        transport = SecretManagerServiceGrpcTransport(credentials=signer(), channel=_connect)
+        transport = SecretManagerServiceGrpcTransport(
+            credentials=signer(), channel=_connect, always_use_jwt_access=True
+        )
     return SecretManagerServiceClient(transport=transport)
 
 

@@ -34,6 +34,9 @@ _TABLE: Final[tuple[tuple[type[Exception], type[BackendError]], ...]] = (
 )
 """Most special first. See https://cloud.google.com/apis/design/errors for what each means."""
 
+_AGAIN: Final = (408,)
+_NO_TOKEN: Final = "Getting metadata from plugin failed"
+
 
 def translate(error: Exception, what: str, resource: str) -> BackendError:
     """Return the error of ours for one of the SDK's; raise it ``from`` that one.
@@ -47,11 +50,31 @@ def translate(error: Exception, what: str, resource: str) -> BackendError:
         return error
     if isinstance(error, api.RetryError) and isinstance(error.cause, Exception):
         error = error.cause  # what went wrong, again and again
-    told = f"Google Cloud failed for {what} {resource!r}: {type(error).__name__}."
-    for theirs, ours in _TABLE:
-        if isinstance(error, theirs):
-            return ours(told, resource=resource)
-    return BackendError(told, resource=resource)
+    response = getattr(error, "response", None)
+    if not isinstance(error, api.GoogleAPIError | OSError) and getattr(response, "status_code", 0) >= 400:
+        error = api.from_http_response(response)  # the storage client has errors of its own for uploads
+    return _class_for(error)(f"Google Cloud failed for {what} {resource!r}: {_called(error)}.", resource=resource)
+
+
+def _class_for(error: Exception) -> type[BackendError]:
+    if isinstance(error, api.GoogleAPICallError) and error.code in _AGAIN:
+        return Unavailable
+    if isinstance(error, auth.GoogleAuthError) and error.retryable:
+        return Unavailable
+    if _without_token(error):
+        return AccessDenied
+    return next((ours for theirs, ours in _TABLE if isinstance(error, theirs)), BackendError)
+
+
+def _called(error: Exception) -> str:
+    return "no credentials" if _without_token(error) else type(error).__name__
+
+
+def _without_token(error: Exception) -> bool:
+    # gRPC asks for a token when it calls, and says that the service is unavailable when there is none to be had; that
+    # those who give tokens are away it tells in the words of `requests`.
+    message = str(error) if isinstance(error, api.ServiceUnavailable) else ""
+    return _NO_TOKEN in message and "ConnectionPool" not in message
 
 
 @contextlib.contextmanager

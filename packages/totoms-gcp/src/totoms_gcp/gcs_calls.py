@@ -22,8 +22,10 @@ def check(response: Any, *good: int) -> Any:
     """Return the response if its status is one of those; raise the SDK's error for it otherwise."""
     if response.status_code in good:
         return response
-    try:
-        error = api.from_http_response(response)
-    finally:
-        response.close()
-    raise error
+    raise api.from_http_response(response)
+
+
+def read_refusal(response: Any, *_: Any, **__: Any) -> None:
+    """Read the whole of an answer that is an error, as a hook of `requests`: who streams would not."""
+    if response.status_code >= 400:
+        response.content  # noqa: B018 - it gives the connection back

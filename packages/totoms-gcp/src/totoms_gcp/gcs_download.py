@@ -99,7 +99,8 @@ class Download(Iterator[bytes]):
             headers["Range"] = f"bytes={self._position}-" + ("" if self._end is None else str(self._end - 1))
         answer = gcs_calls.check(
             self._files.session.get(
-                self._address, params=asked, headers=headers, stream=True, timeout=gcs_calls.TIMEOUT
+                self._address, params=asked, headers=headers, stream=True, timeout=gcs_calls.TIMEOUT,
+                hooks={"response": gcs_calls.read_refusal},
             ),
             200, 206,
         )  # fmt: skip

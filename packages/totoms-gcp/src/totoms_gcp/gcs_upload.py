@@ -15,6 +15,7 @@ import google_crc32c
 from google.api_core import exceptions as api
 from google.cloud.storage import Blob
 
+from totoms.errors import Unavailable
 from totoms_gcp import gcs_calls
 from totoms_gcp.clients import Files
 from totoms_gcp.errors import told_as
@@ -23,6 +24,7 @@ PART: Final = 16 * 1024 * 1024
 """Held in memory and sent at once; Google wants a multiple of 256 KiB, and advises 8 MiB or more."""
 _PIECE: Final = 1024 * 1024
 _RESUME_INCOMPLETE: Final = 308
+_SESSION_GONE: Final = (404, 410)
 _CANCEL_SECONDS: Final = 5.0
 
 
@@ -95,6 +97,8 @@ class Upload:
         answer = self._session.put(
             self._address, data=body, headers=headers, timeout=gcs_calls.TIMEOUT, allow_redirects=False
         )
+        if answer.status_code in _SESSION_GONE:
+            raise Unavailable(f"Cloud Storage lost the upload of {self._told[1]!r}.", resource=self._told[1])
         return gcs_calls.check(answer, 200, 201, _RESUME_INCOMPLETE)
 
     def _take(self, answer: Any) -> None:
