@@ -6,6 +6,7 @@ methods that are denied, and faults. It lives in a thread of its own, with a loo
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import itertools
 import threading
@@ -63,8 +64,8 @@ class PubSubStandIn:
         calls: How often each method was called.
     """
 
-    def __init__(self) -> None:
-        self.port = 0
+    def __init__(self, port: int = 0) -> None:
+        self.port = port
         self.denied: set[str] = set()
         self.faults: dict[str, list[grpc.StatusCode]] = defaultdict(list)
         self.delays: dict[str, float] = defaultdict(float)
@@ -108,7 +109,7 @@ class PubSubStandIn:
             }
             generic = grpc.method_handlers_generic_handler(f"google.pubsub.v1.{service}", handlers)
             self._server.add_generic_rpc_handlers((generic,))
-        self.port = self._server.add_insecure_port("127.0.0.1:0")
+        self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
         await self._server.start()
 
     def _method(self, name: str) -> Callable[[Any, Any], Awaitable[Any]]:
@@ -292,3 +293,11 @@ class PubSubStandIn:
         detail.Pack(info)
         status = Status(code=grpc.StatusCode.FAILED_PRECONDITION.value[0], message="some failed", details=[detail])
         await context.abort_with_status(rpc_status.to_status(status))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, default=0)
+    with PubSubStandIn(parser.parse_args().port) as server:
+        print(server.port, flush=True)
+        threading.Event().wait()
