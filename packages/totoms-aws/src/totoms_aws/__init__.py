@@ -1,0 +1,1 @@
+"""totoms on AWS: SNS and SQS, S3, Secrets Manager. Chosen by ``HYPERSCALER=aws``."""
