@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from typing import Any, Final, Literal
+from urllib.parse import urlsplit
 
 import boto3
 import botocore.session
@@ -21,11 +22,12 @@ Service = Literal["sns", "sqs", "s3", "secretsmanager"]
 CONNECTIONS: Final = 50
 """Connections of one client: as many calls at a time."""
 _CONNECT_SECONDS: Final = 5
-_READ_SECONDS: Final = 30
-"""More than the 20 s of a long poll."""
+_READ_SECONDS: Final[dict[Service, int]] = {"sns": 30, "sqs": 30, "s3": 30, "secretsmanager": 8}
+"""For SQS more than the 20 s of a long poll; for secrets less than a caller waits."""
 _ATTEMPTS: Final = 4
 
 _clients: dict[tuple[Service, str], Any] = {}
+_session: Any = None
 _lock = threading.Lock()
 
 
@@ -46,29 +48,48 @@ def client(service: Service, configuration: AWSConfiguration) -> Any:
 
 
 def _make(service: Service, region: str) -> Any:
-    session = boto3.session.Session(region_name=region, botocore_session=botocore.session.Session())
+    # One session for all, so that credentials are fetched, and renewed, once.
+    global _session
+    if _session is None:
+        _session = boto3.session.Session(botocore_session=botocore.session.Session())
     config = Config(
         connect_timeout=_CONNECT_SECONDS,
-        read_timeout=_READ_SECONDS,
+        read_timeout=_READ_SECONDS[service],
         max_pool_connections=CONNECTIONS,
         retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+        # What botocore signs a URL of S3 with by default knows neither all regions nor content types.
+        signature_version="s3v4" if service == "s3" else None,
     )
-    return session.client(service, config=config)
+    made = _session.client(service, region_name=region, config=config)
+    if service == "s3" and _signs_for_another_host(made):
+        style: Any = {**(made.meta.config.s3 or {}), "addressing_style": "virtual"}
+        made = _session.client(service, region_name=region, config=config.merge(Config(s3=style)))
+    return made
+
+
+def _signs_for_another_host(s3: Any) -> bool:
+    # Left to itself botocore calls <bucket>.s3.<region>.amazonaws.com, but signs URLs for <bucket>.s3.amazonaws.com,
+    # which redirects, and which newer regions do not have. Asked for this style, which it has anyway, it does not.
+    host = urlsplit(s3.meta.endpoint_url).hostname or ""
+    return ".amazonaws." in host and not (s3.meta.config.s3 or {}).get("addressing_style")
 
 
 def close_clients() -> None:
     """Close the connections of all clients. The next call makes new ones."""
+    global _session
     with _lock:
         closing = list(_clients.values())
         _clients.clear()
+        _session = None
     for one in closing:
         one.close()
 
 
 def _forget() -> None:
     # A forked child shares its parent's sockets, and must not use them.
-    global _lock
+    global _lock, _session
     _clients.clear()
+    _session = None
     _lock = threading.Lock()
 
 

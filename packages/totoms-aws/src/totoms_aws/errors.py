@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Final
 
 from botocore.exceptions import (
-    BotoCoreError,
     ClientError,
+    ConnectionError,
     CredentialRetrievalError,
+    FlexibleChecksumError,
+    HTTPClientError,
+    IncompleteReadError,
+    LoginError,
+    MetadataRetrievalError,
     NoCredentialsError,
     PartialCredentialsError,
     ProfileNotFound,
+    SSOError,
     TokenRetrievalError,
-    UnauthorizedSSOTokenError,
 )
 
 from totoms.errors import (
     AccessDenied,
     BackendError,
+    CorruptData,
     InvalidKey,
     MessageTooLarge,
     NotFound,
@@ -35,8 +43,8 @@ _CODES: Final[dict[str, type[BackendError]]] = {
     ),
     **dict.fromkeys(
         (
-            "401", "403", "AccessDenied", "AccessDeniedException", "AuthorizationError", "AuthorizationErrorException",
-            "ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId", "InvalidClientTokenId",
+            "400", "401", "403", "AccessDenied", "AccessDeniedException", "AuthorizationError",
+            "AuthorizationErrorException", "ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId", "InvalidClientTokenId",
             "InvalidSignatureException", "KMSAccessDenied", "KMSAccessDeniedException", "RequestExpired",
             "SignatureDoesNotMatch", "UnrecognizedClientException",
         ),
@@ -49,7 +57,7 @@ _CODES: Final[dict[str, type[BackendError]]] = {
         (
             "429", "500", "502", "503", "504", "InternalError", "InternalErrorException", "InternalFailure",
             "KMSThrottling", "KmsThrottled", "OverLimit", "RequestThrottled", "RequestTimeout", "ServiceUnavailable",
-            "SlowDown", "Throttled", "ThrottledException", "Throttling", "ThrottlingException",
+            "OperationAborted", "SlowDown", "Throttled", "ThrottledException", "Throttling", "ThrottlingException",
             "TooManyRequestsException", "InternalServiceError", "InternalServiceErrorException",
         ),
         Unavailable,
@@ -59,9 +67,10 @@ _CODES: Final[dict[str, type[BackendError]]] = {
 in the API references (https://docs.aws.amazon.com/)."""
 
 _CREDENTIALS: Final = (
-    NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, ProfileNotFound, TokenRetrievalError,
-    UnauthorizedSSOTokenError,
+    NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, LoginError, ProfileNotFound, SSOError,
+    TokenRetrievalError,
 )  # fmt: skip
+_AWAY: Final = (ConnectionError, HTTPClientError, IncompleteReadError, MetadataRetrievalError, OSError)
 
 
 def translate(error: Exception, what: str, resource: str) -> BackendError:
@@ -76,13 +85,27 @@ def translate(error: Exception, what: str, resource: str) -> BackendError:
     if isinstance(error, ClientError):
         code = code_of(error)
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-        found = _CODES.get(code) or _CODES.get(str(status), BackendError)
+        # 400 means something only where it is all there is: S3 answers HEAD so, without a body, for an expired token.
+        found = _CODES.get(code) or _CODES.get(str(status) if status != 400 else "") or BackendError
         return found(f"AWS refused what concerns {told}: {code}.", resource=resource)
     if isinstance(error, _CREDENTIALS):
         return AccessDenied(f"There are no AWS credentials for {told}: {type(error).__name__}.", resource=resource)
-    if isinstance(error, (BotoCoreError, OSError)):
+    if isinstance(error, FlexibleChecksumError):
+        return CorruptData(f"What AWS sent of {told} does not have its checksum.", resource=resource)
+    if isinstance(error, _AWAY):
         return Unavailable(f"AWS could not be asked about {told}: {type(error).__name__}.", resource=resource)
     return BackendError(f"AWS failed for {told}: {type(error).__name__}.", resource=resource)
+
+
+@contextlib.contextmanager
+def told_as(what: str, resource: str) -> Iterator[None]:
+    """Raise what the SDK raises in the block as an error of ours; the arguments are those of `translate`."""
+    try:
+        yield
+    except BackendError:
+        raise
+    except Exception as error:
+        raise translate(error, what, resource) from error
 
 
 def code_of(error: ClientError) -> str:
