@@ -10,13 +10,16 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import nox
 
 ROOT = Path(__file__).parent
-PACKAGES = sorted(path.parent for path in ROOT.glob("packages/*/pyproject.toml"))
 CORE = ROOT / "packages" / "totoms-core"
+NATS = ROOT / "examples" / "totoms-nats"
+"""A plugin as a third party would publish it; checked like our own."""
+PACKAGES = [*sorted(path.parent for path in ROOT.glob("packages/*/pyproject.toml")), NATS]
 CAPABILITIES = "docs/capabilities.md"
 OLDEST, NEWEST = 11, 15
 
@@ -56,10 +59,10 @@ def _interpreters() -> list[str]:
 PYTHONS = _interpreters()
 
 
-def install(session: nox.Session, *requirements: str, core: bool = True) -> None:
+def install(session: nox.Session, *requirements: str, packages: Sequence[Path] = (CORE,)) -> None:
     """Install as constraints.txt says, unless this environment holds exactly that already."""
-    wanted = [*requirements, *(["-e", str(CORE)] if core else [])]
-    declared = [(ROOT / "constraints.txt").read_text(), (CORE / "pyproject.toml").read_text() if core else ""]
+    wanted = [*requirements, *(part for package in packages for part in ("-e", str(package)))]
+    declared = [path.read_text() for path in (ROOT / "constraints.txt", *(p / "pyproject.toml" for p in packages))]
     fingerprint = hashlib.sha256("\n".join([*wanted, *declared]).encode()).hexdigest()
     stamp = Path(session.virtualenv.location) / "installed"
     if stamp.is_file() and stamp.read_text() == fingerprint:
@@ -83,7 +86,7 @@ def tests(session: nox.Session) -> None:
         missing = [f"3.{minor}" for minor in range(OLDEST, NEWEST) if f"3.{minor}" not in PYTHONS]
         if missing:
             session.warn(f"NOT TESTED, because not found on this machine: Python {', '.join(missing)}")
-    install(session, *TEST_TOOLS, *TEST_SERVERS)
+    install(session, *TEST_TOOLS, *TEST_SERVERS, packages=PACKAGES)
     if session.posargs:
         session.run("python", "-m", "pytest", *session.posargs)
         return
@@ -96,9 +99,10 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def capabilities(session: nox.Session) -> None:
     """Write the table of docs/capabilities.md anew, from what the conformance tests show."""
-    install(session, *TEST_TOOLS)
+    install(session, *TEST_TOOLS, packages=PACKAGES)
     results = Path(session.create_tmp()) / "conformance.json"
-    session.run("python", "-m", "pytest", "-n", "auto", "tests/conformance", f"--totoms-results={results}")
+    where = ["tests/conformance", "examples/totoms-nats/tests"]
+    session.run("python", "-m", "pytest", "-n", "auto", *where, f"--totoms-results={results}")
     session.run("python", "-m", "totoms.testing.table", str(results), "--into", CAPABILITIES)
 
 
@@ -114,8 +118,8 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check the types of the packages, and of tests/typing, which only type checkers read."""
-    install(session, *TYPE_TOOLS, "pytest")
-    sources = [str(path.relative_to(ROOT)) for path in ROOT.glob("packages/*/src")]
+    install(session, *TYPE_TOOLS, "pytest", "httpx", packages=PACKAGES)
+    sources = [str(package.relative_to(ROOT) / "src") for package in PACKAGES]
     if (ROOT / "tests/typing").is_dir():
         sources.append("tests/typing")
     session.run("mypy", *sources)
@@ -134,14 +138,14 @@ def _starts(session: nox.Session) -> bool:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the documentation site into site/; a broken link fails it."""
-    install(session, *DOC_TOOLS, core=False)
+    install(session, *DOC_TOOLS, packages=())
     session.run("mkdocs", "build", "--strict", *session.posargs)
 
 
 @nox.session
 def build(session: nox.Session) -> None:
     """Build wheel and sdist of every distribution into dist/, and look into them."""
-    install(session, *BUILD_TOOLS, core=False)
+    install(session, *BUILD_TOOLS, packages=())
     shutil.rmtree(ROOT / "dist", ignore_errors=True)
     for package in PACKAGES:
         session.run("python", "-m", "build", "--no-isolation", "--outdir", "dist", str(package), silent=True)
@@ -165,9 +169,11 @@ def upgrade(session: nox.Session) -> None:
 
 @nox.session
 def faults(session: nox.Session) -> None:
-    """Run the faults and attacks that take long, and print what they counted."""
-    install(session, *TEST_TOOLS)
+    """Run the faults and attacks that take long, and print what they counted; then all at once for ten minutes."""
+    install(session, *TEST_TOOLS, packages=PACKAGES)
     session.run("python", "-m", "pytest", "-m", "faults", "-s", *session.posargs)
+    if not session.posargs:
+        session.run("python", "tests/faults/soak.py")
 
 
 @nox.session
@@ -184,7 +190,7 @@ def constraints(session: nox.Session) -> None:
     Run it with the oldest Python supported: what later ones need is a part of that.
     """
     tools = {*TEST_TOOLS, *TEST_SERVERS, *LINT_TOOLS, *TYPE_TOOLS, *DOC_TOOLS, *BUILD_TOOLS, *BENCH_TOOLS}
-    session.install("--quiet", "nox", *sorted(tools), str(CORE))
+    session.install("--quiet", "nox", *sorted(tools), *map(str, PACKAGES))
     frozen = session.run("python", "-m", "pip", "freeze", silent=True) or ""
     lines = [line for line in frozen.splitlines() if "==" in line and not line.startswith("totoms")]
     head = "# Written by `nox -s constraints`: the versions that the tests were last seen to pass with.\n"
@@ -194,7 +200,7 @@ def constraints(session: nox.Session) -> None:
 @nox.session
 def demo(session: nox.Session) -> None:
     """Run examples/blog. `make demo` uses this session for its environment only."""
-    install(session)
+    install(session, packages=[CORE, NATS] if os.environ.get("BACKEND") == "nats" else [CORE])
     try:
         session.run("python", "examples/blog/demo.py", *session.posargs, interrupt_timeout=None)
     except KeyboardInterrupt:

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from emulators import tell_missing
+
 _FIGURES: list[tuple[str, str]] = []
 
 # What the developer's shell may have set must not reach a test.
@@ -34,6 +36,7 @@ def figure() -> Callable[[str, str], None]:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
+    tell_missing(terminalreporter)
     if _FIGURES:
         terminalreporter.section("faults and figures")
         for fault, seen in _FIGURES:

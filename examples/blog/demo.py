@@ -1,6 +1,7 @@
 """Run the blog for a newcomer: give it what it needs, print three lines to paste, start it. `make demo` calls this."""
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import secrets
 import shlex
 import socket
 import sys
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -16,15 +18,13 @@ from totoms import SecretsManager, TotoMicroservice
 from totoms.tokens import make_token
 
 HERE = Path(__file__).resolve().parent
-PACKAGES = HERE.parent.parent / "packages"
 
 
 def backend() -> str:
-    """Return the backend that is wanted; one that this repository does not hold is told in one line."""
+    """Return the backend that is wanted; one that this demonstration knows nothing of is told in one line."""
     wanted = os.environ.get("BACKEND") or "local"
-    known = {"local", *(path.name.removeprefix("totoms-") for path in PACKAGES.glob("totoms-*"))} - {"core"}
-    if wanted not in known:
-        sys.exit(f"BACKEND={wanted}: there is no packages/totoms-{wanted} here; there is: {', '.join(sorted(known))}.")
+    if wanted not in PREPARATIONS:
+        sys.exit(f"BACKEND={wanted}: this runs on {' and on '.join(sorted(PREPARATIONS))} only.")
     return wanted
 
 
@@ -42,14 +42,41 @@ def free_port() -> int:
     return int(text)
 
 
-def prepare() -> None:
+@contextlib.contextmanager
+def local() -> Iterator[None]:
     """Give the service its secret. On a laptop secrets stand in the environment, or in a file `.env`."""
     env = Path(".env")
-    if "DIGEST_KEY" in os.environ or (env.exists() and "DIGEST_KEY=" in env.read_text()):
-        return
-    with env.open("a") as file:
-        file.write(f"DIGEST_KEY={secrets.token_hex(32)}\n")
-    env.chmod(0o600)
+    if not ("DIGEST_KEY" in os.environ or (env.exists() and "DIGEST_KEY=" in env.read_text())):
+        with env.open("a") as file:
+            file.write(f"DIGEST_KEY={secrets.token_hex(32)}\n")
+        env.chmod(0o600)
+    yield
+
+
+@contextlib.contextmanager
+def nats() -> Iterator[None]:
+    """Run a nats-server of its own, with the topic, the bucket and the secrets that an operator would make."""
+    from totoms_nats.configuration import NatsConfiguration
+    from totoms_nats.operator import Operator
+    from totoms_nats.server import NatsServer, find
+
+    if find() is None:
+        sys.exit("There is no nats-server on this machine: apt-get install nats-server")
+    folder = Path(os.environ.get("TOTOMS_LOCAL_ROOT", ".totoms")) / "nats"
+    folder.mkdir(parents=True, exist_ok=True)
+    with NatsServer(folder) as server:
+        os.environ["NATS_URL"] = server.url
+        operator = Operator(NatsConfiguration())
+        operator.make_topic("blog.posts")
+        operator.make_bucket("blog")
+        operator.make_secret("posts-topic", b"blog.posts")
+        for name in ("digest-key", "jwt-signing-key"):
+            operator.make_secret(name, secrets.token_hex(32).encode())
+        yield
+
+
+PREPARATIONS = {"local": local, "nats": nats}
+"""What each backend needs before the service starts."""
 
 
 def lines_to_paste(port: int, token: str) -> list[str]:
@@ -78,16 +105,21 @@ async def announce(microservice: TotoMicroservice, port: int) -> None:
     print(f"\nThe endpoints, to look at: http://127.0.0.1:{port}/docs    Ctrl-C stops the service.\n", flush=True)
 
 
-async def main() -> None:
-    """Start the service."""
-    os.environ["HYPERSCALER"] = backend()
-    port = free_port()
-    prepare()
+async def serve(port: int) -> None:
+    """Start the service, and return when it has stopped."""
     microservice = await TotoMicroservice.init(get_microservice_config())
     announcing = asyncio.create_task(announce(microservice, port))
-    await microservice.start(port=port)
+    await microservice.start(port=port, host="127.0.0.1")
     announcing.cancel()
 
 
+def main() -> None:
+    """Prepare the backend and run the service on it."""
+    wanted = os.environ["HYPERSCALER"] = backend()
+    port = free_port()
+    with PREPARATIONS[wanted]():
+        asyncio.run(serve(port))
+
+
 if __name__ == "__main__":
-    asyncio.run(main())
+    main()

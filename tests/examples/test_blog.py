@@ -5,61 +5,15 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-import shlex
 import signal
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
-from processes import Process
-
-DEMO = Path(__file__).parents[2] / "examples" / "blog" / "demo.py"
-CURL = re.compile(r"^curl .*$", re.MULTILINE)
-
-
-class Demo(Process):
-    """A running demo, and what its lines do."""
-
-    @property
-    def lines_to_paste(self) -> list[str]:
-        self.expect("Ctrl-C stops")
-        return CURL.findall(self.output)
-
-    @property
-    def client(self) -> httpx.Client:
-        request = as_request(self.lines_to_paste[0])
-        address = httpx.URL(str(request["url"]))
-        return httpx.Client(
-            base_url=f"http://{address.host}:{address.port}",
-            headers={"Authorization": request["headers"]["Authorization"]},
-        )
-
-
-def as_request(line: str) -> dict[str, Any]:
-    """What a shell and curl would make of a line."""
-    words = shlex.split(line)
-    request: dict[str, Any] = {"method": "GET", "headers": {}}
-    assert words.pop(0) == "curl"
-    while words:
-        word = words.pop(0)
-        if word == "-H":
-            name, _, value = words.pop(0).partition(": ")
-            request["headers"][name] = value
-        elif word == "-d":
-            request.update(method="POST", content=words.pop(0))
-        elif word != "-s":
-            request["url"] = word
-    return request
-
-
-def paste(line: str) -> Any:
-    answer = httpx.request(**as_request(line))
-    assert answer.status_code == 200, answer.text
-    return answer.json()
+from demo_kit import Demo, as_request, paste, start_demo
 
 
 @pytest.fixture
@@ -69,12 +23,8 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
     (tmp_path / ".env").write_text("DIGEST_KEY=the key of the digest\n")
 
     def starting(**env: str) -> Demo:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = str(free.getsockname()[1])
-        demo = Demo(DEMO, root=str(tmp_path / "root"), env={"PORT": port, **env}, cwd=tmp_path)
-        started.append(demo)
-        return demo
+        started.append(start_demo(tmp_path, **env))
+        return started[-1]
 
     yield starting
     for demo in started:
@@ -163,7 +113,7 @@ def test_caller_without_a_token_is_refused(start: Callable[..., Demo]) -> None:
 @pytest.mark.parametrize(
     ("env", "told"),
     [
-        ({"BACKEND": "mars"}, r"BACKEND=mars: there is no packages/totoms-mars here; there is: local"),
+        ({"BACKEND": "mars"}, r"BACKEND=mars: this runs on local and on nats only\."),
         ({"PORT": "many"}, r"PORT must be a number"),
         ({"PORT": "0"}, r"PORT must be a number"),
     ],

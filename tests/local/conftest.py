@@ -1,4 +1,4 @@
-"""What the tests of the local bus share: buses on one root folder, and processes."""
+"""What the tests of the local bus share: buses on the test's own folder, and processes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from local_bus_kit import BLOG, BusClock, make_bus
 from local_kit import Kit
 from processes import Process
+from totoms.local.bus import LocalMessageBus
 
 
 @pytest.fixture
@@ -34,3 +36,39 @@ def script(tmp_path: Path) -> Iterator[Callable[[str], Any]]:
     yield start
     for process in started:
         process.kill()
+
+
+@pytest.fixture
+def clock() -> BusClock:
+    return BusClock()
+
+
+@pytest.fixture
+async def bus(local_root: str, clock: BusClock) -> AsyncIterator[LocalMessageBus]:
+    """A bus that has subscribed `BLOG` and goes by the test's clock."""
+    bus = make_bus(local_root, clock)
+    await bus._subscribe(BLOG, create=True)
+    yield bus
+    await bus.close()
+
+
+@pytest.fixture
+async def another(local_root: str, clock: BusClock, tmp_path: Path) -> AsyncIterator[Callable[..., LocalMessageBus]]:
+    """Make further buses on the same folder.
+
+    Args of the function:
+        process: Give it a writer, a connection and locks of its own, as if it were in another process.
+    """
+    made: list[LocalMessageBus] = []
+
+    def make(*, process: bool = False) -> LocalMessageBus:
+        root = Path(local_root)
+        if process:
+            root = tmp_path / f"link-{len(made)}"
+            root.symlink_to(local_root)
+        made.append(make_bus(root, clock))
+        return made[-1]
+
+    yield make
+    for bus in made:
+        await bus.close()

@@ -1,365 +1,297 @@
-"""Leases of the local bus: retried, expired, extended, given back, and fenced against who came late."""
+"""Leases of the local bus: they expire, are renewed and given back, and a consumer that lost one can settle nothing."""
 
 from __future__ import annotations
 
 import asyncio
-import random
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from totoms.envelope import DeadLetterReason
+from local_bus_kit import (
+    BLOG,
+    LEASE,
+    BusClock,
+    crash_image,
+    make_bus,
+    nothing_comes,
+    number_of,
+    open_bus,
+    publish,
+    receive,
+    receive_numbers,
+    receive_one,
+    rows_of,
+    settled,
+)  # fmt: skip
+from totoms.envelope import DeadLetterReason, Received
 from totoms.errors import LeaseLost
 from totoms.local.bus import LocalMessageBus
 
-LEASE = LocalMessageBus.lease_seconds
-BOTH = pytest.mark.parametrize("own_writer", [False, True], ids=["shared writer", "own writer"])
+REASON = DeadLetterReason("non_retryable", "Bad", "it is bad", 1)
 
 
-async def test_nacked_message_comes_again_with_the_next_attempt_and_the_same_id(kit: Any) -> None:
-    bus, subscription = await kit.consumer()
-    (message_id,) = await kit.publish(bus, 1)
-    for attempt in range(1, 6):
-        (held,) = await kit.get(bus, subscription)
-        assert (held.message_id, held.attempt) == (message_id, attempt)
-        await bus._nack(held, 0.0)
+async def test_leased_message_is_nobody_elses(bus: LocalMessageBus, another: Callable[..., LocalMessageBus]) -> None:
+    await publish(bus, 1)
+    await receive_one(bus)
+    for other in (another(), another(process=True)):
+        await other._subscribe(BLOG, create=True)
+        assert await nothing_comes(other)
 
 
-@BOTH
-async def test_backoff_is_honoured_for_every_consumer(kit: Any, own_writer: bool) -> None:
-    bus, subscription = await kit.consumer()
-    other, _ = await kit.consumer(own_writer=own_writer)
-    await kit.publish(bus, 1)
-    (held,) = await kit.get(bus, subscription)
-    assert await kit.nothing(other, subscription)
-    await bus._nack(held, 5.0)
-    for each in (bus, other):
-        assert await kit.nothing(each, subscription)
-    kit.advance(4.9)
-    for each in (bus, other):
-        assert await kit.nothing(each, subscription)
-    kit.advance(0.2)
-    (again,) = await kit.get(other, subscription)
-    assert again.attempt == 2
+async def test_expired_lease_makes_the_message_available_with_the_next_attempt_and_the_same_id(
+    bus: LocalMessageBus, clock: BusClock
+) -> None:
+    (message_id,) = await publish(bus, 1)
+    for attempt in range(1, 5):
+        received = await receive_one(bus)
+        assert (received.attempt, received.message_id) == (attempt, message_id)
+        clock.advance(LEASE - 1)
+        assert await nothing_comes(bus)
+        clock.advance(2)
 
 
-@BOTH
-async def test_expired_lease_goes_to_another_and_the_late_one_is_refused(kit: Any, own_writer: bool) -> None:
-    bus, subscription = await kit.consumer()
-    other, _ = await kit.consumer(own_writer=own_writer)
-    assert await kit.nothing(other, subscription)  # it has looked, and found nothing
-    waiting = asyncio.ensure_future(bus._receive(subscription, 1, 20))
-    await asyncio.sleep(0)
-    await kit.publish(bus, 1)
-    (late,) = await waiting
-    assert await kit.nothing(other, subscription)
-    kit.advance(LEASE + 1)
-    (owner,) = await kit.get(other, subscription)
-    assert (owner.message_id, owner.attempt) == (late.message_id, 2)
-    await refuses(bus, late)
-    assert await other._extend([owner]) == [None]
-    assert await other._ack([owner]) == [None]
-    kit.advance(LEASE + 1)
-    assert await kit.nothing(bus, subscription)
-    assert await kit.nothing(other, subscription)
+@pytest.mark.parametrize("process", [False, True], ids=["other bus", "other process"])
+async def test_consumer_that_lost_its_lease_to_another_settles_nothing(
+    bus: LocalMessageBus, another: Callable[..., LocalMessageBus], clock: BusClock, process: bool
+) -> None:
+    await publish(bus, 1)
+    stale = await receive_one(bus)
+    other = another(process=process)
+    await other._subscribe(BLOG, create=True)
+    clock.advance(LEASE + 1)
+    current = await receive_one(other)
+    await assert_all_is_refused(bus, stale)
+    assert await other._extend([current]) == [None]
+    assert await other._ack([current]) == [None]
 
 
-async def test_consumer_that_gets_its_own_expired_message_again_knows_the_old_handle(kit: Any) -> None:
-    bus, subscription = await kit.consumer()
-    await kit.publish(bus, 1)
-    (late,) = await kit.get(bus, subscription)
-    kit.advance(LEASE + 1)
-    (owner,) = await kit.get(bus, subscription)
-    assert owner.attempt == 2
-    await refuses(bus, late)
-    await bus._release([late])  # nobody is told, and nothing happens
-    assert await kit.nothing(bus, subscription)
-    assert await bus._ack([owner]) == [None]
+async def test_consumer_that_got_its_own_message_again_settles_nothing_with_the_old_lease(
+    bus: LocalMessageBus, clock: BusClock
+) -> None:
+    await publish(bus, 1)
+    stale = await receive_one(bus)
+    clock.advance(LEASE + 1)
+    current = await receive_one(bus)
+    await assert_all_is_refused(bus, stale)
+    assert await bus._ack([current]) == [None]
 
 
-async def refuses(bus: LocalMessageBus, late: Any) -> None:
-    assert [type(lost) for lost in await bus._ack([late])] == [LeaseLost]
-    assert [type(lost) for lost in await bus._extend([late])] == [LeaseLost]
+async def assert_all_is_refused(bus: LocalMessageBus, stale: Received) -> None:
+    (extended,) = await bus._extend([stale])
+    assert isinstance(extended, LeaseLost)
+    (acked,) = await bus._ack([stale])
+    assert isinstance(acked, LeaseLost)
     with pytest.raises(LeaseLost):
-        await bus._nack(late, 0)
+        await bus._nack(stale, 0.0)
     with pytest.raises(LeaseLost):
-        await bus._dead_letter(late, DeadLetterReason("non_retryable"))
-    assert await bus._list_dead_letters(late.subscription.name, 10) == []
+        await bus._dead_letter(stale, REASON)
+    await bus._release([stale])
+    assert await bus.list_dead_letters(BLOG.name) == []
 
 
-async def test_waiting_consumer_gets_what_a_dead_process_held(kit: Any) -> None:
-    dead, subscription = await kit.consumer(own_writer=True)
-    bus, _ = await kit.consumer()
-    ids = await kit.publish(dead, 1, 2)
-    await kit.get(dead, subscription, 2)
-    waiting = asyncio.ensure_future(bus._receive(subscription, 2, 20))
-    await asyncio.sleep(0)
-    await bus._do(lambda connection: None)
-    assert not waiting.done()
-    kit.advance(LEASE + 1)
-    got = await waiting
-    got += await kit.get(bus, subscription, 2 - len(got))
-    assert sorted(one.message_id for one in got) == sorted(ids)
-    assert {one.attempt for one in got} == {2}
+async def test_stale_settlement_in_the_commit_that_leases_anew_is_refused(
+    bus: LocalMessageBus, clock: BusClock
+) -> None:
+    await publish(bus, 1)
+    stale = await receive_one(bus)
+    waiting = asyncio.ensure_future(receive(bus))
+    await settled(bus)
+    # Both reach the writer in one go: the lease runs out, and the handler that is too late gives up its message.
+    clock.now += LEASE + 1
+    outcomes = await asyncio.gather(bus._nack(stale, 60.0), return_exceptions=True)
+    if outcomes == [None]:  # the nack was first: then nobody has the message before its time
+        await settled(bus)
+        assert not waiting.done()
+        clock.advance(61.0)
+    (current,) = await waiting
+    assert await bus._ack([current]) == [None]
 
 
-async def test_extended_lease_is_kept(kit: Any) -> None:
-    bus, subscription = await kit.consumer()
-    other, _ = await kit.consumer(own_writer=True)
-    await kit.publish(bus, 1, 2)
-    one, two = await kit.get(bus, subscription, 2)
+async def test_lease_lost_by_one_of_a_batch_leaves_the_others_acked(
+    bus: LocalMessageBus, another: Callable[..., LocalMessageBus], clock: BusClock, local_root: str
+) -> None:
+    await publish(bus, *range(10))
+    batch = await receive(bus)
+    while len(batch) < 10:
+        batch += await receive(bus, most=10 - len(batch))
+    other = another(process=True)
+    await other._subscribe(BLOG, create=True)
+    clock.advance(LEASE - 1)
+    assert await bus._extend([one for one in batch if number_of(one) != 4]) == [None] * 9
+    clock.advance(2)
+    lost = await receive(other)
+    assert [number_of(one) for one in lost] == [4]
+    results = await bus._ack(batch)
+    assert [number_of(one) for one, result in zip(batch, results, strict=True) if result is not None] == [4]
+    assert [type(result) for result in results if result is not None] == [LeaseLost]
+    assert rows_of(local_root, "SELECT count(*) FROM deliveries") == [(1,)]
+
+
+async def test_ack_after_the_lease_ran_out_counts_while_nobody_else_has_the_message(
+    bus: LocalMessageBus, clock: BusClock, local_root: str
+) -> None:
+    await publish(bus, 1)
+    received = await receive_one(bus)
+    clock.advance(LEASE + 1)
+    await bus._ack([received])
+    assert rows_of(local_root, "SELECT * FROM deliveries") == []
+
+
+async def test_extended_lease_lasts_from_now(bus: LocalMessageBus, clock: BusClock) -> None:
+    await publish(bus, 1)
+    received = await receive_one(bus)
     for _ in range(5):
-        kit.advance(LEASE * 0.7)
-        assert await bus._extend([one, two]) == [None, None]
-        assert await kit.nothing(other, subscription)
-    assert await bus._ack([one]) == [None]
-    kit.advance(LEASE + 1)
-    assert (await kit.get(other, subscription))[0].message_id == two.message_id
+        clock.advance(LEASE - 1)
+        assert await bus._extend([received]) == [None]
+    clock.advance(LEASE - 1)
+    assert await nothing_comes(bus)
+    clock.advance(2)
+    assert (await receive_one(bus)).attempt == 2
 
 
-@BOTH
-async def test_released_message_is_to_be_had_at_once_and_nothing_was_counted(kit: Any, own_writer: bool) -> None:
-    bus, subscription = await kit.consumer()
-    other, _ = await kit.consumer(own_writer=own_writer)
-    ids = await kit.publish(bus, 1, 2)
-    held = await kit.get(bus, subscription, 2)
-    assert await kit.nothing(other, subscription)
-    await bus._release(held)
-    got = await kit.get(other, subscription, 2)
-    assert {(one.message_id, one.attempt) for one in got} == {(message_id, 1) for message_id in ids}
-    await refuses(bus, held[0])
-
-
-async def test_one_lost_lease_in_a_batch_concerns_itself_alone(kit: Any) -> None:
-    bus, subscription = await kit.consumer()
-    other, _ = await kit.consumer(own_writer=True)
-    await kit.publish(bus, 1)
-    (late,) = await kit.get(bus, subscription)
-    kit.advance(LEASE + 1)
-    (owner,) = await kit.get(other, subscription)
-    await kit.publish(bus, *range(10))
-    mine = await kit.get(bus, subscription, 10)
-    results = await bus._ack([*mine[:5], late, *mine[5:]])
-    assert [type(result).__name__ for result in results] == ["NoneType"] * 5 + ["LeaseLost"] + ["NoneType"] * 5
-    assert await other._ack([owner]) == [None]
-    kit.advance(LEASE + 1)
-    assert await kit.nothing(bus, subscription)
-
-
-async def test_acks_of_two_subscriptions_with_one_lost_lease(kit: Any) -> None:
-    bus, subscription = await kit.consumer()
-    second = kit.subscription("second")
-    await bus._subscribe(second, create=True)
-    await kit.publish(bus, 1)
-    (late,), (fine,) = await kit.get(bus, subscription), await kit.get(bus, second)
-    other, _ = await kit.consumer(own_writer=True)
-    kit.advance(LEASE + 1)
-    await kit.get(other, subscription)
-    lost, kept = await asyncio.gather(bus._ack([late]), bus._ack([fine]))
-    assert [type(each).__name__ for each in (*lost, *kept)] == ["LeaseLost", "NoneType"]
-
-
-async def test_receive_that_nobody_fills_returns_nothing_when_time_is_up(kit: Any) -> None:
-    bus, subscription = await kit.consumer()
-    assert await bus._receive(subscription, 1, 0.0) == []
-    await kit.publish(bus, 1)
-    assert len(await kit.get(bus, subscription)) == 1
-
-
-async def test_stopped_consumer_returns_from_its_wait(kit: Any) -> None:
-    bus, subscription = await kit.consumer()
-    waiting = asyncio.ensure_future(bus._receive(subscription, 1, 1000))
-    await asyncio.sleep(0)
-    await bus._stop_receiving(subscription)
-    assert await waiting == []
-    other, _ = await kit.consumer()
-    await kit.publish(bus, 1)
-    assert len(await kit.get(other, subscription)) == 1
-
-
-async def test_closed_bus_returns_from_its_wait(kit: Any) -> None:
-    bus, subscription = await kit.consumer()
-    waiting = asyncio.ensure_future(bus._receive(subscription, 1, 1000))
-    await asyncio.sleep(0)
-    await bus.close()
-    assert await waiting == []
-
-
-@BOTH
-async def test_closing_gives_back_what_was_handed_over_and_not_taken(kit: Any, own_writer: bool) -> None:
-    bus, subscription = await kit.consumer()
-    other, _ = await kit.consumer(own_writer=own_writer)
-    waiting = asyncio.ensure_future(bus._receive(subscription, 100, 20))
-    await asyncio.sleep(0)
-    publishing = [asyncio.ensure_future(kit.publish(other, number)) for number in range(50)]
-    await asyncio.sleep(0)
-    await bus.close()
-    ids = {message_id for one in await asyncio.gather(*publishing) for message_id in one}
-    taken = await waiting
-    rest = await kit.get(other, subscription, 50 - len(taken))
-    assert {one.message_id for one in (*taken, *rest)} == ids
-    assert {one.attempt for one in (*taken, *rest)} == {1}
-
-
-@pytest.mark.parametrize("stop", ["cancel", "time out"])
-@BOTH
-async def test_wait_that_ends_any_moment_strands_nothing(kit: Any, stop: str, own_writer: bool) -> None:
-    """Time stands still, so what is leased and forgotten would never come back."""
-    bus, subscription = await kit.consumer()
-    publisher = kit.bus(own_writer=own_writer)
-    dice = random.Random(1)
-    total = 300
-    got: dict[str, int] = {}
-    published: list[str] = []
-
-    async def publish() -> None:
-        for number in range(total):
-            published.extend(await kit.publish(publisher, number))
-
-    publishing = asyncio.create_task(publish())
-    async with asyncio.timeout(60):
-        while len(got) < total:
-            most = dice.randint(1, 5)
-            if stop == "time out":
-                batch = await bus._receive(subscription, most, dice.choice([0, 0, 0.0005, 0.002]))
-            else:
-                waiting = asyncio.create_task(bus._receive(subscription, most, 20))
-                for _ in range(dice.randint(0, 12)):
-                    await asyncio.sleep(0)
-                if not publishing.done() or dice.random() < 0.9:
-                    waiting.cancel()
-                try:
-                    batch = await waiting
-                except asyncio.CancelledError:
-                    continue
-            assert len(batch) <= most
-            for one in batch:
-                assert one.message_id not in got, "received twice"
-                got[one.message_id] = one.attempt
-            await bus._ack(batch) if batch else None
-    await publishing
-    assert set(got) == set(published)
-    assert set(got.values()) == {1}, "no attempt was counted for what nobody took"
-
-
-@BOTH
-async def test_many_consumers_with_random_outcomes_lose_nothing(kit: Any, own_writer: bool) -> None:
-    """Nacks, releases, cancellations and acks of two buses at once; then the sets are compared."""
-    consumers = [await kit.consumer(), await kit.consumer(own_writer=own_writer)]
-    dice = random.Random(2)
-    total = 400
-    acked: dict[str, int] = {}
-    attempts: dict[str, set[int]] = {}
-    published: set[str] = set()
-
-    async def consume(bus: LocalMessageBus, subscription: Any) -> None:
-        while len(acked) < total:
-            waiting = asyncio.create_task(bus._receive(subscription, dice.randint(1, 8), 0.05))
-            for _ in range(dice.randint(0, 30)):
-                await asyncio.sleep(0)
-            if dice.random() < 0.3:
-                waiting.cancel()
-            try:
-                batch = await waiting
-            except asyncio.CancelledError:
-                continue
-            for one in batch:
-                choice = dice.random()
-                if choice < 0.2:
-                    await bus._release([one])
-                    continue
-                assert one.attempt not in attempts.setdefault(one.message_id, set()), "an attempt was seen twice"
-                attempts[one.message_id].add(one.attempt)
-                if choice < 0.4:
-                    await bus._nack(one, 0)
-                else:
-                    assert await bus._ack([one]) == [None]
-                    acked[one.message_id] = acked.get(one.message_id, 0) + 1
-
-    async def publish() -> None:
-        for number in range(total // 4):
-            published.update(await kit.publish(consumers[number % 2][0], *range(4)))
-
-    async with asyncio.timeout(60):
-        await asyncio.gather(publish(), *(consume(*consumer) for consumer in consumers))
-    assert set(acked) == published
-    assert set(acked.values()) == {1}
-    assert all(seen == set(range(1, len(seen) + 1)) for seen in attempts.values())
-
-
-@BOTH
-async def test_ordering_key_is_kept_under_failures_and_two_consumers(kit: Any, own_writer: bool) -> None:
-    consumers = [await kit.consumer(ordered=True), await kit.consumer(ordered=True, own_writer=own_writer)]
-    dice = random.Random(3)
-    keys, each = ("a", "b", "c"), 20
-    done: dict[str, list[int]] = {key: [] for key in keys}
-    busy: set[str] = set()
-
-    async def consume(bus: LocalMessageBus, subscription: Any) -> None:
-        while sum(map(len, done.values())) < each * len(keys):
-            for one in await bus._receive(subscription, 4, 0.05):
-                key = one.ordering_key
-                assert key not in busy, "two messages of one key are handled at once"
-                busy.add(key)
-                await asyncio.sleep(0)
-                choice = dice.random()
-                busy.discard(key)
-                if choice < 0.3:
-                    await bus._nack(one, 0)
-                elif choice < 0.4:
-                    await bus._release([one])
-                else:
-                    number = int(one.body.split(b'"id":"')[1].split(b'"')[0])
-                    done[key].append(number)
-                    assert await bus._ack([one]) == [None]
-
-    async def publish() -> None:
-        for number in range(each):
-            for key in keys:
-                await kit.publish(consumers[number % 2][0], number, ordering_key=key)
-
-    async with asyncio.timeout(60):
-        await asyncio.gather(publish(), *(consume(*consumer) for consumer in consumers))
-    assert done == {key: list(range(each)) for key in keys}
-
-
-@BOTH
-@pytest.mark.parametrize("how", ["ack", "dead letter"])
-async def test_settled_head_of_a_key_lets_the_next_one_pass_to_who_waits(kit: Any, own_writer: bool, how: str) -> None:
-    bus, subscription = await kit.consumer(ordered=True)
-    other, _ = await kit.consumer(ordered=True, own_writer=own_writer)
-    ids = await kit.publish(bus, 1, 2, ordering_key="k")
-    (head,) = await kit.get(bus, subscription)
-    assert head.message_id == ids[0]
-    assert await kit.nothing(bus, subscription)
-    waiting = asyncio.ensure_future(other._receive(subscription, 5, 20))
-    for _ in range(3):
-        await other._do(lambda connection: None)
+async def test_extension_on_the_way_when_the_lease_runs_out_keeps_it(bus: LocalMessageBus, clock: BusClock) -> None:
+    await publish(bus, 1)
+    received = await receive_one(bus)
+    waiting = asyncio.ensure_future(receive(bus))
+    await settled(bus)
+    clock.now += LEASE + 1  # the writer is not told: it learns of both in the next transaction
+    assert await bus._extend([received]) == [None]
+    await settled(bus)
     assert not waiting.done()
-    if how == "ack":
-        await bus._ack([head])
+    waiting.cancel()
+
+
+async def test_ack_twice_and_settling_after_an_ack_do_no_harm(bus: LocalMessageBus, local_root: str) -> None:
+    await publish(bus, 1, 2)
+    first = await receive_one(bus)
+    assert await bus._ack([first, first]) == [None, None]
+    (again,) = await bus._ack([first])
+    assert isinstance(again, LeaseLost)
+    with pytest.raises(LeaseLost):
+        await bus._nack(first, 0.0)
+    with pytest.raises(LeaseLost):
+        await bus._dead_letter(first, REASON)
+    await bus._release([first])
+    assert await receive_numbers(bus, 1) == [2]
+    assert rows_of(local_root, "SELECT * FROM deliveries UNION ALL SELECT * FROM deliveries") == []
+
+
+async def test_two_acks_of_one_message_at_once_delete_it_once(bus: LocalMessageBus, local_root: str) -> None:
+    await publish(bus, 1, 2)
+    first = await receive_one(bus)
+    await asyncio.gather(bus._ack([first]), bus._ack([first]))
+    assert rows_of(local_root, "SELECT count(*) FROM deliveries") == [(1,)]
+
+
+async def test_nacked_message_comes_again_after_its_pause_with_the_next_attempt(
+    bus: LocalMessageBus, clock: BusClock
+) -> None:
+    (message_id,) = await publish(bus, 1)
+    await bus._nack(await receive_one(bus), 10.0)
+    clock.advance(9.0)
+    assert await nothing_comes(bus)
+    clock.advance(2.0)
+    again = await receive_one(bus)
+    assert (again.attempt, again.message_id) == (2, message_id)
+
+
+async def test_message_nacked_without_a_pause_comes_at_once(bus: LocalMessageBus) -> None:
+    await publish(bus, 1)
+    await bus._nack(await receive_one(bus), 0.0)
+    assert (await receive_one(bus)).attempt == 2
+
+
+async def test_released_message_comes_at_once_with_no_attempt_counted_and_before_later_ones(
+    bus: LocalMessageBus,
+) -> None:
+    await publish(bus, 1, 2, 3)
+    first = await receive_one(bus)
+    await bus._release([first])
+    batch = await receive(bus)
+    assert (number_of(batch[0]), batch[0].attempt) == (1, 1)
+
+
+@pytest.mark.parametrize("process", [False, True], ids=["other bus", "other process"])
+@pytest.mark.parametrize("how", ["release", "nack", "pause"])
+async def test_consumer_that_waits_gets_at_once_what_another_gives_back(
+    bus: LocalMessageBus, another: Callable[..., LocalMessageBus], clock: BusClock, process: bool, how: str
+) -> None:
+    await publish(bus, 1)
+    received = await receive_one(bus)
+    other = another(process=process)
+    await other._subscribe(BLOG, create=True)
+    waiting = asyncio.ensure_future(receive(other))
+    await settled(other)
+    if how == "release":
+        await bus._release([received])
+    elif how == "nack":
+        await bus._nack(received, 0.0)
     else:
-        await bus._dead_letter(head, DeadLetterReason("non_retryable"))
-    assert [one.message_id for one in await waiting] == [ids[1]]
+        await bus._nack(received, 5.0)
+        await settled(other)
+        clock.advance(6.0)
+    (again,) = await waiting
+    assert again.attempt == (1 if how == "release" else 2)
 
 
-async def test_failed_head_of_a_key_holds_the_rest_until_it_is_due(kit: Any) -> None:
-    bus, subscription = await kit.consumer(ordered=True)
-    ids = await kit.publish(bus, 1, 2, ordering_key="k")
-    (free,) = await kit.publish(bus, 3)
-    got = await kit.get(bus, subscription, 2)
-    assert {one.message_id for one in got} == {ids[0], free}
-    head = next(one for one in got if one.ordering_key)
-    await bus._nack(head, 10)
-    assert await kit.nothing(bus, subscription)
-    kit.advance(11)
-    (again,) = await kit.get(bus, subscription)
-    assert (again.message_id, again.attempt) == (ids[0], 2)
-    await bus._ack([again])
-    assert [one.message_id for one in await kit.get(bus, subscription)] == [ids[1]]
+async def test_attempts_survive_a_crash_and_a_crash_counts_as_one(
+    bus: LocalMessageBus, clock: BusClock, local_root: str, tmp_path: Path
+) -> None:
+    await publish(bus, 1)
+    root = Path(local_root)
+    for crash in range(3):
+        async with open_bus(root, clock) as running:
+            await running._subscribe(BLOG, create=True)
+            received = await receive_one(running)
+            assert received.attempt == crash + 1
+            root = crash_image(root, tmp_path / f"crash-{crash}")
+        clock.advance(LEASE + 1)
 
 
-async def test_ordering_key_does_not_matter_where_the_subscription_is_not_ordered(kit: Any) -> None:
-    bus, subscription = await kit.consumer()
-    await kit.publish(bus, 1, 2, 3, ordering_key="k")
-    assert len(await kit.get(bus, subscription, 3)) == 3
+async def test_message_that_a_crashed_process_held_comes_when_its_lease_has_run_out_and_not_before(
+    bus: LocalMessageBus, clock: BusClock, local_root: str, tmp_path: Path
+) -> None:
+    await publish(bus, 1)
+    await receive_one(bus)
+    async with open_bus(crash_image(local_root, tmp_path / "crash"), clock) as survivor:
+        await survivor._subscribe(BLOG, create=True)
+        clock.advance(LEASE - 1)
+        assert await nothing_comes(survivor)
+        clock.advance(2)
+        assert (await receive_one(survivor)).attempt == 2
+
+
+async def test_lost_leases_are_not_remembered_for_ever(bus: LocalMessageBus, clock: BusClock) -> None:
+    other = make_bus(bus._root, clock)
+    await other._subscribe(BLOG, create=True)
+    for number in range(5):
+        await publish(bus, number)
+        stale = await receive_one(bus)
+        clock.advance(LEASE + 1)
+        await other._ack([await receive_one(other)])
+        with pytest.raises(LeaseLost):
+            await bus._nack(stale, 0.0)
+    await other.close()
+    assert len(bus._feeds[BLOG.name].leases) == 0
+
+
+async def test_row_of_a_message_that_is_gone_does_not_name_the_next_one(
+    bus: LocalMessageBus, another: Callable[..., LocalMessageBus], clock: BusClock, local_root: str
+) -> None:
+    await publish(bus, 1)
+    stale = await receive_one(bus)
+    other = another(process=True)
+    await other._subscribe(BLOG, create=True)
+    clock.advance(LEASE + 1)
+    await other._ack([await receive_one(other)])
+    waiting = asyncio.ensure_future(receive(bus))
+    await settled(bus)
+    outcomes = await asyncio.gather(
+        publish(bus, 2), bus._dead_letter(stale, REASON), bus._nack(stale, 0.0), return_exceptions=True
+    )
+    assert [type(outcome) for outcome in outcomes[1:]] == [LeaseLost, LeaseLost]
+    (current,) = await waiting
+    assert number_of(current) == 2
+    assert await bus._ack([current]) == [None]
+    assert rows_of(local_root, "SELECT * FROM dead_letters") == []

@@ -144,6 +144,8 @@ class BusMachine(RuleBasedStateMachine):
                 return []
 
         wanted = self.may_be_had()
+        if any(self.alive[message_id].owner is not None for message_id in wanted):
+            return  # whether who held it too long still holds it, depends on how far the wait came
         for one in self.do(cancelled()):
             self.take(which, one, wanted)
 

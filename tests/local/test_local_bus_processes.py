@@ -1,265 +1,314 @@
-"""The local bus among processes: forked, stopped, killed, on a full disk, and many at once."""
+"""Several processes on one folder: at once, killed at any line, forked."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import resource
 import shutil
-import signal
 import subprocess
-import time
-from collections.abc import Iterator
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from totoms import MessageDestination, TotoMessage
-from totoms.errors import Unavailable
-
-POSTS = MessageDestination(topic="posts")
-PRELUDE = f"""
-import asyncio, os, sys
-sys.path.insert(0, {str(Path(__file__).parent.parent / "support")!r})
-from pathlib import Path
-from local_kit import Kit, POSTS, TOPICS
-from totoms import TotoMessage
-from totoms.environment import TotoEnvironment
+from local_bus_kit import BLOG, FILES, make_bus, number_of, open_bus, publish, receive, receive_numbers, rows_of
+from totoms.local import database as database_module
+from totoms.local import state as state_module
 from totoms.local.bus import LocalMessageBus
-from totoms.local.configuration import LocalConfiguration
-SUBSCRIPTION = Kit.subscription()
-def make():
-    return LocalMessageBus(TotoEnvironment("local", LocalConfiguration()), TOPICS)
-async def put(bus, *numbers):
-    for number in numbers:
-        print("published", await bus.publish_message(POSTS, TotoMessage(type="number", id=str(number))), flush=True)
+
+_PREAMBLE = """
+import asyncio, os, sys
+from local_bus_kit import BLOG, POSTS, make_bus, number_of, open_bus, publish, receive, receive_numbers
+root = sys.argv[1]
 """
-
-
-def ids(process: Any) -> set[str]:
-    return {line.split()[1] for line in process.lines if line.startswith("published ")}
-
-
-async def received(kit: Any, number: int) -> set[str]:
-    """Receive `number` messages that other processes published."""
-    kit.clock.now = time.time() + 1
-    bus, subscription = await kit.consumer()
-    return {one.message_id for one in await kit.get(bus, subscription, number)}
-
-
-async def test_forked_child_and_parent_both_go_on(kit: Any, script: Any) -> None:
-    await (await kit.consumer())[0].close()
-    process = script(
-        PRELUDE
-        + """
-bus = make()
-asyncio.run(put(bus, 1))
-child = os.fork()
-asyncio.run(put(bus, 2, 3))
-if child == 0:
-    asyncio.run(bus.close())
-    os._exit(0)
-assert os.waitpid(child, 0)[1] == 0
-asyncio.run(put(bus, 4))
-asyncio.run(bus.close())
-print("end")
-"""
-    )
-    await asyncio.to_thread(process.expect, "^end")
-    assert len(ids(process)) == 6
-    assert await received(kit, 6) == ids(process)
-
-
-@pytest.mark.parametrize("end", ["close", "exit", "kill"])
-async def test_forked_child_that_lives_on_keeps_the_folder_from_nobody(kit: Any, script: Any, end: str) -> None:
-    await (await kit.consumer())[0].close()
-    process = script(
-        PRELUDE
-        + f"""
-bus = make()
-asyncio.run(put(bus, 1))
-if os.fork() == 0:
-    print("child", os.getpid(), flush=True)
-    import time; time.sleep(1000)
-how = {end!r}
-if how == "close":
-    asyncio.run(bus.close())
-print("end", flush=True)
-if how == "kill":
-    os.kill(os.getpid(), 9)
-os._exit(0) if how == "close" else sys.exit()
-"""
-    )
-    await asyncio.to_thread(process.expect, "^end")
-    await asyncio.to_thread(process.expect, "^child")
-    try:
-        async with asyncio.timeout(15):
-            assert await received(kit, 1) == ids(process)
-    finally:
-        os.kill(int(process.expect(r"^child (\d+)").group(1)), signal.SIGKILL)
-
-
-async def test_process_that_ends_without_closing_loses_nothing(kit: Any, script: Any) -> None:
-    await (await kit.consumer())[0].close()
-    process = script(PRELUDE + "bus = make()\nasyncio.run(put(bus, 1, 2, 3))\n")
-    assert await asyncio.to_thread(process.wait) == 0
-    assert not (kit.root / "bus.sqlite3-wal").exists(), "it was merged at the end"
-    assert await received(kit, 3) == ids(process)
-
-
-async def test_killed_process_loses_no_acknowledged_message(kit: Any, script: Any) -> None:
-    await (await kit.consumer())[0].close()
-    seen: set[str] = set()
-    for _ in range(5):
-        process = script(
-            PRELUDE
-            + """
-async def main():
-    bus = make()
-    await asyncio.gather(*(put(bus, *range(100000)) for _ in range(8)))
-asyncio.run(main())
-"""
-        )
-        await asyncio.to_thread(process.expect, "published")
-        process.kill()
-        # The last line may have been cut by the kill.
-        seen |= {one for one in ids(process) if len(one) == len(next(iter(ids(process))))}
-    kit.clock.now = time.time() + 1
-    bus, subscription = await kit.consumer()
-    got: set[str] = set()
-    while batch := await bus._receive(subscription, 1000, 0.3):
-        got |= {one.message_id for one in batch}
-    assert seen <= got, f"{len(seen - got)} of {len(seen)} lost"
-
-
-async def test_stopped_process_lets_the_others_publish(kit: Any, script: Any) -> None:
-    bus, _ = await kit.consumer()
-    process = script(
-        PRELUDE
-        + """
-async def main():
-    bus = make()
-    await asyncio.gather(*(put(bus, *range(100000)) for _ in range(4)))
-asyncio.run(main())
-"""
-    )
-    await asyncio.to_thread(process.expect, "published")
-    refused = 0
-    for number in range(8):
-        process.send(signal.SIGSTOP)
-        publishing = asyncio.ensure_future(kit.publish(bus, number))
-        done, _ = await asyncio.wait([publishing], timeout=0.5)
-        refused += not done  # stopped in the middle of its own commit: whoever comes next waits for it
-        process.send(signal.SIGCONT)
-        async with asyncio.timeout(20):
-            await publishing
-    assert refused < 8
-
-
-async def test_eight_processes_publish_at_once_without_an_error(kit: Any, script: Any) -> None:
-    await (await kit.consumer())[0].close()
-    source = (
-        PRELUDE
-        + """
-async def main():
-    bus = make()
-    await asyncio.gather(*(put(bus, *range(15)) for _ in range(8)))
-    await bus.close()
-    print("end")
-asyncio.run(main())
-"""
-    )
-    processes = [script(source) for _ in range(8)]
-    for process in processes:
-        assert await asyncio.to_thread(process.wait) == 0, process.output
-    everything = set().union(*(ids(process) for process in processes))
-    assert len(everything) == 8 * 8 * 15
-    assert await received(kit, len(everything)) == everything
-
-
-# --- a full disk ---
+DEADLINE = 60.0
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    disk = tmp_path / "root"
-    disk.mkdir()
-    mount = shutil.which("mount")
-    made = mount and subprocess.run(
-        [mount, "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], capture_output=True, check=False
+def start(local_root: str) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start Python code in a process of its own, on the test's folder. Killed at the end of the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def begin(code: str, *arguments: object) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-W", "ignore::DeprecationWarning", "-c", _PREAMBLE + code, local_root, *map(str, arguments)],  # noqa: E501
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "support")},
+        )  # fmt: skip
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def finished(process: subprocess.Popen[str]) -> list[str]:
+    out, err = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 0, err
+    return out.split()
+
+
+async def read_numbers(root: Path | str, wanted: int) -> list[int]:
+    async with open_bus(root) as bus:
+        await bus._subscribe(BLOG, create=True)
+        return await receive_numbers(bus, wanted)
+
+
+def test_eight_processes_open_write_and_consume_at_once_and_none_is_locked_out(
+    start: Callable[..., subprocess.Popen[str]], local_root: str
+) -> None:
+    writers = [
+        start(
+            """
+async def main(first):
+    async with open_bus(root) as bus:
+        await bus._subscribe(BLOG, create=True)
+        await asyncio.gather(*(publish(bus, *range(first + 25 * part, first + 25 * (part + 1))) for part in range(6)))
+        got = await receive_numbers(bus, 50)
+    print(*got)
+asyncio.run(main(int(sys.argv[2])))
+""",
+            150 * number,
+        )
+        for number in range(8)
+    ]
+    got = [int(number) for writer in writers for number in finished(writer)]
+    assert len(got) == 400
+    left = asyncio.run(read_numbers(local_root, 1200 - 400))
+    assert sorted(got + left) == list(range(1200))
+
+
+def test_killed_publisher_loses_nothing_that_it_was_told_is_kept(
+    start: Callable[..., subprocess.Popen[str]], local_root: str
+) -> None:
+    told: list[int] = []
+    for turn in range(4):
+        publisher = start(
+            """
+async def main(number):
+    bus = make_bus(root)
+    await bus._subscribe(BLOG, create=True)
+    while True:
+        await asyncio.gather(*(one(bus, number + part) for part in range(8)))
+        number += 8
+async def one(bus, number):
+    await publish(bus, number)
+    os.write(1, b"%d\\n" % number)
+asyncio.run(main(int(sys.argv[2])))
+""",
+            10_000 * turn,
+        )
+        assert publisher.stdout is not None
+        told += [int(publisher.stdout.readline()) for _ in range(30 + 10 * turn)]
+        publisher.kill()
+        told += [int(line) for line in publisher.stdout.read().split("\n")[:-1]]
+    found = asyncio.run(_drain(local_root))
+    assert set(told) <= found
+    assert len(found) <= len(told) + 4 * 8  # what was committed as it was killed, and nobody was told
+
+
+async def _drain(root: str) -> set[int]:
+    found: set[int] = set()
+    async with open_bus(root) as bus:
+        await bus._subscribe(BLOG, create=True)
+        while batch := await receive(bus, most=500, wait=0.2):
+            found |= {number_of(one) for one in batch}
+            await bus._ack(batch)
+    return found
+
+
+def test_message_of_a_killed_consumer_comes_again_and_says_so(
+    start: Callable[..., subprocess.Popen[str]], local_root: str
+) -> None:
+    consumer = start(
+        """
+async def main():
+    bus = make_bus(root)
+    type(bus).lease_seconds = 0.3
+    await bus._subscribe(BLOG, create=True)
+    await publish(bus, 1)
+    await receive(bus)
+    print("held", flush=True)
+    await asyncio.sleep(60)
+asyncio.run(main())
+"""
     )
-    if not made or made.returncode:
-        pytest.skip("CANNOT MOUNT A SMALL DISK HERE: only root can; the test with a file size limit runs anyway")
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)
+    assert consumer.stdout is not None
+    assert consumer.stdout.readline() == "held\n"
+    consumer.kill()
+
+    async def take_over() -> tuple[int, int]:
+        async with open_bus(local_root) as bus:
+            await bus._subscribe(BLOG, create=True)
+            (one,) = await receive(bus)
+            return number_of(one), one.attempt
+
+    assert asyncio.run(take_over()) == (1, 2)
 
 
-async def test_full_disk_refuses_loses_nothing_and_recovers_by_itself(small_disk: Path, kit: Any) -> None:
-    assert kit.root == small_disk
-    bus, subscription = await kit.consumer()
-    await fill_and_recover(kit, bus, subscription, small_disk / "ballast")
+def test_process_that_ends_without_closing_leaves_the_files_in_order(
+    start: Callable[..., subprocess.Popen[str]], local_root: str
+) -> None:
+    finished(start("asyncio.run(publish(make_bus(root), 0))"))
+    finished(
+        start("""
+async def main():
+    bus = make_bus(root)
+    await bus._subscribe(BLOG, create=True)
+    await publish(bus, 1)
+asyncio.run(main())
+""")
+    )
+    assert not (Path(local_root) / "bus.sqlite3-wal").exists()
+    assert asyncio.run(read_numbers(local_root, 1)) == [1]
 
 
-async def fill_and_recover(kit: Any, bus: Any, subscription: Any, ballast: Path) -> None:
-    waiting = asyncio.ensure_future(bus._receive(subscription, 1, 60))
-    await asyncio.sleep(0)
-    acknowledged = set(await kit.publish(bus, 1))
-    (first,) = await waiting
-    with ballast.open("wb") as file:
-        try:
-            while True:
-                file.write(b"x" * 65536)
-                file.flush()
-        except OSError:
-            pass
-    big = TotoMessage(type="big", data={"text": "x" * 50_000})
-    refusals = 0
-    for _ in range(100):
-        try:
-            acknowledged.add(await bus.publish_message(POSTS, big))
-        except Unavailable:
-            refusals += 1
-            if refusals == 3:
-                break
-    assert refusals == 3
-    other = asyncio.ensure_future(bus._receive(subscription, 100, 60))  # alive while the disk is full
-    await asyncio.sleep(0)
-    ballast.unlink()
-    acknowledged.update(await kit.publish(bus, 2))
-    assert await bus._ack([first]) == [None]
-    got = {first.message_id} | {one.message_id for one in await other}
-    async with asyncio.timeout(20):
-        while not acknowledged <= got:
-            got |= {one.message_id for one in await bus._receive(subscription, 100, 20)}
+@pytest.mark.parametrize("first", ["parent", "child"])
+def test_forked_child_uses_the_bus_on_its_own_and_neither_harms_the_other(
+    start: Callable[..., subprocess.Popen[str]], local_root: str, first: str
+) -> None:
+    process = start(
+        """
+async def use(bus, number):
+    await publish(bus, number)
+async def close(bus):
     await bus.close()
-    again, _ = await kit.consumer()
-    await kit.publish(again, 3)
+async def begin(bus):
+    await bus._subscribe(BLOG, create=True)
+    await publish(bus, 0)
+bus = make_bus(root)
+asyncio.run(begin(bus))
+to_child, from_child = os.pipe(), os.pipe()
+child = os.fork()
+if child == 0:
+    asyncio.run(use(bus, 1))
+    os.write(from_child[1], b"x")
+    os.read(to_child[0], 1)
+    asyncio.run(use(bus, 2))
+    asyncio.run(close(bus))
+    os._exit(0)
+asyncio.run(use(bus, 3))
+os.read(from_child[0], 1)
+if sys.argv[2] == "parent":
+    asyncio.run(close(bus))
+os.write(to_child[1], b"x")
+assert os.waitpid(child, 0)[1] == 0
+if sys.argv[2] == "child":
+    asyncio.run(use(bus, 4))
+    asyncio.run(close(bus))
+""",
+        first,
+    )
+    finished(process)
+    wanted = [0, 1, 2, 3] + ([4] if first == "child" else [])
+    assert not (Path(local_root) / "bus.sqlite3-wal").exists(), "the last to close has merged the log"
+    assert sorted(asyncio.run(read_numbers(local_root, len(wanted)))) == wanted
 
 
-async def test_file_that_may_not_grow_refuses_loses_nothing_and_recovers(kit: Any) -> None:
-    bus, subscription = await kit.consumer()
-    acknowledged = set(await kit.publish(bus, 1, 2))
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    size = max(file.stat().st_size for file in kit.root.iterdir())
+def test_process_killed_at_any_line_of_opening_committing_or_closing_leaves_files_that_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, images, told = tmp_path / "root", [], []
+    watched = {database_module.__file__, state_module.__file__}
+
+    def trace(frame: Any, event: str, _argument: object) -> Any:
+        if frame.f_code.co_filename not in watched:
+            return None
+        if event in ("line", "return") and root.exists():
+            images.append((_image(root, tmp_path / f"image-{len(images)}"), list(told)))
+        return trace
+
+    async def live(numbers: range) -> None:
+        async with open_bus(root) as bus:
+            await bus._subscribe(BLOG, create=True)
+            for number in numbers:
+                await publish(bus, number)
+                told.append(number)
+
+    threading.settrace(trace)
     try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20_000, before[1]))
-        big = TotoMessage(type="big", data={"text": "x" * 100_000})
-        for _ in range(3):
-            with pytest.raises(Unavailable, match=r"bus\.sqlite3"):
-                await bus.publish_message(POSTS, big)
+        asyncio.run(live(range(3)))
+        asyncio.run(live(range(3, 5)))
     finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    acknowledged.update(await kit.publish(bus, 3))
-    assert {one.message_id for one in await kit.get(bus, subscription, 3)} == acknowledged
+        threading.settrace(None)  # type: ignore[arg-type]
+    assert len(images) > 100
+    for image, numbers in images:
+        assert set(numbers) <= asyncio.run(_drain_now(image)), image
 
 
-async def test_folder_that_cannot_be_used_is_told(kit: Any) -> None:
-    from totoms.errors import BackendError
+async def _drain_now(root: Path) -> set[int]:
+    bus = make_bus(root)
+    await bus._subscribe(BLOG, create=True)
+    found = {int(row[0].split(b'"number":')[1].split(b"}")[0]) for row in rows_of(root, "SELECT body FROM deliveries")}
+    await bus.close()
+    return found
 
-    kit.root.write_text("a file")
-    bus = kit.bus()
-    with pytest.raises(BackendError, match="root"):
-        await kit.publish(bus, 1)
-    kit.root.unlink()
-    await kit.publish(bus, 1)  # and by itself again
+
+def _image(root: Path, to: Path) -> Path:
+    to.mkdir()
+    for name in (*FILES, *(f"{name}-new" for name in FILES)):
+        if (root / name).exists():
+            shutil.copyfile(root / name, to / name)
+    return to
+
+
+def test_child_forked_while_the_guard_is_held_can_use_the_bus(
+    start: Callable[..., subprocess.Popen[str]], local_root: str
+) -> None:
+    finished(
+        start("""
+from totoms.local import bus as module
+with module._guard:
+    child = os.fork()
+    if child == 0:
+        async def use():
+            async with open_bus(root) as bus:
+                await bus._subscribe(BLOG, create=True)
+                await publish(bus, 1)
+        asyncio.run(use())
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+""")
+    )
+    assert asyncio.run(read_numbers(local_root, 1)) == [1]
+
+
+def test_two_event_loops_in_threads_of_one_process_share_a_folder(local_root: str) -> None:
+    failures: list[BaseException] = []
+
+    async def use(first: int) -> None:
+        async with open_bus(local_root) as bus:
+            await bus._subscribe(BLOG, create=True)
+            await asyncio.gather(*(publish(bus, number) for number in range(first, first + 50)))
+
+    def run(first: int) -> None:
+        try:
+            asyncio.run(use(first))
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=run, args=(50 * number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(DEADLINE)
+    assert failures == []
+    assert sorted(asyncio.run(read_numbers(local_root, 200))) == list(range(200))
+
+
+async def test_bus_in_use_elsewhere_opens_without_reading_the_whole_database(
+    bus: LocalMessageBus, another: Callable[..., LocalMessageBus], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_path: Path) -> bytes:
+        raise AssertionError("the first to open has looked already")
+
+    monkeypatch.setattr(state_module, "digest_of", refuse)
+    other = another(process=True)
+    await publish(other, 1)
+    assert await receive_numbers(bus, 1) == [1]
+    monkeypatch.undo()

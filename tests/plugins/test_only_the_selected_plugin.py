@@ -69,4 +69,4 @@ def test_sdk_of_what_is_not_used_is_not_loaded(site: Path) -> None:
 
 
 def test_listing_what_is_installed_loads_nothing(site: Path) -> None:
-    assert loaded(site, "from totoms.discovery import installed; assert len(installed()) == 3") == set()
+    assert loaded(site, "from totoms.discovery import installed; assert len(installed()) >= 3") == set()

@@ -74,7 +74,7 @@ async def main() -> None:
         ),
     )
     microservice = await TotoMicroservice.init(configuration)
-    await microservice.start(port=0)
+    await microservice.start(port=0, host="127.0.0.1")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ async def main() -> None:
     rate = float(sys.argv[6]) if len(sys.argv) > 6 else 0.0
     began = time.monotonic()
     done = set(path.read_text().split()) if path.exists() else set()
-    numbers = iter([number for number in range(first, last) if str(number) not in done])
+    numbers = enumerate([number for number in range(first, last) if str(number) not in done])
     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     configuration = TotoMicroserviceConfiguration(
         service_name="publisher",
@@ -42,9 +42,9 @@ async def main() -> None:
     assert bus is not None
 
     async def worker() -> None:
-        for number in numbers:
+        for position, number in numbers:
             if rate:
-                await asyncio.sleep(max(0.0, began + (number - first) / rate - time.monotonic()))
+                await asyncio.sleep(max(0.0, began + position / rate - time.monotonic()))
             poison = poison_every and number % poison_every == 0
             message = TotoMessage(
                 type="poison" if poison else "number", id=str(number), data={"published": time.time()}

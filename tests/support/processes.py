@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -41,6 +42,7 @@ class Process:
             errors="replace",
             env=variables,
             cwd=cwd,
+            start_new_session=True,  # so that a forked child, which holds our pipe, ends with it
         )
         self.pid = self._popen.pid
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -90,9 +92,9 @@ class Process:
         return status
 
     def kill(self) -> None:
-        """End it now, if it has not ended, also when it is stopped."""
-        if self._popen.poll() is None:
-            self._popen.send_signal(signal.SIGKILL)
+        """End it and what it forked now, if they have not ended, also when they are stopped."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
         self.wait()
         assert self._popen.stdout is not None
         self._popen.stdout.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 
 from fastapi import FastAPI, Request, Response
@@ -14,11 +15,14 @@ from totoms.configuration import APIConfiguration, APIEndpoint
 from totoms.cors import CORS
 from totoms.delegate import delegate_of
 from totoms.edge import Edge
+from totoms.environment import TotoEnvironment, implementation
 from totoms.errors import ConfigurationError
 from totoms.execution import Runtime
 from totoms.problems import ERROR_RESPONSES, ERROR_SCHEMA, install, problem
 from totoms.push import EVENTS_PATH
 from totoms.route import DelegateRoute
+from totoms.storage import CloudStorage
+from totoms.threads import run_in_thread
 
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 _TELEMETRY_CHECK: Final = 1.0
@@ -89,6 +93,9 @@ def create_app(runtime: Runtime, api: APIConfiguration, base_path: str = "", *, 
     _add_status(app, runtime)
     if push is not None:
         app.add_route(base_path + EVENTS_PATH, push, methods=["POST"], include_in_schema=False)
+    if path := getattr(runtime.environment.hyperscaler_configuration, "signed_urls_path", ""):
+        answer = partial(_answer_signed, environment=runtime.environment)
+        app.add_route(path, answer, methods=["GET", "PUT"], include_in_schema=False)
     open_paths = []
     for endpoint in api.api_endpoints:
         path = base_path + endpoint.path or "/"
@@ -107,6 +114,12 @@ def create_app(runtime: Runtime, api: APIConfiguration, base_path: str = "", *, 
     if open_paths:
         runtime.logger.log("init", f"Open to callers without a token: {', '.join(open_paths)}.", "WARNING")
     return app
+
+
+async def _answer_signed(request: Request, environment: TotoEnvironment) -> Response:
+    # In a thread: the first time it loads a module.
+    storage: type[CloudStorage] = await run_in_thread(implementation, CloudStorage, environment)
+    return await storage._answer_signed(request, environment)
 
 
 def _add_status(app: FastAPI, runtime: Runtime) -> None:

@@ -136,7 +136,9 @@ class MessageBus(ABC):  # noqa: B024 - it has some: see backend_operation
         Raises:
             Unsupported: The backend's dead letters cannot be listed.
             NotFound: No such subscription.
+            Closed: After `close`; so do the other two.
         """
+        self._check_open()
         self._require(DEAD_LETTERS)
         return await self._list_dead_letters(subscription, limit)
 
@@ -150,11 +152,13 @@ class MessageBus(ABC):  # noqa: B024 - it has some: see backend_operation
         Returns:
             How many were replayed.
         """
+        self._check_open()
         self._require(DEAD_LETTERS)
         return await self._replay_dead_letters(subscription, letter_ids)
 
     async def purge_dead_letters(self, subscription: str, letter_ids: Sequence[str] | None = None) -> int:
         """Delete dead letters for good; all of the subscription's when `letter_ids` is left out."""
+        self._check_open()
         self._require(DEAD_LETTERS)
         return await self._purge_dead_letters(subscription, letter_ids)
 
@@ -169,8 +173,7 @@ class MessageBus(ABC):  # noqa: B024 - it has some: see backend_operation
     def _outgoing(
         self, destination: MessageDestination, message: TotoMessage, ordering_key: str | None, delay: float
     ) -> Outgoing:
-        if self._closed:
-            raise Closed("The message bus is closed.")
+        self._check_open()
         topic = None
         if destination.topic is not None:
             topic = self.topics.get(destination.topic)
@@ -203,6 +206,10 @@ class MessageBus(ABC):  # noqa: B024 - it has some: see backend_operation
                     resource=destination.topic or destination.queue,
                 )
         return Outgoing(body, message_id, attributes, topic, destination.queue, ordering_key, delay)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Closed("The message bus is closed.")
 
     def _require(self, capability: str) -> None:
         if capability not in self.capabilities:

@@ -1,21 +1,24 @@
-"""The ``totoms`` command: list the installed plugins, make a token for local calls.
+"""The ``totoms`` command: list the installed plugins, make a token for local calls, look after dead letters.
 
-What goes wrong is one line on standard error and exit status 2.
+What goes wrong is one line on standard error; exit status 1 when a backend said so, 2 for a mistake in how the
+command was called or the environment set up.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NoReturn
 
+from totoms import dlq
 from totoms.config import JWT_KEY_SECRET
 from totoms.describe import printable, where
 from totoms.discovery import CORE, installed
-from totoms.errors import PluginError, TotoError
+from totoms.errors import BackendError, PluginError, TotoError
 from totoms.plugins import CAPABILITIES, load
 from totoms.toplevel import EXIT_STATUS
 
@@ -37,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         run(parsed)
         sys.stdout.flush()
+    except BackendError as error:
+        return _fail(error.message, 1)
     except TotoError as error:
         return _fail(error.message)
     except BrokenPipeError:
@@ -80,6 +85,8 @@ def _parser() -> argparse.ArgumentParser:
         "--lifetime", type=_lifetime, default=_HOUR, metavar="SECONDS", help="seconds until it expires (default: 3600)"
     )
     token.set_defaults(run=_token)
+
+    dlq.add_command(commands)
     return parser
 
 
@@ -153,6 +160,8 @@ def _token(parsed: argparse.Namespace) -> None:
     sys.stdout.write(make_token(key, parsed.user, parsed.lifetime) + "\n")
 
 
-def _fail(message: str) -> int:
+def _fail(message: str, status: int = EXIT_STATUS) -> int:
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.flush()  # what was done before it went wrong is told first
     sys.stderr.write(f"totoms: {printable(message)}\n")
-    return EXIT_STATUS
+    return status

@@ -17,6 +17,10 @@ class HyperscalerConfiguration(BaseSettings):
     default_host: ClassVar[str] = "0.0.0.0"  # noqa: S104 - in a container, where the platform is the gate
     """The address a service listens on unless `start` is told another."""
 
+    signed_urls_path: ClassVar[str] = ""
+    """Where a service answers the backend's signed URLs itself, by `CloudStorage._answer_signed`. Empty: nowhere, as
+    the store has a server of its own."""
+
     model_config = SettingsConfigDict(
         extra="ignore", frozen=True, populate_by_name=True, hide_input_in_errors=True, env_ignore_empty=True
     )

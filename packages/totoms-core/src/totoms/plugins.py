@@ -28,7 +28,7 @@ from totoms.storage import CloudStorage
 if TYPE_CHECKING:
     from totoms.hyperscaler import HyperscalerConfiguration
 
-__all__ = ["CAPABILITIES", "Backend", "InstalledPlugin", "configure", "installed", "load", "resolve"]
+__all__ = ["CAPABILITIES", "Backend", "InstalledPlugin", "configure", "installed", "load", "provide", "resolve"]
 
 CAPABILITIES: Final = ("configuration", "secrets_manager", "cloud_storage", "message_bus")
 """What a plugin may provide. The hook is ``totoms_`` and the name."""
@@ -131,6 +131,21 @@ def load(name: str) -> Backend:
             if backend is None:
                 backend = _backends[name] = _load(select(name))
     return backend
+
+
+def provide(name: str, plugin: object) -> None:
+    """Make `plugin` the hyperscaler `name` in this process, without a distribution that registers it: for tests.
+
+    Args:
+        name: The value of ``hyperscaler``. It takes precedence over an installed plugin of this name.
+        plugin: An object with hook implementations, such as a module.
+
+    Raises:
+        PluginLoadError: A hook is unknown, or has the wrong form.
+    """
+    with _loading:
+        hooks = _register(plugin, name, f"plugin {name!r} (provided by the program)")
+        _backends[name.lower()] = Backend(name.lower(), "provided", "by the program", hooks)
 
 
 def resolve(name: str, interface: type[_Base]) -> type[_Base]:

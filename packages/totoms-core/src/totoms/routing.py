@@ -162,7 +162,7 @@ class MessageRouter:
         if status is ProcessingStatus.IGNORED:
             return _IGNORED
         self._log_failure(message, received, "the handler said FAILED")
-        return self._failed(received, response.error)
+        return self._failed(received, response.error or "")
 
     def _failed(self, received: Received, error: BaseException | str | None) -> Outcome:
         if received.attempt >= self._retry.max_attempts:
@@ -170,7 +170,7 @@ class MessageRouter:
         return _RETRY
 
     def _give_up(self, received: Received, reason: str, error: BaseException | str | None) -> Outcome:
-        error_class = type(error).__name__ if isinstance(error, BaseException) else "FAILED" if error else ""
+        error_class = type(error).__name__ if isinstance(error, BaseException) else "" if error is None else "FAILED"
         description = printable(str(error)) if error else ""
         return Outcome(Action.DEAD_LETTER, DeadLetterReason(reason, error_class, description, received.attempt))
 

@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, MutableMapping
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Literal
+from weakref import WeakValueDictionary
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -18,7 +19,7 @@ from totoms.auth import Authenticator
 from totoms.bus import MessageBus
 from totoms.config import TotoControllerConfig
 from totoms.configuration import APIConfiguration, TotoMicroserviceConfiguration
-from totoms.environment import TotoEnvironment, scope_environment, set_default_environment
+from totoms.environment import TotoEnvironment, scope_environment, scoped, set_default_environment
 from totoms.errors import BackendError, Closed, ConfigurationError
 from totoms.execution import set_default_runtime
 from totoms.logging import TotoLogger, configure_logging, flush_logging
@@ -44,6 +45,8 @@ class TotoMicroservice:
     _default: ClassVar[TotoMicroservice | None] = None
     _initialising: ClassVar[asyncio.Task[TotoMicroservice] | None] = None
     _guard: ClassVar[threading.Lock] = threading.Lock()
+    # By the id of the environment, which each keeps alive: what is at work knows its environment.
+    _at_work: ClassVar[MutableMapping[int, TotoMicroservice]] = WeakValueDictionary()
 
     def __init__(
         self, configuration: TotoMicroserviceConfiguration, environment: TotoEnvironment, config: TotoControllerConfig,
@@ -67,6 +70,7 @@ class TotoMicroservice:
             self, api, configuration.base_path, push=messaging.push.respond if messaging else None
         )
         self.app.router.lifespan_context = self._lifespan
+        self._at_work[id(environment)] = self
 
     # --- making one ---
 
@@ -153,11 +157,16 @@ class TotoMicroservice:
 
     @classmethod
     def get_instance(cls) -> TotoMicroservice:
-        """Return the microservice that :meth:`init` made.
+        """Return the microservice that :meth:`init` made; in a delegate or handler of another, that one.
 
         Raises:
             ConfigurationError: There is none (yet, or any more).
         """
+        environment = scoped.get()
+        if environment is not None and (cls._default is None or cls._default.environment is not environment):
+            own = cls._at_work.get(id(environment))
+            if own is not None:
+                return own
         if cls._default is None:
             raise ConfigurationError("There is no microservice: await TotoMicroservice.init(configuration) first.")
         return cls._default
@@ -274,6 +283,8 @@ class TotoMicroservice:
             self.state = "stopped"
             if self._messaging is not None:
                 await self._messaging.close()
+            if self._at_work.get(id(self.environment)) is self:
+                del self._at_work[id(self.environment)]
             if TotoMicroservice._default is self:
                 TotoMicroservice._default = None
                 set_default_environment(None)

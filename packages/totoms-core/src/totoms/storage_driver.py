@@ -9,13 +9,17 @@ from abc import ABC
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import BinaryIO, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, BinaryIO, ClassVar, Final, Literal
 
 from totoms.environment import TotoEnvironment, current_environment
 from totoms.errors import NotFound
 from totoms.keys import check_bucket_name
 from totoms.logging import TotoLogger
 from totoms.operations import backend_operation
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
 
 SIGNED_URLS: Final = "signed_urls"
 
@@ -119,6 +123,18 @@ class StorageDriver(ABC):  # noqa: B024 - it has them: see backend_operation
 
     def _signed_url(self, key: str, method: Literal["GET", "PUT"], expires_in: int, content_type: str) -> str:
         """Sign. Only called when the capability is declared."""
+        raise NotImplementedError
+
+    @classmethod
+    async def _answer_signed(cls, request: Request, environment: TotoEnvironment) -> Response:
+        """Answer a request that came to the settings' `signed_urls_path`; `Forbidden` if no URL of ours allows it.
+
+        Only for a backend whose files have no server of their own. It verifies before it does anything else.
+
+        Args:
+            request: The request; its body is bounded.
+            environment: Where the service runs.
+        """
         raise NotImplementedError
 
     # --- helpers ---

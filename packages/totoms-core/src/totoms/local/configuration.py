@@ -24,6 +24,7 @@ class LocalConfiguration(HyperscalerConfiguration):
     """
 
     default_host: ClassVar[str] = "127.0.0.1"
+    signed_urls_path: ClassVar[str] = "/_files"
 
     root: Path = Field(
         default=Path(".totoms"), validation_alias=AliasChoices("root", "TOTOMS_LOCAL_ROOT"), validate_default=True

@@ -38,6 +38,11 @@ def push_key(root: Path) -> bytes:
     return hmac.digest(signing_key(root).encode(), b"totoms push", "sha256")
 
 
+def url_key(root: Path) -> bytes:
+    """Return the key that signs URLs of files, derived likewise."""
+    return hmac.digest(signing_key(root).encode(), b"totoms signed urls", "sha256")
+
+
 def _read(folder: int) -> str | None:
     try:
         file = os.open(_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)

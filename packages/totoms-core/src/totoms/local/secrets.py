@@ -43,7 +43,7 @@ class LocalSecretsManager(SecretsManager):
 
     def _fetch(self, name: str, version: str | None) -> bytes:
         if version is not None:
-            raise Unsupported("The local secrets manager has no versions.", resource=name)
+            raise Unsupported(f"The local secrets manager has no versions, of {name!r} neither.", resource=name)
         value = _find(name, os.environ)
         if value is None:
             value = _find(name, _dotenv(name))
@@ -74,7 +74,7 @@ def _dotenv(name: str) -> Mapping[str, str | None]:
         # utf-8-sig: editors on Windows begin a file with a byte order mark. A "$" in a secret is a dollar.
         return dotenv_values(Path.cwd() / DOTENV, interpolate=False, encoding="utf-8-sig")
     except OSError as error:
-        failure = AccessDenied(f"{DOTENV}, asked for {name!r}, cannot be read: {error.strerror}.", resource=DOTENV)
+        failure = AccessDenied(f"{DOTENV}, asked for {name!r}, cannot be read: {error.strerror}.", resource=name)
     except UnicodeDecodeError:
-        failure = CorruptData(f"{DOTENV}, asked for {name!r}, is not UTF-8.", resource=DOTENV)
+        failure = CorruptData(f"{DOTENV}, asked for {name!r}, is not UTF-8.", resource=name)
     raise failure  # here, so that it does not carry the file's content along

@@ -14,10 +14,10 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO, Final, cast
+from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from totoms.context import new_cid
 from totoms.errors import CorruptData, PreconditionFailed
@@ -25,8 +25,14 @@ from totoms.local.configuration import LocalConfiguration
 from totoms.local.folders import locked, new_file, open_child, open_folder, open_to_read, sweep, told_as
 from totoms.local.objects import StoredObject, read_content, read_header, write_object
 from totoms.storage import CloudStorage
-from totoms.storage_driver import FileInfo, WriteOptions
+from totoms.storage_driver import SIGNED_URLS, FileInfo, WriteOptions
 from totoms.streams import ByteStream, ChunkReader
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from totoms.environment import TotoEnvironment
 
 _OBJECTS: Final = "objects"
 _INCOMING: Final = "incoming"
@@ -42,8 +48,11 @@ class LocalCloudStorage(CloudStorage):
     is `NotFound`, as for any missing file, and listing it gives nothing.
 
     A file is written aside, made durable, and then put in place, so a reader sees the old or the new, and a process
-    killed in between leaves the old; what it left aside is deleted by a later write. There are no signed URLs.
+    killed in between leaves the old; what it left aside is deleted by a later write. Signed URLs are served by any
+    service on the same root folder.
     """
+
+    capabilities = frozenset({SIGNED_URLS})
 
     @property
     def _root(self) -> Path:
@@ -86,10 +95,21 @@ class LocalCloudStorage(CloudStorage):
             raise PreconditionFailed(f"{self._called(key)} {how}.", resource=key)
 
     def _read(self, key: str, start: int, length: int | None) -> Iterator[bytes]:
+        info, read = self.open_version(key)
+        return read(start, info.size if length is None else min(info.size, start + length))
+
+    def open_version(self, key: str) -> tuple[FileInfo, Callable[[int, int], ByteStream]]:
+        """Open a file; return what is known about it, and what gives its bytes from one to before another, once.
+
+        Raises:
+            NotFound: There is no such file.
+        """
         file, stored = self._open(key)
-        rest = max(0, stored.info.size - start)
-        chunks = read_content(file, stored.offset + start, rest if length is None else min(rest, length))
-        return ByteStream(chunks, close=lambda: os.close(file))
+
+        def read(start: int, end: int) -> ByteStream:
+            return ByteStream(read_content(file, stored.offset + start, end - start), close=lambda: os.close(file))
+
+        return stored.info, read
 
     def _stat(self, key: str) -> FileInfo:
         file, stored = self._open(key)
@@ -136,6 +156,17 @@ class LocalCloudStorage(CloudStorage):
             with self._locked(shard):
                 os.unlink(name, dir_fd=objects)
             os.fsync(objects)
+
+    def _signed_url(self, key: str, method: str, expires_in: int, content_type: str) -> str:
+        from totoms.local.signed_urls import sign  # loaded by those who use them
+
+        return sign(self._root, self.bucket_name, key, method, expires_in, content_type)
+
+    @classmethod
+    async def _answer_signed(cls, request: Request, environment: TotoEnvironment) -> Response:
+        from totoms.local.signed_urls import respond
+
+        return await respond(request, environment)
 
     def _open(self, key: str) -> tuple[int, StoredObject]:
         shard, name = _place(key)

@@ -62,7 +62,8 @@ def number_of(test: str) -> int:
 
 
 def _without_declaration(cls: type[Contract]) -> Iterator[str]:
-    if not isinstance(getattr(cls, "backend", None), str):
+    backend = getattr(cls, "backend", None)
+    if not isinstance(backend, str) or not backend:
         yield f"{cls.__name__} does not say which backend it tests"
 
 
@@ -75,11 +76,18 @@ def _left_out(cls: type[Contract]) -> Iterator[str]:
         for name in names:
             given = inspect.getattr_static(cls, name, None)
             if given is inspect.getattr_static(contract, name):
-                continue
-            if not callable(given):
+                # A mark that is put on an inherited test stays on the contract's own, for all who inherit it.
+                marked = [mark.name for mark in _marks(given) if mark.name in _FORBIDDEN_MARKS]
+                yield from (f"{name} is marked {mark} (override it with xfail(reason=...))" for mark in marked)
+            elif not callable(given):
                 yield f"{name} is deleted"
             elif not any(mark.name == "xfail" and mark.kwargs.get("reason") for mark in _marks(given)):
                 yield f"{name} is overridden without xfail(reason=...)"
+    for name in dir(contract):
+        own = inspect.getattr_static(contract, name)
+        helper = name.startswith("_") and not name.startswith("__") and callable(own)
+        if helper and inspect.getattr_static(cls, name, None) is not own:
+            yield f"{name} is overridden, on which the tests stand"
 
 
 def _marks(marked: Any) -> list[Any]:

@@ -29,6 +29,10 @@ class MessageBusHarness(ABC):
         """Make a topic with a new name; return the provider's identifier, as the topic's secret holds it."""
 
     @abstractmethod
+    async def missing_topic(self) -> str | None:
+        """Return an identifier as of a topic that does not exist; None where a topic exists by being named."""
+
+    @abstractmethod
     async def connect(self, topics: Mapping[str, str]) -> MessageBus:
         """Return a new bus that shares nothing with those before but the broker.
 
@@ -51,7 +55,7 @@ class MessageBusHarness(ABC):
 
     @abstractmethod
     def outage(self) -> AbstractAsyncContextManager[None]:
-        """Have the broker out of reach, for all buses, while the block runs."""
+        """Have the broker out of reach, for all buses, while the block runs; it keeps what it has."""
 
     async def advance(self, seconds: float) -> None:
         """Let time pass for the broker: wait, or move its clock."""

@@ -1,0 +1,60 @@
+"""The settings: where the servers are, who we are, and what our names begin with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pydantic import AliasChoices, Field, SecretStr, field_validator
+
+from totoms.hyperscaler import HyperscalerConfiguration
+
+
+class NatsConfiguration(HyperscalerConfiguration):
+    """How to reach NATS. Constructing it does no I/O.
+
+    Attributes:
+        url: ``NATS_URL``; one server, or several parted by commas; ``nats://`` or ``tls://``.
+        user: ``NATS_USER``.
+        password: ``NATS_PASSWORD``.
+        token: ``NATS_TOKEN``, where the servers ask for one instead of a user.
+        tls_ca: ``NATS_TLS_CA``; a file with the certificate authority that the servers are verified with.
+        tls_cert: ``NATS_TLS_CERT``; a file with our own certificate, where the servers ask for one.
+        tls_key: ``NATS_TLS_KEY``; the file with its key.
+        prefix: ``NATS_PREFIX``; what the names of streams and buckets begin with, so that several installations can
+            share one account. Topics are subjects, and named in full.
+        replicas: ``NATS_REPLICAS``; of the streams made here. More than one needs a cluster of as many servers.
+        lease_seconds: ``NATS_LEASE_SECONDS``; how long a message is ours, where the consumer is made here. The core
+            renews the leases of messages that are being handled.
+    """
+
+    url: str = Field(default="nats://127.0.0.1:4222", validation_alias=AliasChoices("url", "NATS_URL"))
+    user: str | None = Field(default=None, validation_alias=AliasChoices("user", "NATS_USER"))
+    password: SecretStr | None = Field(default=None, validation_alias=AliasChoices("password", "NATS_PASSWORD"))
+    token: SecretStr | None = Field(default=None, validation_alias=AliasChoices("token", "NATS_TOKEN"))
+    tls_ca: Path | None = Field(default=None, validation_alias=AliasChoices("tls_ca", "NATS_TLS_CA"))
+    tls_cert: Path | None = Field(default=None, validation_alias=AliasChoices("tls_cert", "NATS_TLS_CERT"))
+    tls_key: Path | None = Field(default=None, validation_alias=AliasChoices("tls_key", "NATS_TLS_KEY"))
+    prefix: str = Field(
+        default="", pattern="^[A-Za-z0-9]{0,32}$", validation_alias=AliasChoices("prefix", "NATS_PREFIX")
+    )
+    replicas: int = Field(default=1, ge=1, le=5, validation_alias=AliasChoices("replicas", "NATS_REPLICAS"))
+    lease_seconds: float = Field(
+        default=30.0, ge=0.5, le=3600, validation_alias=AliasChoices("lease_seconds", "NATS_LEASE_SECONDS")
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _servers(cls, value: str) -> str:
+        for server in value.split(","):
+            parts = urlsplit(server.strip())
+            if parts.scheme not in ("nats", "tls") or not parts.hostname:
+                raise ValueError("must be nats://host:port or tls://host:port, several parted by commas")
+            if parts.username is not None or parts.password is not None:  # a URL is shown in logs
+                raise ValueError("must hold no user or password: set NATS_USER and NATS_PASSWORD")
+        return value
+
+    @property
+    def servers(self) -> list[str]:
+        """The addresses, one by one."""
+        return [server.strip() for server in self.url.split(",")]

@@ -1,0 +1,82 @@
+"""A nats-server of one's own, for tests and demonstrations: on a free port of this machine, with JetStream."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Final
+
+PROGRAM: Final = "nats-server"
+_PATIENCE: Final = 10.0
+
+
+def find() -> str | None:
+    """Return the path of the program, or None where it is not installed. It may lie where only root looks."""
+    return shutil.which(PROGRAM) or shutil.which(PROGRAM, path="/usr/sbin:/usr/local/sbin")
+
+
+class NatsServer:
+    """A running server. Use it with ``with``, or call :meth:`stop`.
+
+    Args:
+        folder: Where it keeps its streams, and its log.
+        port: Where to listen; by default a free one.
+        arguments: Further arguments of the program.
+    """
+
+    def __init__(self, folder: Path, port: int | None = None, arguments: tuple[str, ...] = ()) -> None:
+        program = find()
+        if program is None:
+            raise FileNotFoundError(f"There is no {PROGRAM} on this machine.")
+        self.port = port or _free_port()
+        self.url = f"nats://127.0.0.1:{self.port}"
+        self.folder = folder
+        self._log = folder / "nats-server.log"
+        self._command = [program, "-js", "-sd", str(folder), "-a", "127.0.0.1", "-p", str(self.port), *arguments]
+        self.start()
+
+    def start(self) -> None:
+        """Start it, again after :meth:`stop`, and wait until it answers."""
+        with self._log.open("ab") as log:
+            # In a session of its own: Ctrl-C is for the service, which drains while its broker is still there.
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log, start_new_session=True)
+        end = time.monotonic() + _PATIENCE
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > end:
+                self.stop(signal.SIGKILL)
+                raise TimeoutError(f"{PROGRAM} did not start; see {self._log}.")
+            time.sleep(0.01)
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), 1) as probe:
+                return probe.recv(4) == b"INFO"
+        except OSError:
+            return False
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """End it and wait for its end. What it keeps stays in the folder."""
+        if self._process.poll() is None:
+            self._process.send_signal(number)
+        self._process.wait(_PATIENCE)
+
+    def __enter__(self) -> NatsServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

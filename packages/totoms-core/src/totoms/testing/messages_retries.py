@@ -1,0 +1,180 @@
+"""Failed messages come again, and are given up in the end: behaviours 7 to 10 and 26."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Final
+
+import pytest
+
+from totoms.envelope import DeadLetterReason, RetryPolicy
+from totoms.errors import NonRetryableError
+from totoms.messages import ProcessingResponse, TotoMessage
+from totoms.testing.contract import Contract
+from totoms.testing.messages_listener import Process, fail, succeed
+from totoms.testing.messages_topic import Topic, pulled
+
+_TWICE: Final = RetryPolicy(max_attempts=2, min_backoff=0.0, max_backoff=0.0)
+_THRICE: Final = RetryPolicy(max_attempts=3, min_backoff=0.0, max_backoff=0.0)
+_GROWING: Final = RetryPolicy(max_attempts=4, min_backoff=0.25, max_backoff=0.5)
+
+
+class PostIsOffensive(NonRetryableError):
+    """Raised by a handler for what will never succeed."""
+
+
+def throw(error: type[BaseException]) -> Process:
+    """Return a handler that raises."""
+
+    def process(_message: TotoMessage) -> Any:
+        raise error("as the test says")
+
+    return process
+
+
+_FAILURES: Final[Mapping[str, Process]] = {"FAILED": fail, "ValueError": throw(ValueError)}
+
+
+async def _hang(_message: TotoMessage) -> Any:
+    await asyncio.Event().wait()
+
+
+_TROUBLE: Final[Mapping[str, Process]] = {
+    "raises": throw(ValueError),
+    "hangs": _hang,
+    "returns None": lambda _message: None,
+    "returns a wrong type": lambda _message: {"status": "success"},
+    "returns a wrong status": lambda _message: ProcessingResponse("done"),  # type: ignore[arg-type]
+    "raises SystemExit": throw(SystemExit),
+    "raises CancelledError": throw(asyncio.CancelledError),
+    "raises MemoryError": throw(MemoryError),
+}
+
+
+class Retries(Contract):
+    """Behaviours 7 to 10 and 26."""
+
+    @pulled
+    async def test_07_failed_message_is_redelivered_with_growing_attempt(self, topic: Topic) -> None:
+        """FAILED: the message comes again as it was, with the same id and an attempt that grows by one."""
+        listener = await topic.listen(lambda handled: succeed(handled) if _attempt(handled) == 4 else fail(handled))
+        (message_id,) = await topic.publish("failing")
+        await listener.until_settled(1)
+        await topic.barrier()
+        assert listener.attempts == [1, 2, 3, 4]
+        assert all(handled == listener.begun[0] for handled in listener.begun)
+        deliveries = [handled.delivery for handled in listener.begun if handled.delivery]
+        assert {delivery.message_id for delivery in deliveries} == {message_id}
+        assert [delivery.redelivered for delivery in deliveries] == [False, True, True, True]
+
+    @pulled
+    async def test_07_failed_message_is_redelivered_to_any_consumer(self, topic: Topic) -> None:
+        """What failed here succeeds at another consumer of the subscription, which is told that it is not the first."""
+        listener = await topic.listen(fail, topic.subscription(retry=RetryPolicy(1000, 0.0, 0.0)))
+        (message_id,) = await topic.publish("failing")
+        await listener.until_settled(1, "nack")
+        await listener.stop(topic.harness.patience)
+        other = await topic.listen(subscription=listener.subscription)
+        await other.until_settled(1)
+        (handled,) = other.begun
+        assert handled.delivery is not None
+        assert (handled.delivery.message_id, handled.delivery.attempt) == (message_id, len(listener.begun) + 1)
+
+    @pytest.mark.parametrize("failure", _FAILURES)
+    @pulled
+    async def test_08_message_is_given_up_after_exactly_n_attempts(self, topic: Topic, failure: str) -> None:
+        """After exactly N attempts it is dead-lettered, with reason, attempts and error; nothing else is affected."""
+        process = _FAILURES[failure]
+        listener = await topic.listen(
+            lambda handled: process(handled) if handled.id == "bad" else succeed(handled),
+            topic.subscription(retry=_THRICE),
+        )
+        other = await topic.listen()
+        _, bad, _ = await topic.publish("good", "bad", "good too")
+        await listener.until_settled(1, "dead_letter")
+        await listener.until_settled(2)
+        await topic.barrier()
+        assert [_attempt(handled) for handled in listener.begun if handled.id == "bad"] == [1, 2, 3]
+        assert sorted(listener.ids) == ["bad", "bad", "bad", "good", "good too"]
+        assert sorted(other.ids) == ["bad", "good", "good too"]
+        reason = DeadLetterReason("attempts_exhausted", failure, "as the test says", 3)
+        (dead,) = listener.bus.which("dead_letter")
+        assert (dead.received.message_id, dead.reason) == (bad, reason)
+        await topic.check_letters(listener.subscription, {bad: reason})
+        await topic.check_letters(other.subscription, {})
+
+    @pulled
+    async def test_09_non_retryable_error_is_given_up_at_once(self, topic: Topic) -> None:
+        """A non-retryable error: dead-lettered after one attempt, with the error's own class."""
+        listener = await topic.listen(throw(PostIsOffensive))
+        (bad,) = await topic.publish("bad")
+        await listener.until_settled(1, "dead_letter")
+        await topic.barrier()
+        assert listener.attempts == [1]
+        reason = DeadLetterReason("non_retryable", "PostIsOffensive", "as the test says", 1)
+        await topic.check_letters(listener.subscription, {bad: reason})
+
+    @pulled
+    async def test_10_backoff_grows_and_is_jittered(self, topic: Topic) -> None:
+        """The pauses after failures are random, below a bound that doubles up to its maximum."""
+        listener = await topic.listen(
+            lambda handled: succeed(handled) if _attempt(handled) == 4 else fail(handled),
+            topic.subscription(retry=_GROWING), max_concurrency=32,
+        )  # fmt: skip
+        number, ceilings = 24, {1: 0.25, 2: 0.5, 3: 0.5}
+        await topic.publish(*(f"{one}" for one in range(number)))
+        for attempt, ceiling in ceilings.items():
+            await listener.until_settled(number * attempt, "nack")
+            await topic.advance(ceiling)
+        await listener.until_settled(number)
+        delays: dict[int, list[float]] = {}
+        for one in listener.bus.which("nack"):
+            delays.setdefault(one.received.attempt, []).append(one.delay)
+        assert {attempt: len(asked) for attempt, asked in delays.items()} == dict.fromkeys(ceilings, number)
+        for attempt, ceiling in ceilings.items():
+            assert 0.0 <= min(delays[attempt]) < max(delays[attempt]) <= ceiling
+            assert len(set(delays[attempt])) > number // 2, "the pauses are not random"
+        assert max(delays[2]) > ceilings[1], "the pauses do not grow"  # by chance once in 16 million runs
+
+    @pulled
+    async def test_10_failed_message_comes_again_after_its_backoff(self, topic: Topic) -> None:
+        """A message does not come again before its pause is over, and does afterwards."""
+        bus, subscription = await topic.subscribe()
+        soon_id, later_id = await topic.publish("soon", "later")
+        held = {one.message_id: one for one in await topic.receive(bus, subscription, 2)}
+        await bus._nack(held[later_id], 4.0)
+        await bus._nack(held[soon_id], 2.0)
+        await topic.nothing_left(bus, subscription)
+        for message_id, almost in ((soon_id, 1.75), (later_id, 1.5)):
+            await topic.almost(almost, bus, subscription)
+            again = await topic.receive_one(bus, subscription)
+            assert (again.message_id, again.attempt) == (message_id, 2)
+            assert list(await bus._ack([again])) == [None]
+
+    @pytest.mark.parametrize("trouble", _TROUBLE)
+    @pulled
+    async def test_26_troubled_handler_is_counted_and_the_worker_lives(self, topic: Topic, trouble: str) -> None:
+        """Whatever a handler does counts as a failure, is given up in the end, and the next message is handled."""
+        process = _TROUBLE[trouble]
+        listener = await topic.listen(
+            lambda handled: process(handled) if handled.id == "troubled" else succeed(handled),
+            topic.subscription(retry=_TWICE), max_concurrency=1, timeout=0.2 if trouble == "hangs" else 60.0,
+        )  # fmt: skip
+        (troubled,) = await topic.publish("troubled")
+        await listener.until_settled(1, "dead_letter")
+        await topic.publish("next")
+        await listener.until_settled(1)
+        assert listener.ids == ["troubled", "troubled", "next"]
+        assert listener.attempts == [1, 2, 1]
+        counts = listener.counts
+        assert (counts.retried, counts.dead_lettered, counts.succeeded) == (1, 1, 1)
+        (dead,) = listener.bus.which("dead_letter")
+        assert dead.reason is not None
+        assert (dead.reason.reason, dead.reason.attempts) == ("attempts_exhausted", 2)
+        await topic.check_letters(listener.subscription, {troubled: dead.reason})
+
+
+def _attempt(handled: TotoMessage) -> int:
+    assert handled.delivery is not None
+    return handled.delivery.attempt

@@ -1,0 +1,60 @@
+"""How long an event loop was held up, by whatever blocked it; not by other programs that had the processor."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+import time
+from types import TracebackType
+from typing import Final
+
+_EVERY: Final = 0.01
+
+
+class StallMeter:
+    """Wakes every 10 ms while the block runs, and notes how much too late that was.
+
+    What the kernel counts as "ready to run, but another had the processor" is taken off: it is the machine's doing.
+
+    Attributes:
+        longest: Seconds of the longest stall so far.
+    """
+
+    def __init__(self) -> None:
+        self.longest = 0.0
+        self._task: asyncio.Task[None] | None = None
+        self._schedule = -1
+
+    async def __aenter__(self) -> StallMeter:
+        """Begin, on the running loop and its thread."""
+        with contextlib.suppress(OSError):  # not on Linux: then the machine's doing counts as well
+            path = f"/proc/self/task/{threading.get_native_id()}/schedstat"
+            self._schedule = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._task = asyncio.create_task(self._measure())
+        await asyncio.sleep(0)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End, after what is being measured."""
+        await asyncio.sleep(_EVERY)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+        if self._schedule >= 0:
+            os.close(self._schedule)
+
+    def _waited(self) -> float:
+        if self._schedule < 0:
+            return 0.0
+        return int(os.pread(self._schedule, 256, 0).split()[1]) / 1e9
+
+    async def _measure(self) -> None:
+        while True:
+            began, waited = time.perf_counter(), self._waited()
+            await asyncio.sleep(_EVERY)
+            late = time.perf_counter() - began - _EVERY - (self._waited() - waited)
+            self.longest = max(self.longest, late)

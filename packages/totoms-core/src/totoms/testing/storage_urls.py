@@ -1,0 +1,143 @@
+"""The storage contract, of signed URLs: behaviour 42."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import httpx
+import pytest
+
+from totoms.errors import Unsupported, ValidationError
+from totoms.storage import SIGNED_URLS, CloudStorage
+from totoms.testing.contract import Contract
+from totoms.testing.storage_harness import CloudStorageHarness
+from totoms.testing.storage_tools import MIB, noise
+
+_TEXT: Final = {"content-type": "text/plain"}
+_SOON: Final = 1
+_WELL_AFTER: Final = 2.5
+"""Seconds: stores count whole ones."""
+
+
+def _worked(answer: httpx.Response) -> bool:
+    return 200 <= answer.status_code < 300
+
+
+def _refused(answer: httpx.Response) -> bool:
+    return 400 <= answer.status_code < 500
+
+
+class StorageURLs(Contract):
+    """Signed URLs, or Unsupported."""
+
+    async def _storage(self, harness: CloudStorageHarness) -> CloudStorage | None:
+        """Return a storage; None where there are no signed URLs, which is then declared and typed."""
+        storage = harness.storage(await harness.create_bucket())
+        declared = SIGNED_URLS in self.capabilities
+        assert (SIGNED_URLS in storage.capabilities) == declared, "the test class declares another than the storage"
+        if declared:
+            return storage
+        for method in ("GET", "PUT"):
+            with pytest.raises(Unsupported):
+                await storage.signed_url_async("key", method)
+            with pytest.raises(Unsupported):
+                storage.signed_url("key", method)
+        return None
+
+    async def test_42_signed_url_to_download(self, harness: CloudStorageHarness) -> None:
+        """With a URL for GET anybody reads the file and its content type, whatever its key is."""
+        storage = await self._storage(harness)
+        if storage is None:
+            return
+        for key, content in {"a b/ü?#&%2e+=.txt": b"content", "empty.txt": b"", "large.txt": noise(5 * MIB)}.items():
+            await storage.upload_bytes_async(content, key)
+            answer = await harness.fetch("GET", await storage.signed_url_async(key))
+            assert (answer.status_code, answer.content) == (200, content)
+            assert answer.headers["content-type"] == "text/plain"
+
+    async def test_42_signed_url_to_upload(self, harness: CloudStorageHarness) -> None:
+        """With a URL for PUT anybody writes the file, of the content type that was signed."""
+        storage = await self._storage(harness)
+        if storage is None:
+            return
+        for key, content in {"a b/ü?#&%2e+=": b"content", "empty": b"", "large": noise(5 * MIB)}.items():
+            await storage.upload_bytes_async(b"old", key, metadata={"old": "1"})
+            url = await storage.signed_url_async(key, "PUT", content_type="text/x-mine")
+            answer = await harness.fetch("PUT", url, content, {"content-type": "text/x-mine"})
+            assert _worked(answer), answer.status_code
+            info = await storage.stat_async(key)
+            assert (info.content_type, info.size, dict(info.metadata)) == ("text/x-mine", len(content), {})
+            assert await storage.get_file_bytes_async(key) == content
+
+    async def test_42_signed_url_expires(self, harness: CloudStorageHarness) -> None:
+        """After its time a URL is refused, while one that lives longer goes on working."""
+        storage = await self._storage(harness)
+        if storage is None:
+            return
+        await storage.upload_bytes_async(b"content", "key.txt")
+        short = [await storage.signed_url_async("key.txt", method, _SOON) for method in ("GET", "PUT")]
+        long = await storage.signed_url_async("key.txt", "GET", 600)
+        await harness.advance(_SOON + _WELL_AFTER)
+        late = await harness.fetch("GET", short[0]), await harness.fetch("PUT", short[1], b"late", _TEXT)
+        assert all(map(_refused, late))
+        assert b"content" not in late[0].content
+        assert (await harness.fetch("GET", long)).content == b"content"
+
+    async def test_42_signed_url_is_for_one_method(self, harness: CloudStorageHarness) -> None:
+        """A URL to read does not write or delete, and one to write does not read."""
+        storage = await self._storage(harness)
+        if storage is None:
+            return
+        await storage.upload_bytes_async(b"private", "key.txt")
+        download, upload = [await storage.signed_url_async("key.txt", method) for method in ("GET", "PUT")]
+        assert _refused(await harness.fetch("PUT", download, b"new", _TEXT))
+        answer = await harness.fetch("GET", upload)
+        assert _refused(answer)
+        assert b"private" not in answer.content
+        for url in (download, upload):
+            assert _refused(await harness.fetch("DELETE", url))
+        assert await storage.get_file_bytes_async("key.txt") == b"private"
+
+    async def test_42_signed_url_is_for_one_key(self, harness: CloudStorageHarness) -> None:
+        """A URL that is changed to name another file, or whose signature is, is refused."""
+        storage = await self._storage(harness)
+        if storage is None:
+            return
+        for key in ("file-one.txt", "file-two.txt"):
+            await storage.upload_bytes_async(key.encode(), key)
+        download, upload = [await storage.signed_url_async("file-one.txt", method) for method in ("GET", "PUT")]
+        for url in (download, upload):
+            assert "file-one.txt" in url
+        other = await harness.fetch("GET", download.replace("file-one.txt", "file-two.txt"))
+        assert _refused(other)
+        assert b"file-two" not in other.content
+        assert _refused(await harness.fetch("PUT", upload.replace("file-one.txt", "file-two.txt"), b"new", _TEXT))
+        assert _refused(await harness.fetch("PUT", upload.replace("file-one.txt", "file-new.txt"), b"new", _TEXT))
+        unsigned = download.partition("?")[0]
+        assert _refused(await harness.fetch("GET", unsigned))
+        assert await storage.get_file_content_async("file-one.txt") == "file-one.txt"
+        assert await storage.get_file_content_async("file-two.txt") == "file-two.txt"
+        assert not await storage.exists_async("file-new.txt")
+
+    async def test_42_signed_url_is_for_one_content_type(self, harness: CloudStorageHarness) -> None:
+        """An upload of another content type than the one that was signed, or of none, is refused."""
+        storage = await self._storage(harness)
+        if storage is None:
+            return
+        await storage.upload_bytes_async(b"old", "key.txt")
+        url = await storage.signed_url_async("key.txt", "PUT")
+        for headers in ({"content-type": "text/html"}, {}):
+            assert _refused(await harness.fetch("PUT", url, b"<script>", headers))
+        assert await storage.get_file_bytes_async("key.txt") == b"old"
+        assert _worked(await harness.fetch("PUT", url, b"new", _TEXT))
+
+    async def test_42_what_cannot_be_signed_is_refused(self, harness: CloudStorageHarness) -> None:
+        """Other methods, and times that some store cannot sign for, are ValidationErrors."""
+        storage = await self._storage(harness)
+        if storage is None:
+            return
+        wrong: list[tuple[Any, Any]] = [("DELETE", 60), ("get", 60), ("GET", 0), ("GET", -1), ("GET", 7 * 86400 + 1)]
+        for method, seconds in wrong:
+            with pytest.raises(ValidationError):
+                await storage.signed_url_async("key", method, seconds)
+        assert (await storage.signed_url_async("key", "GET", 7 * 86400)).startswith("http")

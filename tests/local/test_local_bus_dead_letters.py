@@ -1,0 +1,133 @@
+"""The dead-letter store of the local bus: kept with the reason, listed, delivered again, deleted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from local_bus_kit import (
+    BLOG,
+    MAIL,
+    BusClock,
+    nothing_comes,
+    open_bus,
+    publish,
+    receive,
+    receive_numbers,
+    receive_one,
+    settled,
+)  # fmt: skip
+from totoms.envelope import DeadLetterReason, Received, Subscription
+from totoms.errors import NotFound
+from totoms.local.bus import LocalMessageBus
+
+REASON = DeadLetterReason("attempts_exhausted", "ValueError", "it never worked: ☃", 5)
+
+
+async def bury(bus: LocalMessageBus, *numbers: int) -> list[Received]:
+    buried = []
+    for number in numbers:
+        await publish(bus, number)
+        buried.append(await receive_one(bus))
+        await bus._dead_letter(buried[-1], REASON)
+    return buried
+
+
+async def test_dead_letter_tells_everything_and_is_not_delivered_again(bus: LocalMessageBus, clock: BusClock) -> None:
+    (received,) = await bury(bus, 1)
+    clock.advance(1_000_000.0)
+    assert await nothing_comes(bus)
+    (letter,) = await bus.list_dead_letters(BLOG.name)
+    assert (letter.message_id, letter.subscription, letter.reason) == (received.message_id, BLOG.name, REASON)
+    assert (letter.body, dict(letter.attributes)) == (received.body, dict(received.attributes))
+    assert letter.dead_since == 1_000_000.0
+
+
+async def test_dead_letters_are_listed_oldest_first_and_no_more_than_asked_for(bus: LocalMessageBus) -> None:
+    buried = await bury(bus, *range(5))
+    letters = await bus.list_dead_letters(BLOG.name, limit=3)
+    assert [letter.message_id for letter in letters] == [one.message_id for one in buried[:3]]
+
+
+async def test_subscription_keeps_its_own_dead_letters(bus: LocalMessageBus) -> None:
+    await bus._subscribe(MAIL, create=True)
+    await bury(bus, 1)
+    assert await bus.list_dead_letters(MAIL.name) == []
+    assert await receive_numbers(bus, 1, MAIL) == [1]
+
+
+async def test_dead_letters_survive_a_restart(bus: LocalMessageBus, local_root: str) -> None:
+    (received,) = await bury(bus, 1)
+    await bus.close()
+    async with open_bus(local_root) as later:
+        (letter,) = await later.list_dead_letters(BLOG.name)
+        assert (letter.message_id, letter.reason) == (received.message_id, REASON)
+
+
+async def test_replayed_message_is_the_same_with_its_attempts_starting_over(bus: LocalMessageBus) -> None:
+    await publish(bus, 1)
+    await bus._nack(await receive_one(bus), 0.0)
+    received = await receive_one(bus)
+    assert received.attempt == 2
+    await bus._dead_letter(received, REASON)
+    assert await bus.replay_dead_letters(BLOG.name) == 1
+    again = await receive_one(bus)
+    assert (again.body, dict(again.attributes)) == (received.body, dict(received.attributes))
+    assert (again.message_id, again.attempt) == (received.message_id, 1)
+    assert await bus.list_dead_letters(BLOG.name) == []
+
+
+@pytest.mark.parametrize("process", [False, True], ids=["other bus", "other process"])
+async def test_replaying_wakes_a_consumer_that_waits(
+    bus: LocalMessageBus, another: Callable[..., LocalMessageBus], process: bool
+) -> None:
+    await bury(bus, 1)
+    waiting = asyncio.ensure_future(receive(bus))
+    await settled(bus)
+    await another(process=process).replay_dead_letters(BLOG.name)
+    assert len(await waiting) == 1
+
+
+async def test_chosen_dead_letters_are_replayed_and_purged(bus: LocalMessageBus) -> None:
+    buried = await bury(bus, 1, 2, 3)
+    ids = [letter.letter_id for letter in await bus.list_dead_letters(BLOG.name)]
+    assert await bus.replay_dead_letters(BLOG.name, [ids[1], "no such letter"]) == 1
+    assert await receive_numbers(bus, 1) == [2]
+    assert await bus.purge_dead_letters(BLOG.name, [ids[0]]) == 1
+    assert [letter.message_id for letter in await bus.list_dead_letters(BLOG.name)] == [buried[2].message_id]
+    assert await bus.purge_dead_letters(BLOG.name) == 1
+    assert await bus.list_dead_letters(BLOG.name) == []
+    assert await bus.replay_dead_letters(BLOG.name) == 0
+
+
+async def test_publishing_while_dead_letters_are_replayed_mixes_nothing_up(bus: LocalMessageBus) -> None:
+    await bury(bus, *range(20))
+    replayed, *_ = await asyncio.gather(
+        bus.replay_dead_letters(BLOG.name), *(publish(bus, number) for number in range(20, 60))
+    )
+    assert replayed == 20
+    assert sorted(await receive_numbers(bus, 60)) == list(range(60))
+
+
+async def test_pushed_message_is_kept_though_it_has_no_lease(bus: LocalMessageBus) -> None:
+    pushed = Received(b"\xff no message", "pushed-1", 1, Subscription("push-posts", "posts-topic", "posts"))
+    await bus._dead_letter(pushed, DeadLetterReason("undecodable"))
+    (letter,) = await bus.list_dead_letters("push-posts")
+    assert (letter.message_id, letter.body) == ("pushed-1", b"\xff no message")
+    with pytest.raises(NotFound, match="push-posts"):  # nobody to deliver it to
+        await bus.replay_dead_letters("push-posts")
+    assert await bus.purge_dead_letters("push-posts") == 1
+    for operation in (bus.list_dead_letters, bus.replay_dead_letters, bus.purge_dead_letters):
+        with pytest.raises(NotFound, match="push-posts"):
+            await operation("push-posts")
+
+
+async def test_text_of_a_reason_that_is_no_unicode_is_kept_as_well_as_it_can(bus: LocalMessageBus) -> None:
+    await publish(bus, 1, 2)
+    one, other = await receive(bus, most=2)
+    reason = DeadLetterReason("non_retryable", "E\udcff", "file \udcff\0", 1)
+    assert await asyncio.gather(bus._dead_letter(one, reason), bus._ack([other])) == [None, [None]]
+    (letter,) = await bus.list_dead_letters(BLOG.name)
+    assert letter.reason.description.startswith("file ")

@@ -1,0 +1,149 @@
+"""Files of the local bus that are somebody else's, older, or torn where nobody was told: told by name, or no damage."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+from local_bus_kit import (
+    BLOG,
+    FILES,
+    POSTS,
+    BusClock,
+    crash_image,
+    make_bus,
+    number_of,
+    open_bus,
+    publish,
+    receive,
+    receive_numbers,
+    receive_one,
+)  # fmt: skip
+from totoms.envelope import DeadLetterReason
+from totoms.errors import CorruptData
+from totoms.messages import TotoMessage
+
+DATABASE, LOG, INDEX, STATE = FILES
+TOTAL, BURIED = 60, 3
+SHUTDOWNS = ("clean", "killed", "killed after a merge")
+
+
+async def fill(root: Path, shutdown: str, image: Path) -> Path:
+    """Publish messages, some of several pages, kill some, and leave the files as after such a shutdown."""
+    bus = make_bus(root)
+    await bus._subscribe(BLOG, create=True)
+    numbers = iter(range(TOTAL))
+    for number in range(BURIED):
+        await publish(bus, next(numbers))
+        await bus._dead_letter(await receive_one(bus), DeadLetterReason("non_retryable", description=f"{number}"))
+    for number in numbers:
+        if number == TOTAL // 2 and shutdown == "killed after a merge":
+            await asyncio.to_thread(_merge, bus)
+        text = "y" * 9000 if number % 10 == 0 else ""
+        await bus.publish_message(POSTS, TotoMessage(type="posted", data={"text": text, "number": number}))
+    if shutdown == "clean":
+        await bus.close()
+        shutil.copytree(root, image)
+    else:
+        crash_image(root, image)
+        await bus.close()
+    return image
+
+
+def _merge(bus) -> None:  # type: ignore[no-untyped-def]
+    database = bus._writer_of()._database
+    database._unmerged = 1 << 40
+    asyncio.run(_do_nothing(bus))
+
+
+async def _do_nothing(bus) -> None:  # type: ignore[no-untyped-def]
+    await bus._do(lambda _connection: None)
+
+
+async def read_all(root: Path) -> set[int]:
+    """Everything that is there, whether it can be delivered, was given up, or is told to be damaged."""
+    clock = BusClock()
+    async with open_bus(root, clock) as bus:
+        await bus._subscribe(BLOG, create=True)
+        clock.now += 10_000_000_000.0  # nothing is leased or delayed for so long
+        found: set[int] = set()
+        batch = await receive(bus, most=1000, wait=0.2)
+        while batch:
+            found |= {number_of(one) for one in batch}
+            await bus._ack(batch)
+            batch = await receive(bus, most=1000, wait=0.02)
+        letters = await bus.list_dead_letters(BLOG.name, 1000)
+        damaged = sum(letter.reason.reason == "damaged" for letter in letters)
+        found |= {int(letter.reason.description) for letter in letters if letter.reason.reason == "non_retryable"}
+    missing = set(range(TOTAL)) - found
+    assert len(missing) <= damaged, f"{missing} are gone without a word"
+    return found | missing
+
+
+@pytest.fixture(params=SHUTDOWNS)
+async def image(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return await fill(tmp_path / "root", request.param, tmp_path / "image")
+
+
+@pytest.mark.parametrize("size", [None, 0, 1, 0.5, "garbage"], ids=str)
+@pytest.mark.parametrize("shutdown", SHUTDOWNS[1:])
+async def test_index_of_the_log_is_made_anew(tmp_path: Path, shutdown: str, size: float | str | None) -> None:
+    image = await fill(tmp_path / "root", shutdown, tmp_path / "image")
+    if size == "garbage":
+        (image / INDEX).write_bytes(random.Random(1).randbytes((image / INDEX).stat().st_size))
+    else:
+        cut(image / INDEX, size)  # type: ignore[arg-type]
+    assert await read_all(image) == set(range(TOTAL))
+
+
+def cut(path: Path, size: float | None) -> None:
+    if size is None:
+        path.unlink()
+    else:
+        whole = path.stat().st_size
+        with path.open("r+b") as file:
+            file.truncate(size if isinstance(size, int) else int(whole * size))
+
+
+@pytest.mark.parametrize("shutdown", SHUTDOWNS)
+@pytest.mark.parametrize("name", [DATABASE, LOG])
+async def test_damaged_files_are_left_as_they_are_and_told_again(tmp_path: Path, shutdown: str, name: str) -> None:
+    if shutdown == "clean" and name == LOG:
+        return  # there is none
+    image = await fill(tmp_path / "root", shutdown, tmp_path / "image")
+    cut(image / name, 100)
+    left = {file: (image / file).read_bytes() for file in (DATABASE, LOG, STATE) if (image / file).exists()}
+    for _ in range(3):
+        with pytest.raises(CorruptData, match=name):
+            await read_all(image)
+    assert left == {file: (image / file).read_bytes() for file in (DATABASE, LOG, STATE) if (image / file).exists()}
+
+
+async def test_older_copy_of_the_database_is_not_taken_for_the_current_one(tmp_path: Path) -> None:
+    image = await fill(tmp_path / "root", "clean", tmp_path / "image")
+    async with open_bus(tmp_path / "root") as bus:
+        await publish(bus, 1000)
+    shutil.copyfile(image / DATABASE, tmp_path / "root" / DATABASE)
+    with pytest.raises(CorruptData, match=DATABASE):
+        await read_all(tmp_path / "root")
+
+
+async def test_whole_folder_deleted_is_a_new_beginning(tmp_path: Path) -> None:
+    await fill(tmp_path / "root", "clean", tmp_path / "image")
+    shutil.rmtree(tmp_path / "root")
+    async with open_bus(tmp_path / "root") as bus:
+        await bus._subscribe(BLOG, create=True)
+        await publish(bus, 1)
+        assert await receive_numbers(bus, 1) == [1]
+
+
+@pytest.mark.parametrize("tail", [b"", b"\0" * 4096, b"\xff" * 10_000, random.Random(3).randbytes(4096 + 24)])
+async def test_torn_end_of_the_log_that_nobody_was_told_of_is_no_damage(tmp_path: Path, tail: bytes) -> None:
+    image = await fill(tmp_path / "root", "killed", tmp_path / "image")
+    with (image / LOG).open("ab") as log:
+        log.write(tail)
+    assert await read_all(image) == set(range(TOTAL))

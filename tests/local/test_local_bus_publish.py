@@ -1,0 +1,286 @@
+"""Publishing on the local bus: kept before it is told, once for each subscription, and never after close."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from local_bus_kit import (
+    BLOG,
+    DEADLINE,
+    MAIL,
+    POSTS,
+    TOPIC,
+    BusClock,
+    make_bus,
+    nothing_comes,
+    number_of,
+    open_bus,
+    publish,
+    receive,
+    receive_numbers,
+    receive_one,
+    rows_of,
+    settled,
+)  # fmt: skip
+from totoms.envelope import Subscription
+from totoms.environment import TotoEnvironment
+from totoms.errors import AccessDenied, BackendError, Closed, MessageTooLarge, NotFound
+from totoms.local.bus import LocalMessageBus
+from totoms.local.configuration import LocalConfiguration
+from totoms.messages import MessageDestination, TotoMessage, decode_message
+
+
+async def test_message_arrives_unchanged(bus: LocalMessageBus) -> None:
+    data = {"text": "grüß 🎉\u0000", "empty": {}, "nested": [{"a": [1, 2.5, None, True]}], "big": 2**80}
+    message = TotoMessage(type="posted", cid="cid-1", id="object-1", msg="a line", data=data)
+    message_id = await bus.publish_message(POSTS, message)
+    received = await receive_one(bus)
+    assert (received.message_id, received.attempt, received.subscription) == (message_id, 1, BLOG)
+    assert received.attributes["messageType"] == "posted"
+    assert decode_message(received.body) == message
+
+
+async def test_message_read_back_from_the_database_is_the_one_handed_over_directly(
+    bus: LocalMessageBus, another: Callable[..., LocalMessageBus]
+) -> None:
+    await publish(bus, 1)
+    direct = await receive_one(bus)
+    await bus._release([direct])
+    other = another(process=True)
+    await other._subscribe(BLOG, create=True)
+    stored = await receive_one(other)
+    assert (stored.body, stored.attributes, stored.message_id) == (direct.body, direct.attributes, direct.message_id)
+    assert (stored.attempt, stored.lease_seconds) == (direct.attempt, direct.lease_seconds)
+
+
+async def test_message_is_committed_when_publish_returns(bus: LocalMessageBus, local_root: str) -> None:
+    (message_id,) = await publish(bus, 1)
+    assert rows_of(local_root, "SELECT message_id FROM deliveries") == [(message_id,)]
+
+
+async def test_published_is_flushed_also_after_what_need_not_be(bus: LocalMessageBus) -> None:
+    await publish(bus, 1)
+    database, flushed = bus._writer_of()._database, []
+    commit = database.commit
+
+    def watched() -> None:
+        flushed.append(database.connection.execute("PRAGMA synchronous").fetchone()[0])
+        commit()
+
+    database.commit = watched  # type: ignore[method-assign]
+    await bus._ack([await receive_one(bus)])
+    await publish(bus, 2)
+    normal, full = 1, 2
+    assert (flushed[-2], flushed[-1]) == (normal, full)
+
+
+async def test_each_subscription_gets_each_message(bus: LocalMessageBus) -> None:
+    await bus._subscribe(MAIL, create=True)
+    await publish(bus, 1, 2, 3)
+    assert await receive_numbers(bus, 3, BLOG) == [1, 2, 3]
+    assert await receive_numbers(bus, 3, MAIL) == [1, 2, 3]
+
+
+async def test_message_waits_for_a_consumer_that_comes_later(bus: LocalMessageBus, local_root: str) -> None:
+    await publish(bus, 1)
+    await bus.close()
+    async with open_bus(local_root) as later:
+        await later._subscribe(BLOG, create=True)
+        assert await receive_numbers(later, 1) == [1]
+
+
+async def test_subscription_made_by_another_process_gets_the_next_message(
+    bus: LocalMessageBus, another: Callable[..., LocalMessageBus]
+) -> None:
+    await publish(bus, 1)
+    other = another(process=True)
+    await other._subscribe(MAIL, create=True)
+    await publish(bus, 2)
+    assert await receive_numbers(other, 1, MAIL) == [2]
+
+
+async def test_topic_without_subscriptions_keeps_nothing_and_says_so_once(
+    local_root: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        async with open_bus(local_root) as bus:
+            await publish(bus, 1, 2, 3)
+    assert rows_of(local_root, "SELECT * FROM deliveries") == []
+    assert [record.getMessage() for record in caplog.records].count(
+        f"Nobody is subscribed to {TOPIC!r}: what is published is not kept."
+    ) == 1
+
+
+async def test_unknown_topic_is_refused(bus: LocalMessageBus) -> None:
+    with pytest.raises(NotFound, match="'nowhere'"):
+        await bus.publish_message(MessageDestination(topic="nowhere"), TotoMessage(type="posted"))
+
+
+async def test_missing_subscription_is_named_when_it_may_not_be_made(local_root: str) -> None:
+    async with open_bus(local_root) as bus:
+        with pytest.raises(NotFound, match="'blog-posts'"):
+            await bus._subscribe(BLOG, create=False)
+        assert rows_of(local_root, "SELECT * FROM subscriptions") == []
+        await bus._subscribe(BLOG, create=True)
+        await bus._subscribe(BLOG, create=False)
+
+
+async def test_subscription_to_another_topic_is_not_taken_for_the_wanted_one(bus: LocalMessageBus) -> None:
+    with pytest.raises(NotFound):
+        await bus._subscribe(Subscription(BLOG.name, "another-topic", "another"), create=False)
+
+
+async def test_receiving_without_having_subscribed_is_refused(bus: LocalMessageBus) -> None:
+    with pytest.raises(NotFound, match="mail-posts"):
+        await bus._receive(MAIL, 1, 0.0)
+
+
+async def test_queue_keeps_what_is_published_before_anybody_subscribed(local_root: str) -> None:
+    queue = Subscription("jobs", "", "")
+    async with open_bus(local_root) as bus:
+        await bus.publish_message(MessageDestination(queue="jobs"), TotoMessage(type="job", data={"number": 1}))
+        await bus._subscribe(queue, create=True)
+        await bus.publish_message(MessageDestination(queue="jobs"), TotoMessage(type="job", data={"number": 2}))
+        assert await receive_numbers(bus, 2, queue) == [1, 2]
+
+
+async def test_queue_is_a_subscription_that_is_there_without_being_made(local_root: str) -> None:
+    queue = Subscription("jobs", "", "")
+    async with open_bus(local_root) as bus:
+        with pytest.raises(NotFound):
+            await bus._subscribe(queue, create=False)
+        await bus.publish_message(MessageDestination(queue="jobs"), TotoMessage(type="job", data={"number": 1}))
+        await bus._subscribe(queue, create=False)
+        assert await receive_numbers(bus, 1, queue) == [1]
+
+
+async def test_queue_is_shared_with_publishers_in_other_processes(
+    bus: LocalMessageBus, another: Callable[..., LocalMessageBus]
+) -> None:
+    queue = Subscription("jobs", "", "")
+    await bus._subscribe(queue, create=True)
+    await another(process=True).publish_message(
+        MessageDestination(queue="jobs"), TotoMessage(type="job", data={"number": 1})
+    )
+    assert await receive_numbers(bus, 1, queue) == [1]
+
+
+async def test_batch_arrives_whole_and_in_order(bus: LocalMessageBus) -> None:
+    messages = [TotoMessage(type="posted", data={"number": number}) for number in range(1500)]
+    ids = await bus.publish_messages(POSTS, messages)
+    assert len(set(map(str, ids))) == 1500
+    assert await receive_numbers(bus, 1500) == list(range(1500))
+
+
+async def test_concurrent_publishers_share_commits(bus: LocalMessageBus) -> None:
+    before = bus._writer_of()._database.commits
+    await asyncio.gather(*(publish(bus, number) for number in range(200)))
+    assert bus._writer_of()._database.commits - before < 100
+    assert sorted(await receive_numbers(bus, 200)) == list(range(200))
+
+
+async def test_message_over_the_limit_is_refused_and_one_just_below_arrives(bus: LocalMessageBus) -> None:
+    with pytest.raises(MessageTooLarge):
+        await bus.publish_message(POSTS, TotoMessage(type="posted", data="x" * bus.max_message_bytes))
+    await bus.publish_message(POSTS, TotoMessage(type="posted", data="x" * (bus.max_message_bytes - 600)))
+    assert len((await receive_one(bus)).body) > bus.max_message_bytes - 600
+
+
+async def test_delayed_message_comes_when_its_time_has_come(bus: LocalMessageBus, clock: BusClock) -> None:
+    await publish(bus, 1, delay=60.0)
+    await publish(bus, 2)
+    assert await receive_numbers(bus, 1) == [2]
+    clock.advance(59.0)
+    assert await nothing_comes(bus)
+    waiting = asyncio.ensure_future(receive(bus))
+    await settled(bus)
+    clock.advance(2.0)
+    assert [number_of(one) for one in await waiting] == [1]
+
+
+async def test_publish_after_close_is_refused_and_close_may_be_called_twice(bus: LocalMessageBus) -> None:
+    await bus.close()
+    await bus.close()
+    with pytest.raises(Closed):
+        await publish(bus, 1)
+    with pytest.raises(Closed):
+        await bus._receive(BLOG, 1, 0.0)
+    with pytest.raises(Closed):
+        await bus.list_dead_letters(BLOG.name)
+
+
+async def test_bus_that_never_did_anything_closes(local_root: str) -> None:
+    await make_bus(local_root).close()
+    assert not (Path(local_root) / "bus.sqlite3").exists()
+
+
+async def test_close_waits_for_what_is_being_published(bus: LocalMessageBus, local_root: str) -> None:
+    publishing = [asyncio.ensure_future(publish(bus, number)) for number in range(50)]
+    await asyncio.sleep(0)
+    await bus.close()
+    async with asyncio.timeout(DEADLINE):
+        await asyncio.gather(*publishing)
+    assert rows_of(local_root, "SELECT count(*) FROM deliveries") == [(50,)]
+
+
+async def test_buses_of_one_folder_share_a_thread_and_the_last_to_close_ends_it(
+    bus: LocalMessageBus, another: Callable[..., LocalMessageBus]
+) -> None:
+    other = another()
+    await publish(other, 1)
+    writer = bus._writer_of()
+    assert other._writer_of() is writer
+    await bus.close()
+    await publish(other, 2)
+    await other.close()
+    assert not writer._thread.is_alive()
+
+
+async def test_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    for root, error in ((tmp_path / "file", AccessDenied), (tmp_path / "file" / "below", BackendError)):
+        async with open_bus(root) as bus:
+            with pytest.raises(error, match="file"):
+                await publish(bus, 1)
+
+
+async def test_bus_recovers_when_the_folder_can_be_made_at_last(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    async with open_bus(tmp_path / "file") as bus:
+        with pytest.raises(AccessDenied):
+            await publish(bus, 1)
+        (tmp_path / "file").unlink()
+        await bus._subscribe(BLOG, create=True)
+        await publish(bus, 2)
+        assert await receive_numbers(bus, 1) == [2]
+
+
+def test_files_are_for_their_owner_alone(local_root: str) -> None:
+    async def use() -> None:
+        async with open_bus(local_root) as bus:
+            await publish(bus, 1)
+            for file in Path(local_root).iterdir():
+                assert file.stat().st_mode & 0o077 == 0, file.name
+
+    asyncio.run(use())
+
+
+def test_bus_serves_one_event_loop_after_another(local_root: str) -> None:
+    async def once(number: int) -> list[int]:
+        async with open_bus(local_root) as bus:
+            await bus._subscribe(BLOG, create=True)
+            await publish(bus, number)
+            return await receive_numbers(bus, 1)
+
+    assert [asyncio.run(once(number)) for number in range(3)] == [[0], [1], [2]]
+
+
+def test_constructing_touches_no_file(tmp_path: Path) -> None:
+    environment = TotoEnvironment("local", LocalConfiguration(root=tmp_path / "root"))
+    LocalMessageBus(environment, {"posts": TOPIC})
+    assert not (tmp_path / "root").exists()

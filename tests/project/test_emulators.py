@@ -1,0 +1,52 @@
+"""Tests without their server are skipped loudly, or fail where servers are required."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from emulators import require
+
+SUPPORT = Path(__file__).parents[1] / "support"
+TEST = """
+from emulators import tell_missing
+
+def pytest_terminal_summary(terminalreporter):
+    tell_missing(terminalreporter)
+"""
+USES = """
+import pytest
+from emulators import require
+
+@pytest.fixture(scope="session")
+def server():
+    return require("no-such-server", remedy="apt-get install no-such-server")
+
+def test_one(server): ...
+def test_two(server): ...
+"""
+
+
+@pytest.mark.parametrize("processes", [[], ["-n", "2"]], ids=["one process", "several processes"])
+@pytest.mark.parametrize(("required", "status"), [("", 0), ("1", 1)], ids=["skipped", "required"])
+def test_missing_server_is_told_with_its_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: list[str], required: str, status: int
+) -> None:
+    (tmp_path / "conftest.py").write_text(TEST)
+    (tmp_path / "test_uses.py").write_text(USES)
+    monkeypatch.setenv("TOTOMS_REQUIRE_EMULATORS", required)
+    monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-c", "/dev/null", f"--rootdir={tmp_path}"]
+
+    run = subprocess.run([*command, *processes, str(tmp_path)], capture_output=True, text=True, timeout=120)
+
+    assert run.returncode == status, run.stdout
+    told = "NOT TESTED: no-such-server is not installed; remedy: apt-get install no-such-server"
+    assert (f"{told} (2 tests)" if status == 0 else told) in run.stdout.splitlines() or (status and told in run.stdout)
+
+
+def test_server_that_is_there_is_found() -> None:
+    assert Path(require("sh", remedy="")).name == "sh"

@@ -1,0 +1,45 @@
+"""Servers that stand in for clouds, where they are installed.
+
+A test whose server is missing is skipped, and the summary says so with the way to install it. Where the variable
+``TOTOMS_REQUIRE_EMULATORS`` is 1, as in CI, it fails instead.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections import Counter
+from typing import Any
+
+import pytest
+
+_MARK = "NOT TESTED"
+# Where systems put servers, and where a developer's PATH may not lead.
+_PLACES = "/usr/sbin:/usr/local/sbin"
+
+
+def require(program: str, *, remedy: str) -> str:
+    """Return the path of `program`. Call it in a fixture: without the program its tests are skipped, or fail.
+
+    Args:
+        program: Its name.
+        remedy: The command that installs it.
+    """
+    path = shutil.which(program) or shutil.which(program, path=_PLACES)
+    if path is None:
+        told = f"{_MARK}: {program} is not installed; remedy: {remedy}"
+        if os.environ.get("TOTOMS_REQUIRE_EMULATORS") == "1":
+            pytest.fail(told, pytrace=False)
+        pytest.skip(told)
+    return path
+
+
+def tell_missing(terminalreporter: Any) -> None:
+    """Write a line for each program that tests were skipped for. From reports, which travel among processes."""
+    skipped = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", ())]
+    found = Counter(match.group(0) for text in skipped if (match := re.search(rf"{_MARK}: [^'\")]*", text)))
+    if found:
+        terminalreporter.section("stand-ins that are missing")
+    for told, count in sorted(found.items()):
+        terminalreporter.write_line(f"{told} ({count} tests)")

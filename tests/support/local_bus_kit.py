@@ -1,0 +1,132 @@
+"""Steps that tests of the local bus take, and its files as a killed process leaves them."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Any
+
+import totoms.plugins  # noqa: F401 - tells the interfaces where to find the implementations
+from local_kit import DEADLINE, POSTS, Clock
+from totoms.envelope import Received, Subscription
+from totoms.environment import TotoEnvironment
+from totoms.local.bus import LocalMessageBus
+from totoms.local.configuration import LocalConfiguration
+from totoms.messages import TotoMessage
+
+LEASE = LocalMessageBus.lease_seconds
+TOPIC = "posts-topic"
+BLOG = Subscription("blog-posts", TOPIC, "posts")
+MAIL = Subscription("mail-posts", TOPIC, "posts")
+FILES = ("bus.sqlite3", "bus.sqlite3-wal", "bus.sqlite3-shm", "bus.state")
+
+
+class BusClock(Clock):
+    """Stands still until it is advanced; then wakes the writers that go by it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._buses: list[LocalMessageBus] = []
+
+    def drive(self, bus: LocalMessageBus) -> None:
+        bus._writer_of().clock = self
+        self._buses.append(bus)
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+        for bus in self._buses:
+            if bus._writer is not None:
+                bus._writer.nudge()
+
+
+def make_bus(root: Path | str, clock: BusClock | None = None, cls: type[LocalMessageBus] = LocalMessageBus) -> Any:
+    """Make a bus on a folder. Buses of one folder share a writer; name the folder by a link to have another."""
+    bus = cls(TotoEnvironment("local", LocalConfiguration(root=Path(root))), {"posts": TOPIC})
+    if clock is not None:
+        clock.drive(bus)
+    return bus
+
+
+@asynccontextmanager
+async def open_bus(root: Path | str, clock: BusClock | None = None) -> AsyncIterator[LocalMessageBus]:
+    bus = make_bus(root, clock)
+    try:
+        yield bus
+    finally:
+        await bus.close()
+
+
+async def publish(bus: LocalMessageBus, *numbers: int, **options: Any) -> list[str]:
+    """Publish a message for each number, one after another; return their ids."""
+    return [
+        await bus.publish_message(POSTS, TotoMessage(type="posted", data={"number": number}), **options)
+        for number in numbers
+    ]
+
+
+def number_of(received: Received) -> int:
+    return int(received.body.split(b'"number":')[1].split(b"}")[0])
+
+
+async def receive(
+    bus: LocalMessageBus, subscription: Subscription = BLOG, most: int = 10, *, wait: float = DEADLINE
+) -> list[Received]:
+    async with asyncio.timeout(DEADLINE + 1):
+        return await bus._receive(subscription, most, wait)
+
+
+async def receive_one(bus: LocalMessageBus, subscription: Subscription = BLOG) -> Received:
+    (one,) = await receive(bus, subscription, 1)
+    return one
+
+
+async def receive_numbers(bus: LocalMessageBus, wanted: int, subscription: Subscription = BLOG) -> list[int]:
+    """Receive and ack until there were `wanted` messages; return their numbers in the order they came."""
+    numbers: list[int] = []
+    while len(numbers) < wanted:
+        batch = await receive(bus, subscription, wanted - len(numbers))
+        assert batch, f"only {numbers} came"
+        assert await bus._ack(batch) == [None] * len(batch)
+        numbers += map(number_of, batch)
+    return numbers
+
+
+async def nothing_comes(bus: LocalMessageBus, subscription: Subscription = BLOG) -> bool:
+    """Whether there is nothing to be had now: after the writer has looked through the database."""
+    waiting = asyncio.ensure_future(bus._receive(subscription, 10, DEADLINE))
+    await settled(bus)
+    if not waiting.done():
+        waiting.cancel()
+        await asyncio.wait({waiting})
+        await settled(bus)
+        return True
+    await bus._release(await waiting)
+    return False
+
+
+async def settled(bus: LocalMessageBus) -> None:
+    """Wait until the writer has done all that was asked of it, and what follows from that."""
+    for _ in range(3):
+        await bus._do(lambda _connection: None)
+        await asyncio.sleep(0)
+
+
+def rows_of(root: Path | str, sql: str) -> list[Any]:
+    """What any other connection sees in the database: what is committed."""
+    with closing(sqlite3.connect(Path(root) / "bus.sqlite3")) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def crash_image(root: Path | str, to: Path) -> Path:
+    """Copy the files as they are while the bus is at rest: what a process that is killed now leaves."""
+    to.mkdir()
+    for file in FILES:
+        if (Path(root) / file).exists():
+            shutil.copyfile(Path(root) / file, to / file)
+    (to / "bus.sqlite3-shm").unlink(missing_ok=True)
+    shutil.copyfile(Path(root) / "bus.sqlite3-shm", to / "bus.sqlite3-shm")
+    return to
