@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -15,14 +16,17 @@ from typing import Any
 
 import pytest
 
+from emulators import require
 from totoms.context import new_cid
 from totoms.environment import TotoEnvironment
+from totoms_aws import clients
 from totoms_aws.clients import client, close_clients
 from totoms_aws.configuration import AWSConfiguration
 
 REGION = "eu-north-1"
 REMEDY = "pip install ministack"
 _PATIENCE = 60.0
+_BESIDE = Path(sys.executable).parent / "ministack"
 
 # Neither the developer's account nor the machine's may be reached by a test.
 _OF_TESTS = {
@@ -31,30 +35,26 @@ _OF_TESTS = {
 }  # fmt: skip
 
 
-def ministack_program() -> str:
-    """Return the path of ministack, installed beside this Python or on the PATH; see `emulators.require`."""
-    beside = Path(sys.executable).parent / "ministack"
-    if beside.is_file():
-        return str(beside)
-    from emulators import require
-
-    return require("ministack", remedy=REMEDY)
+@functools.cache
+def server() -> str:
+    """Return the address of this process's ministack, started when it is first asked for, ended with the process."""
+    program = str(_BESIDE) if _BESIDE.is_file() else require("ministack", remedy=REMEDY)
+    with contextlib.ExitStack() as stack:
+        address = stack.enter_context(ministack(program))
+        atexit.register(stack.pop_all().close)
+    return address
 
 
 @contextlib.contextmanager
-def ministack(program: str | None = None) -> Iterator[str]:
+def ministack(program: str) -> Iterator[str]:
     """Run a ministack on a free port and give its address; it ends with the block."""
     port = free_port()
     settings = {
         "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "MINISTACK_HOST": "127.0.0.1",
         "SERVICES": "sns,sqs,s3,secretsmanager", "LOG_LEVEL": "ERROR",
     }  # fmt: skip
-    with subprocess.Popen(
-        [program or ministack_program()],
-        env={**os.environ, **settings},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as process:
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen([program], env={**os.environ, **settings}, stdout=quiet, stderr=quiet) as process:
         try:
             _wait_for(port, process)
             yield f"http://127.0.0.1:{port}"
@@ -81,11 +81,6 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def has_ministack() -> bool:
-    """Tell whether ministack is installed."""
-    return (Path(sys.executable).parent / "ministack").is_file() or shutil.which("ministack") is not None
-
-
 @contextlib.contextmanager
 def settings(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> Iterator[AWSConfiguration]:
     """Have the SDK ask `endpoint`, with clients of this test's own."""
@@ -105,6 +100,11 @@ def use(monkeypatch: pytest.MonkeyPatch, endpoint: str | None, **variables: str)
     if endpoint is not None:
         monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
     close_clients()
+
+
+def once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the SDK ask once, so that what fails fails at once. Before the clients are made."""
+    monkeypatch.setattr(clients, "_ATTEMPTS", 1)
 
 
 def environment(configuration: AWSConfiguration) -> TotoEnvironment:

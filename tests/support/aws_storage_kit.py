@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+import httpx
+from aws_errors import FaultyAWS
 
 import aws_kit
 from totoms.context import new_cid
@@ -29,6 +34,16 @@ class S3Harness(CloudStorageHarness):
 
     async def create_bucket(self) -> str:
         return await asyncio.to_thread(aws_kit.make_bucket, self._configuration)
+
+    async def fetch(
+        self, method: str, url: str, content: bytes = b"", headers: Mapping[str, str] | None = None
+    ) -> httpx.Response:
+        # ministack lets anybody read what is not signed; S3 does not.
+        address = urlsplit(url)
+        with FaultyAWS(f"http://{address.netloc}") as faults:
+            faults.rule(matches=lambda request: "X-Amz-Signature=" not in request.path, status=403, code="AccessDenied")
+            asked = f"{faults.address}{url.removeprefix(f'http://{address.netloc}')}"
+            return await super().fetch(method, asked, content, {"host": address.netloc, **(headers or {})})
 
     async def close(self) -> None:
         """Buckets stay until the server ends."""

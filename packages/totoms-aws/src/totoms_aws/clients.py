@@ -6,6 +6,7 @@ safe to share among threads (https://docs.aws.amazon.com/boto3/latest/guide/clie
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from typing import Any, Final, Literal
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 import boto3
 import botocore.session
 from botocore.config import Config
+from botocore.exceptions import ConnectionClosedError
 
 from totoms_aws.configuration import AWSConfiguration
 
@@ -25,6 +27,13 @@ _CONNECT_SECONDS: Final = 5
 _READ_SECONDS: Final[dict[Service, int]] = {"sns": 30, "sqs": 30, "s3": 30, "secretsmanager": 8}
 """For SQS more than the 20 s of a long poll; for secrets less than a caller waits."""
 _ATTEMPTS: Final = 4
+
+# At the level DEBUG these write whole requests and answers: secrets, messages, session tokens. Who wants to read them
+# sets the level of each by its name.
+for _quoting in ("auth", "endpoint", "parsers"):
+    _logger = logging.getLogger(f"botocore.{_quoting}")
+    if _logger.level == logging.NOTSET:
+        _logger.setLevel(logging.INFO)
 
 _clients: dict[tuple[Service, str], Any] = {}
 _session: Any = None
@@ -64,7 +73,16 @@ def _make(service: Service, region: str) -> Any:
     if service == "s3" and _signs_for_another_host(made):
         style: Any = {**(made.meta.config.s3 or {}), "addressing_style": "virtual"}
         made = _session.client(service, region_name=region, config=config.merge(Config(s3=style)))
+    made.meta.events.register("before-parse", _refuse_half)
     return made
+
+
+def _refuse_half(operation_model: Any, response_dict: Any, **_: Any) -> None:
+    # botocore takes an answer that broke off for whole, and of JSON that cannot be parsed makes an empty answer.
+    body, length = response_dict["body"], response_dict["headers"].get("content-length", "")
+    if isinstance(body, bytes) and length.isdecimal() and operation_model.http.get("method") != "HEAD":
+        if len(body) < int(length):
+            raise ConnectionClosedError(endpoint_url=operation_model.name)
 
 
 def _signs_for_another_host(s3: Any) -> bool:

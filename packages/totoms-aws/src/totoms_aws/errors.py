@@ -44,9 +44,9 @@ _CODES: Final[dict[str, type[BackendError]]] = {
     **dict.fromkeys(
         (
             "400", "401", "403", "AccessDenied", "AccessDeniedException", "AuthorizationError",
-            "AuthorizationErrorException", "ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId", "InvalidClientTokenId",
-            "InvalidSignatureException", "KMSAccessDenied", "KMSAccessDeniedException", "RequestExpired",
-            "SignatureDoesNotMatch", "UnrecognizedClientException",
+            "AuthorizationErrorException", "ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId",
+            "InvalidClientTokenId", "InvalidSignatureException", "KMSAccessDenied", "KMSAccessDeniedException",
+            "RequestExpired", "SignatureDoesNotMatch", "UnrecognizedClientException",
         ),
         AccessDenied,
     ),

@@ -8,13 +8,15 @@ from typing import Any, Final, cast
 from botocore.exceptions import BotoCoreError, ClientError
 
 from totoms.environment import TotoEnvironment
-from totoms.errors import CorruptData, NotFound
+from totoms.errors import NotFound, Unavailable
 from totoms.secrets import SecretsManager
 from totoms_aws.clients import client
 from totoms_aws.configuration import AWSConfiguration
 from totoms_aws.errors import code_of, told_as, translate
 
-_NAME: Final = re.compile(r"[A-Za-z0-9/_+=.@!-]{1,512}")
+_LONGEST: Final = 512
+# An equals sign is escaped only where it would look like an escape.
+_ESCAPED: Final = re.compile(rb"[^A-Za-z0-9/_+=.@-]|=(?=[0-9A-F]{2})")
 _VERSION_ID: Final = re.compile(r"[A-Za-z0-9-]{32,64}")
 _DELETED: Final = ("InvalidRequestException",)
 """Marked for deletion, in some days. https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_GetSecretValue.html
@@ -36,8 +38,8 @@ class AWSSecretsManager(SecretsManager):
         return _VERSION_ID.fullmatch(version) is not None
 
     def _fetch(self, name: str, version: str | None) -> bytes:
-        identifier = f"{self._settings.environment}/{name}"
-        if not _NAME.fullmatch(identifier):
+        identifier = identifier_of(name, self._settings)
+        if len(identifier) > _LONGEST:
             raise self._missing(name, version)
         wanted = {} if version is None else {"VersionId" if self._pins(version) else "VersionStage": version}
         with told_as("the secret", name):
@@ -54,8 +56,15 @@ class AWSSecretsManager(SecretsManager):
         return _value(answer, name)
 
     def _missing(self, name: str, version: str | None) -> NotFound:
-        what = f"{self._settings.environment}/{name}" + ("" if version is None else f" in the version {version}")
-        return NotFound(f"No secret {name!r}: AWS has no {what!r} in {self._settings.region}.", resource=name)
+        what = f"no {identifier_of(name, self._settings)!r} in {self._settings.region}"
+        which = "" if version is None else f", or not in the version {version!r}"
+        return NotFound(f"No secret {name!r}: AWS has {what}{which}.", resource=name)
+
+
+def identifier_of(name: str, settings: AWSConfiguration) -> str:
+    """Return what AWS calls a secret: ``{environment}/{name}``; what it does not allow is written as bytes, ``=20``."""
+    escaped = _ESCAPED.sub(lambda found: b"=%02X" % found[0][0], name.encode())
+    return f"{settings.environment}/{escaped.decode()}"
 
 
 def _value(answer: dict[str, Any], name: str) -> bytes:
@@ -63,7 +72,7 @@ def _value(answer: dict[str, Any], name: str) -> bytes:
         return str(answer["SecretString"]).encode()
     if "SecretBinary" in answer:
         return bytes(answer["SecretBinary"])
-    raise CorruptData(f"AWS answered without a value for the secret {name!r}.", resource=name)
+    raise Unavailable(f"AWS answered without a value for the secret {name!r}.", resource=name)
 
 
 def _without_content(error: BotoCoreError) -> BotoCoreError:

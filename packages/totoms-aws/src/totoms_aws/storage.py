@@ -49,7 +49,7 @@ class S3CloudStorage(CloudStorage):
             if second is None:
                 with first:
                     return etag_of(self._put(key, first, described | self._condition(key, options)), metadata)
-            upload = Multipart(self._s3, self._place(key), self._told(key))
+            upload = Multipart(self._client(key), self._place(key), self._told(key))
             etag = upload.upload(chain([first, second], parts), described, lambda: self._condition(key, options))
             return etag_of({"ETag": etag}, metadata)
         except (PreconditionFailed, NotFound) as error:
@@ -90,7 +90,7 @@ class S3CloudStorage(CloudStorage):
 
     def _read(self, key: str, start: int, length: int | None) -> Iterator[bytes]:
         try:
-            return Download(self._s3, self._place(key), self._told(key), start, length)
+            return Download(self._client(key), self._place(key), self._told(key), start, length)
         except NotFound as error:
             raise self._no_file(key) from error.__cause__
 
@@ -131,7 +131,9 @@ class S3CloudStorage(CloudStorage):
         version = {"CopySource": self._place(source), "CopySourceIfMatch": head["ETag"]}
         place, told = self._place(destination), self._told(source)
         if size > COPIED_PART:
-            return etag_of({"ETag": Multipart(self._s3, place, told).copy(version, size, described)}, metadata)
+            return etag_of(
+                {"ETag": Multipart(self._client(source), place, told).copy(version, size, described)}, metadata
+            )
         with told_as(*told):
             answer = self._s3.copy_object(**place, **version, MetadataDirective="REPLACE", **described)
         return etag_of(answer["CopyObjectResult"], metadata)
@@ -155,8 +157,11 @@ class S3CloudStorage(CloudStorage):
 
     @property
     def _s3(self) -> Any:
-        with told_as("the bucket", self.bucket_name):
-            return client("s3", cast(AWSConfiguration, self.environment.hyperscaler_configuration))
+        return client("s3", cast(AWSConfiguration, self.environment.hyperscaler_configuration))
+
+    def _client(self, key: str) -> Any:
+        with told_as(*self._told(key)):
+            return self._s3
 
     def _place(self, key: str) -> dict[str, str]:
         return {"Bucket": self.bucket_name, "Key": key}
