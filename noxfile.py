@@ -17,6 +17,7 @@ import nox
 
 ROOT = Path(__file__).parent
 CORE = ROOT / "packages" / "totoms-core"
+AWS = ROOT / "packages" / "totoms-aws"
 NATS = ROOT / "examples" / "totoms-nats"
 """A plugin as a third party would publish it; checked like our own."""
 PACKAGES = [*sorted(path.parent for path in ROOT.glob("packages/*/pyproject.toml")), NATS]
@@ -25,6 +26,7 @@ OLDEST, NEWEST = 11, 15
 
 TEST_TOOLS = ["pytest", "pytest-asyncio", "pytest-xdist", "hypothesis", "httpx"]
 TEST_SERVERS = ["gunicorn", "uvicorn-worker", "granian"]
+TEST_CLOUDS = ["ministack", "trustme"]
 LINT_TOOLS = ["ruff", "import-linter"]
 TYPE_TOOLS = ["mypy", "pyright[nodejs]"]
 DOC_TOOLS = ["mkdocs"]
@@ -86,7 +88,7 @@ def tests(session: nox.Session) -> None:
         missing = [f"3.{minor}" for minor in range(OLDEST, NEWEST) if f"3.{minor}" not in PYTHONS]
         if missing:
             session.warn(f"NOT TESTED, because not found on this machine: Python {', '.join(missing)}")
-    install(session, *TEST_TOOLS, *TEST_SERVERS, packages=PACKAGES)
+    install(session, *TEST_TOOLS, *TEST_SERVERS, *TEST_CLOUDS, packages=PACKAGES)
     if session.posargs:
         session.run("python", "-m", "pytest", *session.posargs)
         return
@@ -99,7 +101,7 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def capabilities(session: nox.Session) -> None:
     """Write the table of docs/capabilities.md anew, from what the conformance tests show."""
-    install(session, *TEST_TOOLS, packages=PACKAGES)
+    install(session, *TEST_TOOLS, *TEST_CLOUDS, packages=PACKAGES)
     results = Path(session.create_tmp()) / "conformance.json"
     where = ["tests/conformance", "examples/totoms-nats/tests"]
     session.run("python", "-m", "pytest", "-n", "auto", *where, f"--totoms-results={results}")
@@ -109,7 +111,7 @@ def capabilities(session: nox.Session) -> None:
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style and formatting, and that imports run one way."""
-    install(session, *LINT_TOOLS)
+    install(session, *LINT_TOOLS, packages=[CORE, AWS])
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("lint-imports")
@@ -170,7 +172,7 @@ def upgrade(session: nox.Session) -> None:
 @nox.session
 def faults(session: nox.Session) -> None:
     """Run the faults and attacks that take long, and print what they counted; then all at once for ten minutes."""
-    install(session, *TEST_TOOLS, packages=PACKAGES)
+    install(session, *TEST_TOOLS, *TEST_CLOUDS, packages=PACKAGES)
     session.run("python", "-m", "pytest", "-m", "faults", "-s", *session.posargs)
     if not session.posargs:
         session.run("python", "tests/faults/soak.py")
@@ -179,7 +181,7 @@ def faults(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measure, side by side with what there is to compare with, and print one table of goals."""
-    install(session, *BENCH_TOOLS)
+    install(session, *BENCH_TOOLS, packages=[CORE, AWS])
     session.run("python", "-m", "benchmarks.run", *session.posargs)
 
 
@@ -189,7 +191,7 @@ def constraints(session: nox.Session) -> None:
 
     Run it with the oldest Python supported: what later ones need is a part of that.
     """
-    tools = {*TEST_TOOLS, *TEST_SERVERS, *LINT_TOOLS, *TYPE_TOOLS, *DOC_TOOLS, *BUILD_TOOLS, *BENCH_TOOLS}
+    tools = {*TEST_TOOLS, *TEST_SERVERS, *TEST_CLOUDS, *LINT_TOOLS, *TYPE_TOOLS, *DOC_TOOLS, *BUILD_TOOLS, *BENCH_TOOLS}
     session.install("--quiet", "nox", *sorted(tools), *map(str, PACKAGES))
     frozen = session.run("python", "-m", "pip", "freeze", silent=True) or ""
     lines = [line for line in frozen.splitlines() if "==" in line and not line.startswith("totoms")]
@@ -200,7 +202,9 @@ def constraints(session: nox.Session) -> None:
 @nox.session
 def demo(session: nox.Session) -> None:
     """Run examples/blog. `make demo` uses this session for its environment only."""
-    install(session, packages=[CORE, NATS] if os.environ.get("BACKEND") == "nats" else [CORE])
+    wanted = os.environ.get("BACKEND")
+    plugin = {"aws": [AWS], "nats": [NATS]}.get(wanted or "", [])
+    install(session, *(["ministack"] if wanted == "aws" else []), packages=[CORE, *plugin])
     try:
         session.run("python", "examples/blog/demo.py", *session.posargs, interrupt_timeout=None)
     except KeyboardInterrupt:

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
+from on_aws import aws
+
 from service import get_microservice_config
 from totoms import SecretsManager, TotoMicroservice
 from totoms.tokens import make_token
@@ -75,7 +77,7 @@ def nats() -> Iterator[None]:
         yield
 
 
-PREPARATIONS = {"local": local, "nats": nats}
+PREPARATIONS = {"local": local, "nats": nats, "aws": aws}
 """What each backend needs before the service starts."""
 
 
@@ -107,7 +109,10 @@ async def announce(microservice: TotoMicroservice, port: int) -> None:
 
 async def serve(port: int) -> None:
     """Start the service, and return when it has stopped."""
-    microservice = await TotoMicroservice.init(get_microservice_config())
+    configuration = get_microservice_config()
+    assert configuration.message_bus_configuration is not None
+    configuration.message_bus_configuration.delivery = "pull"  # nobody outside could push to this machine
+    microservice = await TotoMicroservice.init(configuration)
     announcing = asyncio.create_task(announce(microservice, port))
     await microservice.start(port=port, host="127.0.0.1")
     announcing.cancel()

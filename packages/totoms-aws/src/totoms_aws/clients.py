@@ -80,9 +80,9 @@ def _make(service: Service, region: str) -> Any:
 def _refuse_half(operation_model: Any, response_dict: Any, **_: Any) -> None:
     # botocore takes an answer that broke off for whole, and of JSON that cannot be parsed makes an empty answer.
     body, length = response_dict["body"], response_dict["headers"].get("content-length", "")
-    if isinstance(body, bytes) and length.isdecimal() and operation_model.http.get("method") != "HEAD":
-        if len(body) < int(length):
-            raise ConnectionClosedError(endpoint_url=operation_model.name)
+    has_body = isinstance(body, bytes) and operation_model.http.get("method") != "HEAD"
+    if has_body and length.isdecimal() and len(body) < int(length):
+        raise ConnectionClosedError(endpoint_url=operation_model.name)
 
 
 def _signs_for_another_host(s3: Any) -> bool:
