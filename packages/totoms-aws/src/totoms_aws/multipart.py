@@ -5,17 +5,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 from totoms_aws.errors import told_as
+from totoms_aws.parts import CHECKSUM, Part
 
-AT_ONCE: Final = 4
+AT_ONCE: Final = 3
 """Parts in memory: while one is read, the others are under way."""
 COPIED_PART: Final = 512 * 1024 * 1024
 _MOST_PARTS: Final = 10_000
-_CHECKSUM: Final = "CRC32"  # what the SDK computes by default
 
-Parts = Iterable[Callable[[str, int], dict[str, Any]]]
+Senders = Iterable[Callable[[str, int], dict[str, Any]]]
 """What sends each part, given the upload's id and the part's number, and returns what AWS answers."""
 Condition = Callable[[], dict[str, str]]
 
@@ -32,8 +32,8 @@ class Multipart:
     def __init__(self, s3: Any, place: dict[str, str], told: tuple[str, str]) -> None:
         self._s3, self._place, self._told = s3, place, told
 
-    def upload(self, parts: Iterable[BinaryIO], described: dict[str, Any], condition: Condition) -> str:
-        """Upload parts, which are closed, and return S3's etag.
+    def upload(self, parts: Iterable[Part], described: dict[str, Any], condition: Condition) -> str:
+        """Upload parts, and return S3's etag.
 
         Args:
             parts: The parts, in order.
@@ -41,17 +41,17 @@ class Multipart:
             condition: Gives the arguments for what must hold when it takes effect; asked just before that.
         """
 
-        def sender(part: BinaryIO) -> Callable[[str, int], dict[str, Any]]:
+        def sender(part: Part) -> Callable[[str, int], dict[str, Any]]:
             def send(upload: str, number: int) -> dict[str, Any]:
                 with part:
-                    sent: dict[str, Any] = self._s3.upload_part(
-                        **self._place, UploadId=upload, PartNumber=number, Body=part, ChecksumAlgorithm=_CHECKSUM
+                    answer: dict[str, Any] = self._s3.upload_part(
+                        **self._place, UploadId=upload, PartNumber=number, **part.sent
                     )
-                return sent
+                return answer
 
             return send
 
-        return self._run(map(sender, parts), {**described, "ChecksumAlgorithm": _CHECKSUM}, condition)
+        return self._run(map(sender, parts), {**described, "ChecksumAlgorithm": CHECKSUM}, condition)
 
     def copy(self, source: dict[str, str], size: int, described: dict[str, Any]) -> str:
         """Have S3 copy an object of `size` bytes by parts, and return its etag.
@@ -77,7 +77,7 @@ class Multipart:
 
         return self._run(map(sender, range(0, size, length)), described, dict)
 
-    def _run(self, parts: Parts, described: dict[str, Any], condition: Condition) -> str:
+    def _run(self, parts: Senders, described: dict[str, Any], condition: Condition) -> str:
         with told_as(*self._told):
             upload: str = self._s3.create_multipart_upload(**self._place, **described)["UploadId"]
         try:
@@ -96,7 +96,7 @@ class Multipart:
                 self._s3.abort_multipart_upload(**self._place, UploadId=upload)
             raise
 
-    def _send(self, pool: ThreadPoolExecutor, parts: Parts, upload: str) -> list[dict[str, Any]]:
+    def _send(self, pool: ThreadPoolExecutor, parts: Senders, upload: str) -> list[dict[str, Any]]:
         under_way: set[Future[dict[str, Any]]] = set()
         all_of_them: list[Future[dict[str, Any]]] = []
         try:
@@ -121,5 +121,5 @@ class Multipart:
 
 def _described(number: int, answer: dict[str, Any]) -> dict[str, Any]:
     # Checksums of parts belong into the end of an upload that was begun with an algorithm, where the store knows it.
-    checksums = {name: value for name, value in answer.items() if name == f"Checksum{_CHECKSUM}"}
+    checksums = {name: value for name, value in answer.items() if name == f"Checksum{CHECKSUM}"}
     return {"PartNumber": number, "ETag": answer["ETag"], **checksums}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from io import SEEK_END
 from itertools import chain
 from typing import Any, BinaryIO, Final, Literal, cast
 
@@ -21,8 +20,6 @@ from totoms_aws.marks import etag_of, mark_of, marked, own_etag, unmarked
 from totoms_aws.multipart import COPIED_PART, Multipart
 from totoms_aws.parts import parts_of
 
-_SENT_AT_ONCE: Final = 1024 * 1024
-"""What is larger, S3 is first asked about whether it wants it (``Expect: 100-continue``)."""
 _COPIED_WITH: Final = ("ContentType", "CacheControl", "ContentDisposition", "ContentEncoding", "ContentLanguage")
 _COPY_ATTEMPTS: Final = 3
 
@@ -41,16 +38,14 @@ class S3CloudStorage(CloudStorage):
         parts = parts_of(source)
         first = next(parts)
         try:
-            second = next(parts, None)
-        except BaseException:
-            first.close()
-            raise
-        try:
-            if second is None:
-                with first:
-                    return etag_of(self._put(key, first, described | self._condition(key, options)), metadata)
+            if first.last:
+                with told_as(*self._told(key)):
+                    answer = self._s3.put_object(
+                        **self._place(key), **first.sent, **described, **self._condition(key, options)
+                    )
+                return etag_of(answer, metadata)
             upload = Multipart(self._client(key), self._place(key), self._told(key))
-            etag = upload.upload(chain([first, second], parts), described, lambda: self._condition(key, options))
+            etag = upload.upload(chain([first], parts), described, lambda: self._condition(key, options))
             return etag_of({"ETag": etag}, metadata)
         except (PreconditionFailed, NotFound) as error:
             # The SDK asks again when no answer came; then a condition, or the upload's id, no longer holds by our own.
@@ -58,14 +53,6 @@ class S3CloudStorage(CloudStorage):
             if found and mark_of(metadata) and mark_of(found["Metadata"]) == mark_of(metadata):
                 return etag_of(found, metadata)
             raise self._not_written(key, error, options, found is not None) from error.__cause__
-
-    def _put(self, key: str, part: BinaryIO, arguments: dict[str, Any]) -> dict[str, Any]:
-        size = part.seek(0, SEEK_END)
-        part.seek(0)
-        body = part.read() if size <= _SENT_AT_ONCE else part
-        with told_as(*self._told(key)):
-            answer: dict[str, Any] = self._s3.put_object(**self._place(key), Body=body, **arguments)
-        return answer
 
     def _condition(self, key: str, options: WriteOptions) -> dict[str, str]:
         if options.if_absent:
