@@ -14,8 +14,7 @@ from aws_errors import FaultyAWS
 import aws_kit
 from totoms import CloudStorage, TotoEnvironment
 from totoms.errors import ConfigurationError
-from totoms_aws import clients
-from totoms_aws.configuration import AWSConfiguration
+from totoms_aws import AWSConfiguration, clients
 
 
 def test_region_and_environment_have_the_defaults_of_old(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,6 +48,10 @@ def test_arguments_win_and_names_in_code_are_those_of_old(monkeypatch: pytest.Mo
     aws_kit.use(monkeypatch, None, AWS_REGION="us-east-1")
 
     assert AWSConfiguration(region="eu-west-1", environment="test").region == "eu-west-1"
+    assert AWSConfiguration("eu-west-1", "prod") == AWSConfiguration(region="eu-west-1", environment="prod")
+    assert AWSConfiguration("eu-west-1").environment == "dev"
+    with pytest.raises(ValueError, match="argument"):
+        AWSConfiguration("eu-west-1", "prod", "more")
 
 
 @pytest.mark.parametrize("region", ["", " ", "eu north 1", "eu-north-1/", "-a", "a-", "x" * 64, "EU.NORTH", None, 1])

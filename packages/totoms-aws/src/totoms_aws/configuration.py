@@ -17,7 +17,7 @@ _ENVIRONMENT: Final = re.compile(r"[A-Za-z0-9/_+=.@-]{1,64}")
 
 
 class AWSConfiguration(HyperscalerConfiguration):
-    """Where on AWS the service runs. Constructing it does no I/O.
+    """Where on AWS the service runs: ``AWSConfiguration("eu-north-1", "prod")``. Constructing it does no I/O.
 
     Credentials, profiles, roles and ``AWS_ENDPOINT_URL`` are read by boto3
     (https://docs.aws.amazon.com/boto3/latest/guide/configuration.html).
@@ -34,6 +34,10 @@ class AWSConfiguration(HyperscalerConfiguration):
         default="eu-north-1", validation_alias=AliasChoices("region", "AWS_REGION", "AWS_DEFAULT_REGION")
     )
     environment: str = Field(default="dev", validation_alias=AliasChoices("environment", "ENVIRONMENT"))
+
+    def __init__(self, *given: str, **settings: Any) -> None:
+        # In order, as 1.5.0 took them.
+        super().__init__(**dict(zip(("region", "environment")[: len(given)], given, strict=True)), **settings)
 
     @field_validator("region", mode="before")
     @classmethod
