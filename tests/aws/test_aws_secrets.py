@@ -83,13 +83,14 @@ def test_secret_that_is_marked_for_deletion_is_not_found(aws: AWSConfiguration) 
         SecretsManager(aws_kit.environment(aws)).get_secret(name)
 
 
+@pytest.mark.parametrize("chunked", [False, True])
 def test_answer_that_breaks_off_leaves_nothing_of_the_value_behind(
-    monkeypatch: pytest.MonkeyPatch, faulty_aws: AWSConfiguration, faults: FaultyAWS
+    monkeypatch: pytest.MonkeyPatch, faulty_aws: AWSConfiguration, faults: FaultyAWS, chunked: bool
 ) -> None:
     aws_kit.once(monkeypatch)
     name, canary = new_cid(), new_cid()
     set_secret(faulty_aws, name, canary.encode() * 100)
-    faults.rule(matches=lambda request: request.operation == "GetSecretValue", cut=3000)
+    faults.rule(matches=lambda request: request.operation == "GetSecretValue", cut=3000, chunked=chunked)
 
     with pytest.raises(Unavailable) as caught:
         SecretsManager(aws_kit.environment(faulty_aws)).get_secret(name)

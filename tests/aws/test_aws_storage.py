@@ -209,6 +209,26 @@ def test_large_file_is_copied_by_parts(bucket: CloudStorage, monkeypatch: pytest
     assert unfinished(bucket) == []
 
 
+def test_writer_between_the_look_and_the_write_wins(faulty_bucket: CloudStorage, faults: FaultyAWS) -> None:
+    etag = faulty_bucket.upload_bytes(b"old", "key")
+    behind = faults.ask
+    replaced = []
+
+    def ask(request: Request) -> Any:
+        answer = behind(request)
+        if request.method == "HEAD" and not replaced:
+            replaced.append(True)
+            faulty_bucket.upload_bytes(b"theirs", "key")
+        return answer
+
+    faults.ask = ask  # type: ignore[method-assign]
+    with pytest.raises(PreconditionFailed):
+        faulty_bucket.upload_bytes(b"ours", "key", if_match=etag)
+
+    assert replaced
+    assert faulty_bucket.get_file_bytes("key") == b"theirs"
+
+
 def test_copy_is_of_one_version(faulty_bucket: CloudStorage, faults: FaultyAWS) -> None:
     faulty_bucket.upload_bytes(b"old", "key", metadata={"version": "old"})
     behind = faults.ask

@@ -45,6 +45,7 @@ class Rule:
         status, code: An error to answer with.
         lose: The request is passed on, and its answer lost: the connection is closed.
         cut: The request is passed on; of its answer's body so many bytes come, then the connection is closed.
+        chunked: The body comes in one chunk, its length unknown before.
         hold: The answer is kept back until this is set.
         times: How often it applies; None for always.
         seen: The requests it applied to.
@@ -55,6 +56,7 @@ class Rule:
     code: str = ""
     lose: bool = False
     cut: int | None = None
+    chunked: bool = False
     hold: threading.Event | None = None
     times: int | None = None
     seen: list[Request] = field(default_factory=list)
@@ -160,20 +162,27 @@ class _Handler(BaseHTTPRequestHandler):
         if rule is not None and rule.lose:
             self.close_connection = True
             return
-        self._answer(status, answered, content, rule.cut if rule is not None else None)
+        self._answer(status, answered, content, rule or Rule())
 
-    def _answer(self, status: int, headers: list[tuple[str, str]], content: bytes, cut: int | None) -> None:
+    def _answer(self, status: int, headers: list[tuple[str, str]], content: bytes, rule: Rule) -> None:
         length = next((value for name, value in headers if name.lower() == "content-length"), str(len(content)))
         self.send_response_only(status)
         for name, value in headers:
             if name.lower() not in _NOT_PASSED_ON:
                 self.send_header(name, value)
-        self.send_header("content-length", length if self.command == "HEAD" else str(len(content)))
+        if rule.chunked:
+            self.send_header("transfer-encoding", "chunked")
+        else:
+            self.send_header("content-length", length if self.command == "HEAD" else str(len(content)))
         self.end_headers()
+        if rule.chunked:
+            self.wfile.write(b"%x\r\n" % len(content))
         if self.command != "HEAD":
-            self.wfile.write(content if cut is None else content[:cut])
+            self.wfile.write(content[: rule.cut])
+        if rule.chunked and rule.cut is None:
+            self.wfile.write(b"\r\n0\r\n\r\n")
         self.wfile.flush()
-        self.close_connection = self.close_connection or cut is not None
+        self.close_connection = self.close_connection or rule.cut is not None
 
 
 def _error(request: Request, status: int, code: str) -> tuple[int, list[tuple[str, str]], bytes]:
