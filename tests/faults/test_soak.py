@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from oracle import problems
-from stalls import StallMeter
+from totoms.testing.stalls import StallMeter
 
 SOAK = Path(__file__).with_name("soak.py")
 
@@ -48,11 +48,8 @@ def test_oracle_tells_what_must_not_be(
 
 
 async def test_stall_of_a_loop_is_measured() -> None:
-    meter = StallMeter()
-    meter.start()
-    await asyncio.sleep(0.05)
-    time.sleep(0.2)  # noqa: ASYNC251 - what blocks a loop is what is measured
-    await asyncio.sleep(0.05)
-    meter.stop()
+    async with StallMeter() as meter:
+        await asyncio.sleep(0.05)
+        time.sleep(0.2)  # noqa: ASYNC251 - what blocks a loop is what is measured
 
     assert meter.longest > 0.15

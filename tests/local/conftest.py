@@ -4,33 +4,32 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from local_bus_kit import BLOG, BusClock, make_bus
-from local_kit import Kit
+from local_kit import BLOG, Clock, make_bus
 from processes import Process
 from totoms.local.bus import LocalMessageBus
 
+SUPPORT = Path(__file__).parents[1] / "support"
+PRELUDE = """
+import asyncio, os, sys
+from local_kit import BLOG, make_bus, number_of, open_bus, publish, receive, receive_numbers
+root = os.environ["TOTOMS_LOCAL_ROOT"]
+def tell(*what):  # at once, so that lines of several processes are not mixed
+    os.write(1, (" ".join(map(str, what)) + "\\n").encode())
+"""
+
 
 @pytest.fixture
-async def kit(tmp_path: Path) -> AsyncIterator[Kit]:
-    made = Kit(tmp_path / "root")
-    yield made
-    for bus in made.buses:
-        await bus.close()
-
-
-@pytest.fixture
-def script(tmp_path: Path) -> Iterator[Callable[[str], Any]]:
-    """Start a piece of Python as a process; it is killed at the end of the test."""
+def script(tmp_path: Path, local_root: str) -> Iterator[Callable[..., Process]]:
+    """Start a piece of Python as a process on the test's folder; it is killed at the end of the test."""
     started: list[Process] = []
 
     def start(source: str, *arguments: object) -> Process:
         path = tmp_path / f"script-{len(started)}.py"
-        path.write_text(source)
-        started.append(Process(path, *map(str, arguments), root=str(tmp_path / "root")))
+        path.write_text(PRELUDE + source)
+        started.append(Process(path, *map(str, arguments), root=local_root, env={"PYTHONPATH": str(SUPPORT)}))
         return started[-1]
 
     yield start
@@ -39,12 +38,12 @@ def script(tmp_path: Path) -> Iterator[Callable[[str], Any]]:
 
 
 @pytest.fixture
-def clock() -> BusClock:
-    return BusClock()
+def clock() -> Clock:
+    return Clock()
 
 
 @pytest.fixture
-async def bus(local_root: str, clock: BusClock) -> AsyncIterator[LocalMessageBus]:
+async def bus(local_root: str, clock: Clock) -> AsyncIterator[LocalMessageBus]:
     """A bus that has subscribed `BLOG` and goes by the test's clock."""
     bus = make_bus(local_root, clock)
     await bus._subscribe(BLOG, create=True)
@@ -53,7 +52,7 @@ async def bus(local_root: str, clock: BusClock) -> AsyncIterator[LocalMessageBus
 
 
 @pytest.fixture
-async def another(local_root: str, clock: BusClock, tmp_path: Path) -> AsyncIterator[Callable[..., LocalMessageBus]]:
+async def another(local_root: str, clock: Clock, tmp_path: Path) -> AsyncIterator[Callable[..., LocalMessageBus]]:
     """Make further buses on the same folder.
 
     Args of the function:

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
-from local_bus_kit import (
+from local_kit import (
     BLOG,
     MAIL,
-    BusClock,
+    Clock,
     nothing_comes,
     open_bus,
     publish,
@@ -18,7 +18,7 @@ from local_bus_kit import (
     receive_numbers,
     receive_one,
     settled,
-)  # fmt: skip
+)
 from totoms.envelope import DeadLetterReason, Received, Subscription
 from totoms.errors import NotFound
 from totoms.local.bus import LocalMessageBus
@@ -35,7 +35,7 @@ async def bury(bus: LocalMessageBus, *numbers: int) -> list[Received]:
     return buried
 
 
-async def test_dead_letter_tells_everything_and_is_not_delivered_again(bus: LocalMessageBus, clock: BusClock) -> None:
+async def test_dead_letter_tells_everything_and_is_not_delivered_again(bus: LocalMessageBus, clock: Clock) -> None:
     (received,) = await bury(bus, 1)
     clock.advance(1_000_000.0)
     assert await nothing_comes(bus)

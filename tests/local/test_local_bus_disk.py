@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from local_bus_kit import BLOG, DEADLINE, POSTS, open_bus, publish, receive_numbers, rows_of
+from local_kit import BLOG, DEADLINE, POSTS, open_bus, publish, receive_numbers, rows_of
 from totoms.errors import TotoError, Unavailable
 from totoms.local.bus import LocalMessageBus
 from totoms.messages import TotoMessage
@@ -22,7 +22,7 @@ from totoms.messages import TotoMessage
 # In a process of its own, because the limit is the process's. `fill` and `free` make the disk full and let it be.
 _SCRIPT = """
 import asyncio, json, os, pathlib, resource, sys
-from local_bus_kit import BLOG, POSTS, make_bus, publish, receive_numbers
+from local_kit import BLOG, POSTS, make_bus, publish, receive_numbers
 from totoms.errors import Unavailable
 from totoms.messages import TotoMessage
 

@@ -7,15 +7,17 @@ import random
 import sqlite3
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from totoms import MessageDestination, TotoMessage
+from local_kit import BLOG, POSTS, Clock, nothing_comes, open_bus, publish, receive, receive_exactly
+from totoms import TotoMessage
 from totoms.errors import BackendError, Unavailable
 from totoms.local import rows
+from totoms.local.bus import LocalMessageBus
 
-POSTS = MessageDestination(topic="posts")
 BROKEN = [
     pytest.param(sqlite3.OperationalError("disk I/O error"), Unavailable, id="disk"),
     pytest.param(sqlite3.OperationalError("database is locked"), Unavailable, id="locked"),
@@ -50,60 +52,65 @@ async def until_failed(bus: Any, failed: list[str]) -> None:
 @pytest.mark.parametrize("step", ["begin", "commit"])
 @pytest.mark.parametrize(("error", "told"), BROKEN)
 async def test_transaction_that_fails_is_told_and_the_consumer_waits_on(
-    kit: Any, monkeypatch: pytest.MonkeyPatch, step: str, error: Exception, told: type[Exception]
+    bus: LocalMessageBus, monkeypatch: pytest.MonkeyPatch, step: str, error: Exception, told: type[Exception]
 ) -> None:
-    bus, subscription = await kit.consumer()
-    waiting = asyncio.ensure_future(bus._receive(subscription, 2, 20))
+    waiting = asyncio.ensure_future(bus._receive(BLOG, 2, 20))
     await asyncio.sleep(0)
     once(monkeypatch, bus._writer_of()._database, step, error)
-    results = await asyncio.gather(*(kit.publish(bus, number) for number in range(3)), return_exceptions=True)
+    results = await asyncio.gather(*(publish(bus, number) for number in range(3)), return_exceptions=True)
     for result in results:
         assert isinstance(result, (list, told))
     assert any(isinstance(result, told) for result in results)
-    ids = {one for result in results if isinstance(result, list) for one in result} | set(await kit.publish(bus, 9))
+    ids = {one for result in results if isinstance(result, list) for one in result} | set(await publish(bus, 9))
     got = {one.message_id for one in await waiting}
     if ids - got:
-        got |= {one.message_id for one in await kit.get(bus, subscription, len(ids - got))}
+        got |= {one.message_id for one in await receive_exactly(bus, len(ids - got))}
     assert got == ids
-    assert await kit.nothing(bus, subscription)
+    assert await nothing_comes(bus)
 
 
 @pytest.mark.parametrize("step", ["lease", "next_due", "insert"])
 @pytest.mark.parametrize(("error", "told"), BROKEN)
 async def test_consumer_survives_a_failure_of_any_statement(
-    kit: Any, monkeypatch: pytest.MonkeyPatch, step: str, error: Exception, told: type[Exception]
+    bus: LocalMessageBus,
+    another: Callable[..., LocalMessageBus],
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    error: Exception,
+    told: type[Exception],
 ) -> None:
-    bus, subscription = await kit.consumer()
-    publisher = kit.bus(own_writer=True)
+    publisher = another(process=True)
     failed = once(monkeypatch, rows, step, error, after=step == "lease")
-    waiting = asyncio.ensure_future(bus._receive(subscription, 5, 20))
+    waiting = asyncio.ensure_future(bus._receive(BLOG, 5, 20))
     ids = []
     for number in range(3):
         try:
-            ids += await kit.publish(publisher, number)
+            ids += await publish(publisher, number)
         except told:
             assert step == "insert"
     await until_failed(bus, failed)
     got = [one.message_id for one in await waiting]
     if len(got) < len(ids):
-        got += [one.message_id for one in await kit.get(bus, subscription, len(ids) - len(got))]
+        got += [one.message_id for one in await receive_exactly(bus, len(ids) - len(got))]
     assert sorted(got) == sorted(ids)
 
 
-async def test_look_for_messages_that_fails_does_not_end_the_writer(kit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    bus, subscription = await kit.consumer()
-    waiting = asyncio.ensure_future(bus._receive(subscription, 1, 20))
+async def test_look_for_messages_that_fails_does_not_end_the_writer(
+    bus: LocalMessageBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = asyncio.ensure_future(bus._receive(BLOG, 1, 20))
     await asyncio.sleep(0)
     failed = once(monkeypatch, bus._writer_of()._database, "changed", RuntimeError("a defect"))
     await until_failed(bus, failed)
-    ids = await kit.publish(bus, 1)
+    ids = await publish(bus, 1)
     assert [one.message_id for one in await waiting] == ids
 
 
-async def test_settling_that_fails_changes_nothing(kit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    bus, subscription = await kit.consumer()
-    await kit.publish(bus, 1, 2)
-    one, other = await kit.get(bus, subscription, 2)
+async def test_settling_that_fails_changes_nothing(
+    bus: LocalMessageBus, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await publish(bus, 1, 2)
+    one, other = await receive_exactly(bus, 2)
     database = bus._writer_of()._database
     for settle in (lambda: bus._ack([one]), lambda: bus._nack(other, 0), lambda: bus._release([one, other])):
         with monkeypatch.context() as patched:
@@ -111,30 +118,28 @@ async def test_settling_that_fails_changes_nothing(kit: Any, monkeypatch: pytest
             with pytest.raises(Unavailable):
                 await settle()
     assert await bus._ack([one, other]) == [None, None]
-    kit.advance(1000)
-    assert await kit.nothing(bus, subscription)
+    clock.advance(1000)
+    assert await nothing_comes(bus)
 
 
-async def test_operation_that_fails_harms_no_other_of_its_transaction(kit: Any) -> None:
-    bus, subscription = await kit.consumer()
-    await kit.publish(bus, 1, 2)
-    one, other = await kit.get(bus, subscription, 2)
+async def test_operation_that_fails_harms_no_other_of_its_transaction(bus: LocalMessageBus) -> None:
+    await publish(bus, 1, 2)
+    one, other = await receive_exactly(bus, 2)
     results = await asyncio.gather(
-        kit.publish(bus, 3),
+        publish(bus, 3),
         bus._do(lambda connection: connection.execute("SELECT ?", ("\ud800",))),
-        bus._list_dead_letters(subscription.name, 1 << 80),
+        bus._list_dead_letters(BLOG.name, 1 << 80),
         bus._ack([one]),
         bus._do(lambda connection: {}["nothing"]),
         bus._nack(other, 0),
         return_exceptions=True,
     )
     assert [isinstance(result, BackendError) for result in results] == [False, True, True, False, True, False]
-    assert len(await kit.get(bus, subscription, 2)) == 2
+    assert len(await receive_exactly(bus, 2)) == 2
 
 
-async def test_cancelled_publication_is_published_all_the_same_or_not_at_all(kit: Any) -> None:
-    bus, subscription = await kit.consumer()
-    tasks = [asyncio.ensure_future(kit.publish(bus, number)) for number in range(30)]
+async def test_cancelled_publication_is_published_all_the_same_or_not_at_all(bus: LocalMessageBus) -> None:
+    tasks = [asyncio.ensure_future(publish(bus, number)) for number in range(30)]
     await asyncio.sleep(0)
     for task in tasks[::2]:
         task.cancel()
@@ -143,27 +148,25 @@ async def test_cancelled_publication_is_published_all_the_same_or_not_at_all(kit
     assert len(told) >= 15
     got: set[str] = set()
     while not told <= got:
-        got |= {one.message_id for one in await kit.get(bus, subscription, 1)}
+        got |= {one.message_id for one in await receive_exactly(bus, 1)}
     assert len(got) <= 30
 
 
-async def test_many_threads_subscribe_publish_and_close_at_once(kit: Any) -> None:
+async def test_many_threads_subscribe_publish_and_close_at_once(local_root: str) -> None:
     """Each thread has an event loop, a bus and a subscription of its own; all share one writer that comes and goes."""
     problems: list[BaseException] = []
 
     async def life(number: int) -> None:
-        dice = random.Random(number)
-        for turn in range(6):
-            bus, subscription = await kit.consumer(name=f"posts-{number}")
-            mine = set(await kit.publish(bus, *range(dice.randint(1, 5))))
-            seen: set[str] = set()
-            async with asyncio.timeout(30):
+        dice, subscription = random.Random(number), replace(BLOG, name=f"posts-{number}")
+        for _ in range(6):
+            async with open_bus(local_root) as bus:
+                await bus._subscribe(subscription, create=True)
+                mine = set(await publish(bus, *range(dice.randint(1, 5))))
+                seen: set[str] = set()
                 while not mine <= seen:
-                    batch = await bus._receive(subscription, 4, 20)
+                    batch = await receive(bus, subscription, 4)
                     seen |= {one.message_id for one in batch}
                     await bus._ack(batch)
-            await bus.close()
-            assert turn < 6
 
     def run(number: int) -> None:
         try:
@@ -179,29 +182,31 @@ async def test_many_threads_subscribe_publish_and_close_at_once(kit: Any) -> Non
     assert problems == []
 
 
-@pytest.mark.parametrize("own_writer", [False, True], ids=["shared writer", "own writer"])
-async def test_log_and_database_do_not_grow_with_what_passed_through(kit: Any, own_writer: bool) -> None:
-    await flow(kit, own_writer, batches=30, size=500)
+@pytest.mark.parametrize("process", [False, True], ids=["other bus", "other process"])
+async def test_log_and_database_do_not_grow_with_what_passed_through(
+    bus: LocalMessageBus, another: Callable[..., LocalMessageBus], process: bool
+) -> None:
+    await flow(bus, another(process=process), batches=30, size=500)
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("own_writer", [False, True], ids=["shared writer", "own writer"])
-async def test_log_and_database_do_not_grow_with_a_hundred_thousand(kit: Any, own_writer: bool, figure: Any) -> None:
-    biggest = await flow(kit, own_writer, batches=200, size=500)
+@pytest.mark.parametrize("process", [False, True], ids=["other bus", "other process"])
+async def test_log_and_database_do_not_grow_with_a_hundred_thousand(
+    bus: LocalMessageBus, another: Callable[..., LocalMessageBus], process: bool, figure: Any
+) -> None:
+    biggest = await flow(bus, another(process=process), batches=200, size=500)
     figure(
-        f"100,000 messages of 1 kB pass through ({'two writers' if own_writer else 'one'})",
+        f"100,000 messages of 1 kB pass through ({'two writers' if process else 'one'})",
         f"{biggest >> 20} MiB on disk",
     )
 
 
-async def flow(kit: Any, own_writer: bool, *, batches: int, size: int) -> int:
-    bus, subscription = await kit.consumer()
-    publisher = kit.bus(own_writer=own_writer)
+async def flow(bus: LocalMessageBus, publisher: LocalMessageBus, *, batches: int, size: int) -> int:
     biggest = 0
     data = {"text": "x" * 1000}
     for _ in range(batches):
         await publisher.publish_messages(POSTS, [TotoMessage(type="number", data=data) for _ in range(size)])
-        assert await bus._ack(await kit.get(bus, subscription, size)) == [None] * size
-        biggest = max(biggest, sum(file.stat().st_size for file in kit.root.iterdir()))
+        assert await bus._ack(await receive_exactly(bus, size)) == [None] * size
+        biggest = max(biggest, sum(file.stat().st_size for file in bus._root.iterdir()))
     assert biggest < 64 << 20, "two logs of 8 MiB, twice over, and what was on its way"
     return biggest

@@ -5,26 +5,32 @@ from __future__ import annotations
 import asyncio
 import random
 import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from local_bus_kit import (
+from local_kit import (
     BLOG,
     FILES,
     POSTS,
-    BusClock,
+    Clock,
     crash_image,
     make_bus,
+    nothing_comes,
     number_of,
     open_bus,
     publish,
-    receive,
+    receive_exactly,
+    receive_now,
     receive_numbers,
     receive_one,
-)  # fmt: skip
+)
 from totoms.envelope import DeadLetterReason
 from totoms.errors import CorruptData
+from totoms.local.bus import LocalMessageBus
 from totoms.messages import TotoMessage
 
 DATABASE, LOG, INDEX, STATE = FILES
@@ -42,7 +48,7 @@ async def fill(root: Path, shutdown: str, image: Path) -> Path:
         await bus._dead_letter(await receive_one(bus), DeadLetterReason("non_retryable", description=f"{number}"))
     for number in numbers:
         if number == TOTAL // 2 and shutdown == "killed after a merge":
-            await asyncio.to_thread(_merge, bus)
+            bus._writer_of()._database._unmerged = 1 << 40
         text = "y" * 9000 if number % 10 == 0 else ""
         await bus.publish_message(POSTS, TotoMessage(type="posted", data={"text": text, "number": number}))
     if shutdown == "clean":
@@ -54,39 +60,22 @@ async def fill(root: Path, shutdown: str, image: Path) -> Path:
     return image
 
 
-def _merge(bus) -> None:  # type: ignore[no-untyped-def]
-    database = bus._writer_of()._database
-    database._unmerged = 1 << 40
-    asyncio.run(_do_nothing(bus))
-
-
-async def _do_nothing(bus) -> None:  # type: ignore[no-untyped-def]
-    await bus._do(lambda _connection: None)
-
-
 async def read_all(root: Path) -> set[int]:
     """Everything that is there, whether it can be delivered, was given up, or is told to be damaged."""
-    clock = BusClock()
+    clock = Clock()
     async with open_bus(root, clock) as bus:
         await bus._subscribe(BLOG, create=True)
         clock.now += 10_000_000_000.0  # nothing is leased or delayed for so long
         found: set[int] = set()
-        batch = await receive(bus, most=1000, wait=0.2)
-        while batch:
+        while batch := await receive_now(bus):
             found |= {number_of(one) for one in batch}
             await bus._ack(batch)
-            batch = await receive(bus, most=1000, wait=0.02)
         letters = await bus.list_dead_letters(BLOG.name, 1000)
         damaged = sum(letter.reason.reason == "damaged" for letter in letters)
         found |= {int(letter.reason.description) for letter in letters if letter.reason.reason == "non_retryable"}
     missing = set(range(TOTAL)) - found
     assert len(missing) <= damaged, f"{missing} are gone without a word"
     return found | missing
-
-
-@pytest.fixture(params=SHUTDOWNS)
-async def image(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    return await fill(tmp_path / "root", request.param, tmp_path / "image")
 
 
 @pytest.mark.parametrize("size", [None, 0, 1, 0.5, "garbage"], ids=str)
@@ -147,3 +136,51 @@ async def test_torn_end_of_the_log_that_nobody_was_told_of_is_no_damage(tmp_path
     with (image / LOG).open("ab") as log:
         log.write(tail)
     assert await read_all(image) == set(range(TOTAL))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE deliveries SET body = 5 WHERE id = {row}",
+        "UPDATE deliveries SET body = 'text' WHERE id = {row}",
+        "UPDATE deliveries SET attributes = CAST('{{' AS BLOB) WHERE id = {row}",
+        "UPDATE deliveries SET message_id = CAST(X'ff' AS TEXT) WHERE id = {row}",
+        "UPDATE deliveries SET ordering_key = CAST(X'ff' AS TEXT) WHERE id = {row}",
+        "UPDATE deliveries SET ordering_key = 'other' WHERE id = {row}",
+        "UPDATE deliveries SET checksum = 'x' WHERE id = {row}",
+    ],
+)
+async def test_damaged_row_becomes_a_dead_letter_and_the_others_flow(
+    bus: LocalMessageBus, local_root: str, statement: str
+) -> None:
+    ids = await publish(bus, 1, 2, 3)
+    with closing(sqlite3.connect(Path(local_root) / DATABASE, isolation_level=None)) as database:
+        database.execute(statement.format(row=database.execute("SELECT min(id) + 1 FROM deliveries").fetchone()[0]))
+    got = await receive_exactly(bus, 2)
+    assert [one.message_id for one in got] == [ids[0], ids[2]]
+    assert await nothing_comes(bus)
+    (letter,) = await bus.list_dead_letters(BLOG.name)
+    assert letter.reason.reason == "damaged"
+
+
+async def test_big_database_is_closed_and_opened(
+    bus: LocalMessageBus, another: Callable[..., LocalMessageBus], local_root: str
+) -> None:
+    messages = [TotoMessage(type="big", data={"text": "x" * 200_000}) for _ in range(200)]
+    ids = await bus.publish_messages(POSTS, messages)
+    await bus.close()
+    assert (Path(local_root) / DATABASE).stat().st_size > 30 << 20
+    again = another()
+    await again._subscribe(BLOG, create=True)
+    assert {one.message_id for one in await receive_exactly(again, 200)} == set(ids)
+
+
+async def test_database_deleted_while_it_is_used_is_told_to_the_next(
+    bus: LocalMessageBus, another: Callable[..., LocalMessageBus], local_root: str
+) -> None:
+    await publish(bus, 1)
+    (Path(local_root) / DATABASE).unlink()
+    other = another(process=True)
+    async with asyncio.timeout(60):
+        with pytest.raises(CorruptData, match=DATABASE):
+            await publish(other, 1)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from local_bus_kit import (
+from local_kit import (
     BLOG,
     LEASE,
-    BusClock,
+    Clock,
     crash_image,
     make_bus,
     nothing_comes,
@@ -19,11 +19,10 @@ from local_bus_kit import (
     open_bus,
     publish,
     receive,
-    receive_numbers,
     receive_one,
     rows_of,
     settled,
-)  # fmt: skip
+)
 from totoms.envelope import DeadLetterReason, Received
 from totoms.errors import LeaseLost
 from totoms.local.bus import LocalMessageBus
@@ -40,7 +39,7 @@ async def test_leased_message_is_nobody_elses(bus: LocalMessageBus, another: Cal
 
 
 async def test_expired_lease_makes_the_message_available_with_the_next_attempt_and_the_same_id(
-    bus: LocalMessageBus, clock: BusClock
+    bus: LocalMessageBus, clock: Clock
 ) -> None:
     (message_id,) = await publish(bus, 1)
     for attempt in range(1, 5):
@@ -53,7 +52,7 @@ async def test_expired_lease_makes_the_message_available_with_the_next_attempt_a
 
 @pytest.mark.parametrize("process", [False, True], ids=["other bus", "other process"])
 async def test_consumer_that_lost_its_lease_to_another_settles_nothing(
-    bus: LocalMessageBus, another: Callable[..., LocalMessageBus], clock: BusClock, process: bool
+    bus: LocalMessageBus, another: Callable[..., LocalMessageBus], clock: Clock, process: bool
 ) -> None:
     await publish(bus, 1)
     stale = await receive_one(bus)
@@ -67,7 +66,7 @@ async def test_consumer_that_lost_its_lease_to_another_settles_nothing(
 
 
 async def test_consumer_that_got_its_own_message_again_settles_nothing_with_the_old_lease(
-    bus: LocalMessageBus, clock: BusClock
+    bus: LocalMessageBus, clock: Clock
 ) -> None:
     await publish(bus, 1)
     stale = await receive_one(bus)
@@ -90,9 +89,7 @@ async def assert_all_is_refused(bus: LocalMessageBus, stale: Received) -> None:
     assert await bus.list_dead_letters(BLOG.name) == []
 
 
-async def test_stale_settlement_in_the_commit_that_leases_anew_is_refused(
-    bus: LocalMessageBus, clock: BusClock
-) -> None:
+async def test_stale_settlement_in_the_commit_that_leases_anew_is_refused(bus: LocalMessageBus, clock: Clock) -> None:
     await publish(bus, 1)
     stale = await receive_one(bus)
     waiting = asyncio.ensure_future(receive(bus))
@@ -109,7 +106,7 @@ async def test_stale_settlement_in_the_commit_that_leases_anew_is_refused(
 
 
 async def test_lease_lost_by_one_of_a_batch_leaves_the_others_acked(
-    bus: LocalMessageBus, another: Callable[..., LocalMessageBus], clock: BusClock, local_root: str
+    bus: LocalMessageBus, another: Callable[..., LocalMessageBus], clock: Clock, local_root: str
 ) -> None:
     await publish(bus, *range(10))
     batch = await receive(bus)
@@ -129,7 +126,7 @@ async def test_lease_lost_by_one_of_a_batch_leaves_the_others_acked(
 
 
 async def test_ack_after_the_lease_ran_out_counts_while_nobody_else_has_the_message(
-    bus: LocalMessageBus, clock: BusClock, local_root: str
+    bus: LocalMessageBus, clock: Clock, local_root: str
 ) -> None:
     await publish(bus, 1)
     received = await receive_one(bus)
@@ -138,7 +135,7 @@ async def test_ack_after_the_lease_ran_out_counts_while_nobody_else_has_the_mess
     assert rows_of(local_root, "SELECT * FROM deliveries") == []
 
 
-async def test_extended_lease_lasts_from_now(bus: LocalMessageBus, clock: BusClock) -> None:
+async def test_extended_lease_lasts_from_now(bus: LocalMessageBus, clock: Clock) -> None:
     await publish(bus, 1)
     received = await receive_one(bus)
     for _ in range(5):
@@ -150,7 +147,7 @@ async def test_extended_lease_lasts_from_now(bus: LocalMessageBus, clock: BusClo
     assert (await receive_one(bus)).attempt == 2
 
 
-async def test_extension_on_the_way_when_the_lease_runs_out_keeps_it(bus: LocalMessageBus, clock: BusClock) -> None:
+async def test_extension_on_the_way_when_the_lease_runs_out_keeps_it(bus: LocalMessageBus, clock: Clock) -> None:
     await publish(bus, 1)
     received = await receive_one(bus)
     waiting = asyncio.ensure_future(receive(bus))
@@ -162,81 +159,8 @@ async def test_extension_on_the_way_when_the_lease_runs_out_keeps_it(bus: LocalM
     waiting.cancel()
 
 
-async def test_ack_twice_and_settling_after_an_ack_do_no_harm(bus: LocalMessageBus, local_root: str) -> None:
-    await publish(bus, 1, 2)
-    first = await receive_one(bus)
-    assert await bus._ack([first, first]) == [None, None]
-    (again,) = await bus._ack([first])
-    assert isinstance(again, LeaseLost)
-    with pytest.raises(LeaseLost):
-        await bus._nack(first, 0.0)
-    with pytest.raises(LeaseLost):
-        await bus._dead_letter(first, REASON)
-    await bus._release([first])
-    assert await receive_numbers(bus, 1) == [2]
-    assert rows_of(local_root, "SELECT * FROM deliveries UNION ALL SELECT * FROM deliveries") == []
-
-
-async def test_two_acks_of_one_message_at_once_delete_it_once(bus: LocalMessageBus, local_root: str) -> None:
-    await publish(bus, 1, 2)
-    first = await receive_one(bus)
-    await asyncio.gather(bus._ack([first]), bus._ack([first]))
-    assert rows_of(local_root, "SELECT count(*) FROM deliveries") == [(1,)]
-
-
-async def test_nacked_message_comes_again_after_its_pause_with_the_next_attempt(
-    bus: LocalMessageBus, clock: BusClock
-) -> None:
-    (message_id,) = await publish(bus, 1)
-    await bus._nack(await receive_one(bus), 10.0)
-    clock.advance(9.0)
-    assert await nothing_comes(bus)
-    clock.advance(2.0)
-    again = await receive_one(bus)
-    assert (again.attempt, again.message_id) == (2, message_id)
-
-
-async def test_message_nacked_without_a_pause_comes_at_once(bus: LocalMessageBus) -> None:
-    await publish(bus, 1)
-    await bus._nack(await receive_one(bus), 0.0)
-    assert (await receive_one(bus)).attempt == 2
-
-
-async def test_released_message_comes_at_once_with_no_attempt_counted_and_before_later_ones(
-    bus: LocalMessageBus,
-) -> None:
-    await publish(bus, 1, 2, 3)
-    first = await receive_one(bus)
-    await bus._release([first])
-    batch = await receive(bus)
-    assert (number_of(batch[0]), batch[0].attempt) == (1, 1)
-
-
-@pytest.mark.parametrize("process", [False, True], ids=["other bus", "other process"])
-@pytest.mark.parametrize("how", ["release", "nack", "pause"])
-async def test_consumer_that_waits_gets_at_once_what_another_gives_back(
-    bus: LocalMessageBus, another: Callable[..., LocalMessageBus], clock: BusClock, process: bool, how: str
-) -> None:
-    await publish(bus, 1)
-    received = await receive_one(bus)
-    other = another(process=process)
-    await other._subscribe(BLOG, create=True)
-    waiting = asyncio.ensure_future(receive(other))
-    await settled(other)
-    if how == "release":
-        await bus._release([received])
-    elif how == "nack":
-        await bus._nack(received, 0.0)
-    else:
-        await bus._nack(received, 5.0)
-        await settled(other)
-        clock.advance(6.0)
-    (again,) = await waiting
-    assert again.attempt == (1 if how == "release" else 2)
-
-
 async def test_attempts_survive_a_crash_and_a_crash_counts_as_one(
-    bus: LocalMessageBus, clock: BusClock, local_root: str, tmp_path: Path
+    bus: LocalMessageBus, clock: Clock, local_root: str, tmp_path: Path
 ) -> None:
     await publish(bus, 1)
     root = Path(local_root)
@@ -250,7 +174,7 @@ async def test_attempts_survive_a_crash_and_a_crash_counts_as_one(
 
 
 async def test_message_that_a_crashed_process_held_comes_when_its_lease_has_run_out_and_not_before(
-    bus: LocalMessageBus, clock: BusClock, local_root: str, tmp_path: Path
+    bus: LocalMessageBus, clock: Clock, local_root: str, tmp_path: Path
 ) -> None:
     await publish(bus, 1)
     await receive_one(bus)
@@ -262,7 +186,7 @@ async def test_message_that_a_crashed_process_held_comes_when_its_lease_has_run_
         assert (await receive_one(survivor)).attempt == 2
 
 
-async def test_lost_leases_are_not_remembered_for_ever(bus: LocalMessageBus, clock: BusClock) -> None:
+async def test_lost_leases_are_not_remembered_for_ever(bus: LocalMessageBus, clock: Clock) -> None:
     other = make_bus(bus._root, clock)
     await other._subscribe(BLOG, create=True)
     for number in range(5):
@@ -277,7 +201,7 @@ async def test_lost_leases_are_not_remembered_for_ever(bus: LocalMessageBus, clo
 
 
 async def test_row_of_a_message_that_is_gone_does_not_name_the_next_one(
-    bus: LocalMessageBus, another: Callable[..., LocalMessageBus], clock: BusClock, local_root: str
+    bus: LocalMessageBus, another: Callable[..., LocalMessageBus], clock: Clock, local_root: str
 ) -> None:
     await publish(bus, 1)
     stale = await receive_one(bus)

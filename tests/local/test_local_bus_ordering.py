@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sqlite3
 from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from local_bus_kit import (
+from local_kit import (
     BLOG,
     DEADLINE,
     LEASE,
-    BusClock,
+    Clock,
     make_bus,
     nothing_comes,
     number_of,
@@ -22,7 +25,7 @@ from local_bus_kit import (
     receive_numbers,
     receive_one,
     settled,
-)  # fmt: skip
+)
 from totoms.envelope import DeadLetterReason
 from totoms.local.bus import LocalMessageBus
 
@@ -30,7 +33,7 @@ ORDERED = replace(BLOG, ordered=True)
 
 
 @pytest.fixture
-async def bus(local_root: str, clock: BusClock) -> AsyncIterator[LocalMessageBus]:
+async def bus(local_root: str, clock: Clock) -> AsyncIterator[LocalMessageBus]:
     bus = make_bus(local_root, clock)
     await bus._subscribe(ORDERED, create=True)
     yield bus
@@ -47,7 +50,7 @@ async def test_later_message_of_a_key_waits_while_an_earlier_one_is_leased(bus: 
 
 
 async def test_later_message_of_a_key_waits_while_an_earlier_one_is_in_backoff(
-    bus: LocalMessageBus, clock: BusClock
+    bus: LocalMessageBus, clock: Clock
 ) -> None:
     await publish(bus, 1, 2, ordering_key="a")
     await bus._nack(await receive_one(bus, ORDERED), 10.0)
@@ -56,9 +59,7 @@ async def test_later_message_of_a_key_waits_while_an_earlier_one_is_in_backoff(
     assert await receive_numbers(bus, 2, ORDERED) == [1, 2]
 
 
-async def test_later_message_of_a_key_waits_while_an_earlier_one_is_delayed(
-    bus: LocalMessageBus, clock: BusClock
-) -> None:
+async def test_later_message_of_a_key_waits_while_an_earlier_one_is_delayed(bus: LocalMessageBus, clock: Clock) -> None:
     await publish(bus, 1, ordering_key="a", delay=10.0)
     await publish(bus, 2, ordering_key="a")
     assert await nothing_comes(bus, ORDERED)
@@ -66,7 +67,7 @@ async def test_later_message_of_a_key_waits_while_an_earlier_one_is_delayed(
     assert await receive_numbers(bus, 2, ORDERED) == [1, 2]
 
 
-async def test_earlier_message_comes_first_when_its_lease_runs_out(bus: LocalMessageBus, clock: BusClock) -> None:
+async def test_earlier_message_comes_first_when_its_lease_runs_out(bus: LocalMessageBus, clock: Clock) -> None:
     await publish(bus, 1, 2, ordering_key="a")
     await receive_one(bus, ORDERED)
     clock.advance(LEASE + 1)
@@ -126,7 +127,7 @@ async def test_consumer_elsewhere_gets_the_next_of_a_key_as_soon_as_the_one_befo
 
 
 async def test_order_is_kept_by_several_consumers_and_across_failures(
-    bus: LocalMessageBus, another: Callable[..., LocalMessageBus], clock: BusClock
+    bus: LocalMessageBus, another: Callable[..., LocalMessageBus], clock: Clock
 ) -> None:
     keys, each, chance = 7, 12, random.Random(11)
     consumers = [bus, another(), another(process=True)]
@@ -160,3 +161,24 @@ async def test_order_is_kept_by_several_consumers_and_across_failures(
         )
         await asyncio.gather(*map(consume, consumers), *publishing)
     assert all(order == list(range(each)) for order in done.values())
+
+
+async def test_next_of_a_key_follows_when_the_first_lost_its_key_to_damage(
+    bus: LocalMessageBus, local_root: str
+) -> None:
+    ids = await publish(bus, 1, 2, 3, ordering_key="a")
+    with closing(sqlite3.connect(Path(local_root) / "bus.sqlite3", isolation_level=None)) as database:
+        database.execute("UPDATE deliveries SET ordering_key = 'b' WHERE message_id = ?", (ids[0],))
+    assert await receive_numbers(bus, 2, ORDERED) == [2, 3]
+    (letter,) = await bus.list_dead_letters(ORDERED.name)
+    assert letter.message_id == ids[0]
+
+
+async def test_lines_are_formed_and_dissolved_when_the_subscription_changes_its_mind(bus: LocalMessageBus) -> None:
+    await bus._subscribe(BLOG, create=True)
+    await publish(bus, 1, 2, 3, ordering_key="a")
+    await bus._subscribe(ORDERED, create=True)
+    assert number_of(await receive_one(bus, ORDERED)) == 1
+    assert await nothing_comes(bus, ORDERED)
+    await bus._subscribe(BLOG, create=True)
+    assert await receive_numbers(bus, 2, BLOG) == [2, 3]

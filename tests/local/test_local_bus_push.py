@@ -10,7 +10,7 @@ from typing import Any
 import jwt
 import pytest
 
-from local_bus_kit import TOPIC, make_bus
+from local_kit import TOPIC, make_bus
 from totoms.envelope import PushRequest, Received
 from totoms.errors import Forbidden, TotoError, Unauthorized
 from totoms.local.bus import LocalMessageBus

@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 import pytest
 
-from local_bus_kit import (
+from local_kit import (
     BLOG,
     DEADLINE,
     MAIL,
-    BusClock,
+    Clock,
     nothing_comes,
     number_of,
     publish,
@@ -21,7 +21,7 @@ from local_bus_kit import (
     receive_one,
     rows_of,
     settled,
-)  # fmt: skip
+)
 from totoms.local.bus import LocalMessageBus
 
 LEASED = "SELECT count(*) FROM deliveries WHERE attempt > 0"
@@ -164,9 +164,7 @@ async def test_what_was_handed_over_to_a_receiver_that_stopped_is_available_at_o
     assert writer.is_running()
 
 
-async def test_closing_ends_a_receive_that_waits_and_gives_back_what_was_not_taken(
-    bus: LocalMessageBus, another: Callable[..., LocalMessageBus]
-) -> None:
+async def test_closing_ends_a_receive_that_waits(bus: LocalMessageBus, another: Callable[..., LocalMessageBus]) -> None:
     waiting = asyncio.ensure_future(receive(bus))
     await settled(bus)
     await bus.close()
@@ -203,7 +201,7 @@ async def test_delayed_and_backlogged_messages_do_not_let_new_ones_overtake(bus:
     assert [number_of(one) for one in first] + rest == list(range(40))
 
 
-async def test_a_wait_leaves_the_event_loop_free(bus: LocalMessageBus, clock: BusClock) -> None:
+async def test_a_wait_leaves_the_event_loop_free(bus: LocalMessageBus, clock: Clock) -> None:
     assert await nothing_comes(bus)
     async with asyncio.timeout(DEADLINE):
         waiting = asyncio.ensure_future(receive(bus))

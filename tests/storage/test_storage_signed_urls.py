@@ -16,10 +16,11 @@ from http_kit import Log, Service
 from processes import Process
 from totoms.api import create_app
 from totoms.auth import Authenticator
-from totoms.configuration import APIConfiguration
+from totoms.configuration import APIConfiguration, TotoMicroserviceConfiguration
 from totoms.environment import TotoEnvironment
 from totoms.local import signed_urls
 from totoms.storage import CloudStorage
+from totoms.testing import TestMicroservice
 
 MIB = 1024 * 1024
 CONTENT = bytes(range(256))
@@ -212,6 +213,14 @@ def test_the_address_is_the_services_own(storage: CloudStorage, monkeypatch: pyt
     assert storage.signed_url("key").startswith("http://127.0.0.1:8081/_files?")
     monkeypatch.setenv("SERVICE_BASE_URL", "https://me.example.com/")
     assert storage.signed_url("key").startswith("https://me.example.com/_files?")
+
+
+async def test_a_service_under_test_serves_them_in_memory() -> None:
+    async with TestMicroservice(TotoMicroserviceConfiguration(service_name="tested")) as service:
+        storage = service.files("my-bucket")
+        await storage.upload_bytes_async(CONTENT, "key")
+        answer = await service.client_of(None).get(await storage.signed_url_async("key"))
+        assert (answer.status_code, answer.content) == (200, CONTENT)
 
 
 def test_the_path_is_there_only_where_the_backend_has_it() -> None:

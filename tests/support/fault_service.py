@@ -18,7 +18,6 @@ from typing import Any
 
 from fastapi import Request
 
-from stalls import StallMeter
 from totoms import (
     APIConfiguration,
     APIEndpoint,
@@ -40,6 +39,7 @@ from totoms import (
     toto_delegate,
 )
 from totoms.local.bus import LocalMessageBus
+from totoms.testing.stalls import StallMeter
 
 parser = argparse.ArgumentParser()
 parser.add_argument("file")
@@ -132,7 +132,7 @@ class PoisonHandler(TotoMessageHandler):
 
 class Metered(TotoControllerConfig):
     async def load(self) -> TotoControllerConfig:
-        meter.start()
+        await meter.__aenter__()  # until the process ends
         return await super().load()
 
 

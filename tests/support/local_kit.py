@@ -1,99 +1,155 @@
-"""Buses of the local backend on one root folder, and a clock under the test's hand."""
+"""Steps that tests of the local bus take, and its files as a killed process leaves them."""
 
 from __future__ import annotations
 
 import asyncio
+import shutil
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
-from totoms import MessageDestination, TotoMessage
+import totoms.plugins  # noqa: F401 - tells the interfaces where to find the implementations
 from totoms.envelope import Received, Subscription
 from totoms.environment import TotoEnvironment
 from totoms.local.bus import LocalMessageBus
 from totoms.local.configuration import LocalConfiguration
+from totoms.messages import MessageDestination, TotoMessage
 
 DEADLINE = 20.0
-TOPICS = {"posts": "posts-topic", "likes": "likes-topic"}
+LEASE = LocalMessageBus.lease_seconds
+TOPIC = "posts-topic"
 POSTS = MessageDestination(topic="posts")
+BLOG = Subscription("blog-posts", TOPIC, "posts")
+MAIL = Subscription("mail-posts", TOPIC, "posts")
+FILES = ("bus.sqlite3", "bus.sqlite3-wal", "bus.sqlite3-shm", "bus.state")
 
 
 class Clock:
-    """Stands still until it is moved."""
+    """Stands still until it is advanced; then wakes the writers that go by it."""
 
     def __init__(self) -> None:
         self.now = 1_000_000.0
+        self._buses: list[LocalMessageBus] = []
 
     def __call__(self) -> float:
         return self.now
 
-
-class Kit:
-    """Buses on one root folder, and the steps that every test takes."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.clock = Clock()
-        self.buses: list[LocalMessageBus] = []
-
-    def bus(self, *, own_writer: bool = False) -> LocalMessageBus:
-        """A bus. With `own_writer` it shares nothing with the others but the files, as in a process of its own."""
-        from totoms.local import bus as module
-        from totoms.local.database import Database
-        from totoms.local.writer import Writer
-
-        configuration = LocalConfiguration(root=self.root)
-        made = LocalMessageBus(TotoEnvironment("local", configuration), TOPICS)
-        if own_writer:
-            made._writer = Writer(Database(configuration.root))
-            made._writer.users = 1
-            assert module._writers.get(configuration.root) is not made._writer
-        self.buses.append(made)
-        made._writer_of().clock = self.clock
-        return made
-
-    @staticmethod
-    def subscription(name: str = "blog-posts", topic: str = "posts-topic", *, ordered: bool = False) -> Subscription:
-        return Subscription(name, topic, topic.removesuffix("-topic"), ordered=ordered)
-
-    async def consumer(self, *, own_writer: bool = False, **options: Any) -> tuple[LocalMessageBus, Subscription]:
-        bus, subscription = self.bus(own_writer=own_writer), self.subscription(**options)
-        await bus._subscribe(subscription, create=True)
-        return bus, subscription
+    def drive(self, bus: LocalMessageBus) -> None:
+        bus._writer_of().clock = self
+        self._buses.append(bus)
 
     def advance(self, seconds: float) -> None:
-        self.clock.now += seconds
-        for bus in self.buses:
+        self.now += seconds
+        for bus in self._buses:
             if bus._writer is not None:
                 bus._writer.nudge()
 
-    @staticmethod
-    async def publish(bus: LocalMessageBus, *numbers: int, **options: Any) -> list[str]:
-        return [
-            await bus.publish_message(POSTS, TotoMessage(type="number", id=str(number), data={"n": number}), **options)
-            for number in numbers
-        ]
 
-    @staticmethod
-    async def get(bus: LocalMessageBus, subscription: Subscription, number: int = 1) -> list[Received]:
-        """Receive exactly `number` messages."""
-        got: list[Received] = []
-        async with asyncio.timeout(DEADLINE):
-            while len(got) < number:
-                got += await bus._receive(subscription, number - len(got), DEADLINE)
-        return got
+def make_bus(root: Path | str, clock: Clock | None = None, cls: type[LocalMessageBus] = LocalMessageBus) -> Any:
+    """Make a bus on a folder. Buses of one folder share a writer; name the folder by a link to have another."""
+    bus = cls(TotoEnvironment("local", LocalConfiguration(root=Path(root))), {"posts": TOPIC})
+    if clock is not None:
+        clock.drive(bus)
+    return bus
 
-    @staticmethod
-    async def nothing(bus: LocalMessageBus, subscription: Subscription) -> bool:
-        """Whether nothing is to be had now.
 
-        First the writer does two transactions: in the first a waiting consumer may become known, in the second at the
-        latest it is served.
-        """
-        waiting = asyncio.ensure_future(bus._receive(subscription, 100, DEADLINE))
-        for _ in range(3):
-            await asyncio.sleep(0)
-            await bus._do(lambda connection: None)  # a transaction
-        empty = not waiting.done()
-        waiting.cancel()
-        await asyncio.gather(waiting, return_exceptions=True)
-        return empty
+@asynccontextmanager
+async def open_bus(root: Path | str, clock: Clock | None = None) -> AsyncIterator[LocalMessageBus]:
+    bus = make_bus(root, clock)
+    try:
+        yield bus
+    finally:
+        await bus.close()
+
+
+async def publish(bus: LocalMessageBus, *numbers: int, **options: Any) -> list[str]:
+    """Publish a message for each number, one after another; return their ids."""
+    return [
+        await bus.publish_message(POSTS, TotoMessage(type="posted", data={"number": number}), **options)
+        for number in numbers
+    ]
+
+
+def number_of(received: Received) -> int:
+    return int(received.body.split(b'"number":')[1].split(b"}")[0])
+
+
+async def receive(
+    bus: LocalMessageBus, subscription: Subscription = BLOG, most: int = 10, *, wait: float = DEADLINE
+) -> list[Received]:
+    async with asyncio.timeout(DEADLINE + 1):
+        return await bus._receive(subscription, most, wait)
+
+
+async def receive_one(bus: LocalMessageBus, subscription: Subscription = BLOG) -> Received:
+    (one,) = await receive(bus, subscription, 1)
+    return one
+
+
+async def receive_exactly(bus: LocalMessageBus, number: int, subscription: Subscription = BLOG) -> list[Received]:
+    got: list[Received] = []
+    while len(got) < number:
+        batch = await receive(bus, subscription, number - len(got))
+        assert batch, f"only {len(got)} came"
+        got += batch
+    return got
+
+
+async def receive_numbers(bus: LocalMessageBus, wanted: int, subscription: Subscription = BLOG) -> list[int]:
+    """Receive and ack until there were `wanted` messages; return their numbers in the order they came."""
+    numbers: list[int] = []
+    while len(numbers) < wanted:
+        batch = await receive(bus, subscription, wanted - len(numbers))
+        assert batch, f"only {numbers} came"
+        assert await bus._ack(batch) == [None] * len(batch)
+        numbers += map(number_of, batch)
+    return numbers
+
+
+async def receive_now(bus: LocalMessageBus, subscription: Subscription = BLOG, most: int = 1000) -> list[Received]:
+    """Receive what is to be had now: the writer looks through the database, and nobody waits for more."""
+    waiting = asyncio.ensure_future(bus._receive(subscription, most, DEADLINE))
+    try:
+        await settled(bus)
+    finally:
+        if not waiting.done():
+            waiting.cancel()
+            await asyncio.wait({waiting})
+    if waiting.cancelled():
+        await settled(bus)
+        return []
+    return await waiting
+
+
+async def nothing_comes(bus: LocalMessageBus, subscription: Subscription = BLOG) -> bool:
+    """Whether nothing is to be had now."""
+    batch = await receive_now(bus, subscription)
+    if batch:
+        await bus._release(batch)
+    return not batch
+
+
+async def settled(bus: LocalMessageBus) -> None:
+    """Wait until the writer has done all that was asked of it, and what follows from that."""
+    for _ in range(3):
+        await bus._do(lambda _connection: None)
+        await asyncio.sleep(0)
+
+
+def rows_of(root: Path | str, sql: str) -> list[Any]:
+    """What any other connection sees in the database: what is committed."""
+    with closing(sqlite3.connect(Path(root) / "bus.sqlite3")) as connection:
+        return connection.execute(sql).fetchall()
+
+
+def crash_image(root: Path | str, to: Path) -> Path:
+    """Copy the files as they are while the bus is at rest: what a process that is killed now leaves."""
+    to.mkdir()
+    for file in FILES:
+        if (Path(root) / file).exists():
+            shutil.copyfile(Path(root) / file, to / file)
+    (to / "bus.sqlite3-shm").unlink(missing_ok=True)
+    shutil.copyfile(Path(root) / "bus.sqlite3-shm", to / "bus.sqlite3-shm")
+    return to

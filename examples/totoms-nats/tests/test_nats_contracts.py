@@ -16,6 +16,8 @@ from totoms.testing import (
     CloudStorageHarness,
     LifecycleContract,
     LifecycleHarness,
+    MessageBusContract,
+    MessageBusHarness,
     PushContract,
     Pushed,
     PushHarness,
@@ -24,6 +26,43 @@ from totoms.testing import (
 )
 from totoms_nats.bus import NatsMessageBus
 from totoms_nats.storage import NatsCloudStorage
+
+
+class NatsMessageBusHarness(MessageBusHarness):
+    """Topics of one installation, whose leases are short."""
+
+    def __init__(self, installation: Any) -> None:
+        self._installation = installation
+        self.lease_seconds = installation.settings.lease_seconds
+
+    async def create_topic(self) -> str:
+        return str(await asyncio.to_thread(self._installation.topic))
+
+    async def missing_topic(self) -> str:
+        return f"{self._installation.prefix}.nobody"
+
+    async def connect(self, topics: Mapping[str, str]) -> MessageBus:
+        bus = MessageBus(TotoEnvironment("nats", self._installation.settings), topics)
+        self._installation.buses.append(bus)
+        return bus
+
+    async def publish_raw(self, topic: str, body: bytes, attributes: Mapping[str, str]) -> None:
+        headers = dict(attributes)
+        await asyncio.to_thread(self._installation.do, lambda js: js.publish(topic, body, headers=headers))
+
+    def outage(self) -> AbstractAsyncContextManager[None]:
+        return self._installation.outage()
+
+    async def close(self) -> None: ...
+
+
+class TestNatsMessages(MessageBusContract):
+    backend = "nats"
+    capabilities = NatsMessageBus.capabilities
+
+    @pytest.fixture
+    async def harness(self, installation: Any) -> NatsMessageBusHarness:
+        return NatsMessageBusHarness(installation)
 
 
 class NatsLifecycleHarness(LifecycleHarness):

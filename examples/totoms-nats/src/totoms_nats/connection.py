@@ -14,7 +14,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
-from totoms.errors import AccessDenied, ConfigurationError, NotFound, Unavailable
+from totoms.errors import AccessDenied, Closed, ConfigurationError, NotFound, Unavailable
 from totoms_nats.configuration import NatsConfiguration
 from totoms_nats.errors import told_as, translate
 
@@ -41,6 +41,7 @@ class Connection:
         self._connecting = asyncio.Lock()
         self._connected = asyncio.Event()
         self._denials = 0
+        self._closed = False
 
     async def client(self) -> Client:
         """Return the connected client.
@@ -53,6 +54,8 @@ class Connection:
             self._loop, self._client = asyncio.get_running_loop(), None
             self._connecting, self._connected = asyncio.Lock(), asyncio.Event()
         async with self._connecting:
+            if self._closed:
+                raise Closed("The connection to NATS is closed.")
             if self._client is None or self._client.is_closed:
                 self._client = await self._connect()
         if not self._connected.is_set():
@@ -82,6 +85,9 @@ class Connection:
             except BaseException:
                 await client.close()
                 raise
+        if self._closed:  # while we connected
+            await client.close()
+            raise Closed("The connection to NATS is closed.")
         client.options["allow_reconnect"] = True
         self._connected.set()
         return client
@@ -153,7 +159,7 @@ class Connection:
             try:
                 async with asyncio.timeout_at(end):
                     return await ask(await self.client())
-            except (AccessDenied, NotFound):
+            except (AccessDenied, Closed, NotFound):
                 raise
             except Exception as error:
                 ours = error if isinstance(error, Unavailable) else translate(error, what, resource)
@@ -166,11 +172,11 @@ class Connection:
             await asyncio.sleep(_PAUSE)
 
     async def close(self) -> None:
-        """Close it. What comes after connects anew."""
-        client, self._client = self._client, None
+        """Close it for good."""
+        self._closed = True
         self._connected.clear()
-        if client is not None:
-            await client.close()
+        if self._client is not None:
+            await self._client.close()
 
 
 def _tls(settings: NatsConfiguration) -> ssl.SSLContext | None:

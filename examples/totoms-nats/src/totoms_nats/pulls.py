@@ -1,7 +1,8 @@
 """One pull: a request to a consumer, and what the server sends until it says that this was all.
 
-A message that arrives when nobody looks any more would wait for the end of its lease. So a pull has an inbox of its own
-and ends with it: when the server has said so, or when it has forgotten the inbox and everything under way has come in.
+A message that arrives when nobody looks any more would wait for the end of its lease. And a request that nobody waits
+for any more makes version 2.9 of the server take a message up, find nobody, and begin to count its deliveries anew. So
+a pull is short and is never broken off: whoever stops waits for its end.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Pull:
         self.answered = False
 
     async def run(self, linger: float) -> None:
-        """Collect what there is; if there is nothing, wait `linger` seconds for it. Do not cancel it: stop it."""
+        """Collect what there is; if there is nothing, wait `linger` seconds for it. Do not cancel it."""
         request: dict[str, object] = {"batch": self._batch, "max_bytes": _MOST_BYTES}
         request |= {"expires": int(linger * 1e9)} if linger else {"no_wait": True}
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._source.stream}.{self._source.consumer}"
@@ -60,10 +61,6 @@ class Pull:
                         await self._ended.wait()
             finally:
                 await self._leave(inbox)
-
-    def stop(self) -> None:
-        """Have :meth:`run` end soon, with what has come."""
-        self._ended.set()
 
     async def _take(self, message: Msg) -> None:
         # A foreign message may have a header "Status"; but only a message has somewhere to be acknowledged.
@@ -80,6 +77,7 @@ class Pull:
         if self.answered or not self._client.is_connected:
             await inbox.unsubscribe()
         else:
-            with contextlib.suppress(Exception):  # disconnected meanwhile: the server has forgotten the inbox as well
+            # The server gave no answer. What it may have sent meanwhile comes in before it confirms that this is over.
+            with contextlib.suppress(Exception):  # disconnected: then it has forgotten the inbox as well
                 async with asyncio.timeout(_GRACE):
                     await inbox.drain()  # type: ignore[no-untyped-call]

@@ -15,8 +15,8 @@ from totoms_nats.leases import Leases
 from totoms_nats.pulls import Pull
 from totoms_nats.topology import Source, Topology
 
-_LONGEST_PULL: Final = 5.0
-"""Seconds. A lease is counted from the pull's beginning, so a pull must be much shorter than a lease."""
+_LONGEST_PULL: Final = 1.0
+"""Seconds, in which also a receiver that is stopped returns. A lease is counted from the beginning of the pull."""
 _REFUSED_PAUSE: Final = 0.25
 _CLOSE_PATIENCE: Final = 2.0
 
@@ -25,7 +25,6 @@ _CLOSE_PATIENCE: Final = 2.0
 class _Feed:
     sources: list[Source]
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    pull: Pull | None = None
     looked: float = float("-inf")
 
 
@@ -43,7 +42,8 @@ class Receiver:
         self._topology = topology
         self._leases = leases
         self._feeds: dict[str, _Feed] = {}
-        self._background: set[asyncio.Task[None]] = set()
+        self._pulls: set[asyncio.Task[None]] = set()
+        self._late: set[asyncio.Task[None]] = set()
 
     async def subscribe(self, subscription: Subscription, *, create: bool) -> None:
         """Find what the subscription consists of, or make it."""
@@ -69,14 +69,15 @@ class Receiver:
 
     def stop(self, subscription: Subscription) -> None:
         """Have :meth:`receive` return soon, with what has come."""
-        _stop(self._feed(subscription))
+        self._feed(subscription).stopping.set()
 
     async def close(self) -> None:
         """Stop all, and wait until what came too late is given back."""
         for feed in self._feeds.values():
-            _stop(feed)
-        if self._background:
-            await asyncio.wait(self._background, timeout=_CLOSE_PATIENCE)
+            feed.stopping.set()
+        for tasks in (self._pulls, self._late):
+            if tasks:
+                await asyncio.wait(tasks, timeout=_CLOSE_PATIENCE)
 
     async def _take(self, feed: _Feed, subscription: Subscription, most: int) -> list[Received]:
         # What is delivered again is rare: it is looked for now and then, not each time.
@@ -95,17 +96,14 @@ class Receiver:
     ) -> list[Received]:
         client = await self._connection.client()
         asked = time.monotonic()
-        feed.pull = pull = Pull(client, source, most)
-        running = asyncio.create_task(pull.run(linger))
+        pull = Pull(client, source, most)
+        running = _start(pull.run(linger), self._pulls)
         try:
             await asyncio.shield(running)
         except asyncio.CancelledError:
-            pull.stop()
-            self._later(self._give_back(pull, running, subscription, source, asked))
+            _start(self._give_back(pull, running, subscription, source, asked), self._late)
             raise
-        finally:
-            feed.pull = None
-        if not pull.answered and not pull.messages and not feed.stopping.is_set():
+        if not pull.answered and not pull.messages:
             await self._topology.sources_of(subscription, create=False)  # tells it if the consumer is gone
         return await self._leases.give(pull.messages, subscription, source, asked)
 
@@ -116,11 +114,6 @@ class Receiver:
         late = await self._leases.give(pull.messages, subscription, source, asked)
         await asyncio.gather(*(self._leases.give_back(one) for one in late), return_exceptions=True)
 
-    def _later(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-
     def _feed(self, subscription: Subscription) -> _Feed:
         feed = self._feeds.get(subscription.name)
         if feed is None:
@@ -128,10 +121,11 @@ class Receiver:
         return feed
 
 
-def _stop(feed: _Feed) -> None:
-    feed.stopping.set()
-    if feed.pull is not None:
-        feed.pull.stop()
+def _start(work: Coroutine[Any, Any, None], tasks: set[asyncio.Task[None]]) -> asyncio.Task[None]:
+    task = asyncio.create_task(work)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+    return task
 
 
 def _longest(source: Source) -> float:

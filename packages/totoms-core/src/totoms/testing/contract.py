@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Final
 
 import pytest
@@ -40,6 +40,25 @@ class Contract:
         """No inherited test is deleted, weakened, skipped or declared away."""
         problems = [*_without_declaration(type(self)), *_left_out(type(self))]
         assert not problems, "; ".join(problems)
+
+
+def check_same(found: Sequence[object] | None, wanted: Sequence[object], about: object = "") -> None:
+    """Fail where two large contents or lists differ.
+
+    `assert found == wanted` has pytest compare them line by line for its report, which takes hours for megabytes.
+
+    Raises:
+        AssertionError: They differ; tells where first.
+    """
+    if found is None:
+        raise AssertionError(f"{about}: nothing came")
+    if found != wanted:
+        pairs = enumerate(zip(found, wanted, strict=False))
+        place = next((index for index, (one, other) in pairs if one != other), min(len(found), len(wanted)))
+        raise AssertionError(
+            f"{about}: {len(found)} came and {len(wanted)} should have; from {place} on {found[place : place + 20]!r} "
+            f"instead of {wanted[place : place + 20]!r}"
+        )
 
 
 def contract_of(cls: type[Contract]) -> type[Contract]:

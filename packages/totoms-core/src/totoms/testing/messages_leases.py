@@ -124,6 +124,7 @@ class Leases(Contract):
         results = await bus._ack([one, one, two])
         assert [results[0], results[2]] == [None, None]
         assert results[1] is None or isinstance(results[1], LeaseLost)
+        await topic.expire_leases()
         await topic.nothing_left(bus, subscription)
 
     @pulled

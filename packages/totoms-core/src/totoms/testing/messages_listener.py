@@ -98,7 +98,7 @@ class Listener:
 
     async def until_begun(self, *ids: str) -> None:
         """Wait until the handler was given these, among others."""
-        await self._news.until(lambda: set(ids) <= set(self.ids), f"{ids} are handed to a handler")
+        await self._news.until(lambda: set(ids) <= set(self.ids), f"{ids} are handed to a handler", self._seen)
 
     async def until_settled(self, number: int, operation: str = "ack") -> None:
         """Wait until the bus has confirmed `number` operations about messages other than barriers."""
@@ -106,12 +106,16 @@ class Listener:
         def reached() -> bool:
             return len([one for one in self.bus.which(operation) if _BARRIER_BYTES not in one.received.body]) >= number
 
-        await self._news.until(reached, f"{number} of {operation}, with {self.ids} handled")
+        await self._news.until(reached, f"{number} of {operation}", self._seen)
 
     async def until_renewed(self) -> None:
         """Wait until the bus has renewed leases once more."""
         before = self.bus.renewals
         await self._news.until(lambda: self.bus.renewals > before, "leases are renewed")
+
+    def _seen(self) -> str:
+        settled = [(one.operation, one.received.message_id) for one in self.bus.settled[-10:]]
+        return f"(handled: {self.ids[-10:]}, told to the bus: {settled})"
 
     async def stop(self, grace: float = 0.0) -> None:
         """Stop, and give handlers `grace` seconds."""

@@ -46,14 +46,13 @@ class Ordering(Contract):
             succeeded[key].append(number)
             return succeed(handled)
 
-        subscription = topic.subscription(ordered=True)
-        listeners = [await topic.listen(process, subscription, max_concurrency=8) for _ in range(2)]
-        bus = await topic.bus()
+        bus, subscription = await topic.subscribe(topic.subscription(ordered=True))
         for number in range(_EACH):
             for key in _KEYS:
                 await bus.publish_message(POSTS, message(f"{key}-{number}", data=[key, number]), ordering_key=key)
+        listeners = [topic.consume(bus, subscription, process), await topic.listen(process, subscription)]
         await topic.news.until(
-            lambda: sum(map(len, succeeded.values())) >= _EACH * len(_KEYS), f"all are handled: {succeeded}"
+            lambda: sum(map(len, succeeded.values())) >= _EACH * len(_KEYS), "all are handled", lambda: succeeded
         )
         await topic.barrier()
         assert succeeded == {key: list(range(_EACH)) for key in _KEYS}

@@ -10,7 +10,7 @@ import pytest
 
 from totoms.envelope import DeadLetterReason, RetryPolicy
 from totoms.errors import NonRetryableError
-from totoms.messages import ProcessingResponse, TotoMessage
+from totoms.messages import ProcessingResponse, ProcessingStatus, TotoMessage
 from totoms.testing.contract import Contract
 from totoms.testing.messages_listener import Process, fail, succeed
 from totoms.testing.messages_topic import Topic, pulled
@@ -33,7 +33,11 @@ def throw(error: type[BaseException]) -> Process:
     return process
 
 
-_FAILURES: Final[Mapping[str, Process]] = {"FAILED": fail, "ValueError": throw(ValueError)}
+_FAILURES: Final[Mapping[str, tuple[Process, str, str]]] = {
+    "FAILED": (fail, "FAILED", "as the test says"),
+    "FAILED without a word": (lambda _message: ProcessingResponse(ProcessingStatus.FAILED), "FAILED", ""),
+    "an exception": (throw(ValueError), "ValueError", "as the test says"),
+}
 
 
 async def _hang(_message: TotoMessage) -> Any:
@@ -85,7 +89,7 @@ class Retries(Contract):
     @pulled
     async def test_08_message_is_given_up_after_exactly_n_attempts(self, topic: Topic, failure: str) -> None:
         """After exactly N attempts it is dead-lettered, with reason, attempts and error; nothing else is affected."""
-        process = _FAILURES[failure]
+        process, error_class, description = _FAILURES[failure]
         listener = await topic.listen(
             lambda handled: process(handled) if handled.id == "bad" else succeed(handled),
             topic.subscription(retry=_THRICE),
@@ -98,7 +102,7 @@ class Retries(Contract):
         assert [_attempt(handled) for handled in listener.begun if handled.id == "bad"] == [1, 2, 3]
         assert sorted(listener.ids) == ["bad", "bad", "bad", "good", "good too"]
         assert sorted(other.ids) == ["bad", "good", "good too"]
-        reason = DeadLetterReason("attempts_exhausted", failure, "as the test says", 3)
+        reason = DeadLetterReason("attempts_exhausted", error_class, description, 3)
         (dead,) = listener.bus.which("dead_letter")
         assert (dead.received.message_id, dead.reason) == (bad, reason)
         await topic.check_letters(listener.subscription, {bad: reason})

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import Any, Final
 
@@ -120,14 +121,9 @@ class Topic:
         """
         got: list[Received] = []
         patience = self.harness.patience
-        try:
-            async with asyncio.timeout(patience + 1.0):
-                while len(got) < number:
-                    batch = await bus._receive(subscription, number - len(got), patience)
-                    assert batch, f"{number - len(got)} messages did not come within {patience:g} s"
-                    got += batch
-        except TimeoutError:
-            raise AssertionError(f"a receive that waits for {patience:g} s did not return") from None
+        async with self.promptly(f"{number} messages are received"):
+            while len(got) < number:
+                got += await bus._receive(subscription, number - len(got), patience)
         assert len(got) == number, f"more came than were asked for: {len(got)}"
         return got
 
@@ -141,7 +137,7 @@ class Topic:
         for _ in range(2):
             (message_id,) = await self.publish(f"last-{new_cid()}")
             one = await self.receive_one(bus, subscription)
-            assert one.message_id == message_id, f"attempt {one.attempt} of a message came that was settled"
+            assert one.message_id == message_id, f"a message came that must not come now: its attempt {one.attempt}"
             assert list(await bus._ack([one])) == [None]
 
     async def barrier(self) -> None:
@@ -166,6 +162,16 @@ class Topic:
             if any(one.received.message_id == message_id for one in listener.bus.which("ack"))
         }
         return passed >= {listener.subscription.name for listener in self._listeners if not listener.stopped}
+
+    @contextlib.asynccontextmanager
+    async def promptly(self, what: str) -> AsyncIterator[None]:
+        """Assert that the block ends within the harness's patience."""
+        patience = self.harness.patience
+        try:
+            async with asyncio.timeout(patience):
+                yield
+        except TimeoutError:
+            raise AssertionError(f"not within {patience:g} s: {what}") from None
 
     async def advance(self, seconds: float) -> None:
         """Let time pass for the broker."""

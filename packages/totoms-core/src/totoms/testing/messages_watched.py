@@ -27,11 +27,16 @@ class News:
         """Have all who wait look again."""
         self._event.set()
 
-    async def until(self, condition: Callable[[], Any], what: str) -> None:
+    async def until(self, condition: Callable[[], Any], what: str, instead: Callable[[], object] = lambda: "") -> None:
         """Wait until `condition` holds.
 
+        Args:
+            condition: Looked at whenever something has happened.
+            what: What is waited for.
+            instead: What there is when it did not happen.
+
         Raises:
-            AssertionError: It did not within `patience`; says `what`.
+            AssertionError: It did not within `patience`.
         """
         try:
             async with asyncio.timeout(self._patience):
@@ -39,7 +44,7 @@ class News:
                     self._event.clear()
                     await self._event.wait()
         except TimeoutError:
-            raise AssertionError(f"not within {self._patience:g} s: {what}") from None
+            raise AssertionError(f"not within {self._patience:g} s: {what} {instead()}") from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -179,6 +179,7 @@ class SecretsReading(Contract):
         assert first is not None
         assert second is not None
         for _ in range(2):
+            assert await manager.get_secret_async(name) == "second"  # from now on remembered
             assert await manager.get_secret_async(name, version=first) == "first"
             assert manager.get_secret(name, version=second) == "second"
             harness.advance(manager.cache_seconds)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ import pytest
 
 from totoms.errors import BackendError, NotFound, PreconditionFailed, ValidationError
 from totoms.storage import CloudStorage
+from totoms.testing.contract import check_same
 from totoms.testing.stalls import StallMeter
 from totoms.testing.storage_harness import CloudStorageHarness
 from totoms.testing.storage_tools import LONGEST_STALL, MIB, noise, pieces, read_all
@@ -74,7 +76,7 @@ class StorageConditions:
             while not writing.is_set():
                 content = await read_all(mine, "key")
                 number = int(content[:8])
-                assert content == _version(number), "a torn read"
+                check_same(content, _version(number), "a torn read")
                 assert number >= last, "an old version came back"
                 last = number
                 info = await mine.stat_async("key")
@@ -84,7 +86,7 @@ class StorageConditions:
             tasks.create_task(write())
             for _ in range(_READERS):
                 tasks.create_task(read())
-        assert await storage.get_file_bytes_async("key") == _version(_VERSIONS - 1)
+        check_same(await storage.get_file_bytes_async("key"), _version(_VERSIONS - 1), "the last version")
 
     async def test_39_stream_is_of_one_version(self, harness: CloudStorageHarness) -> None:
         """A stream goes on with the version it began, or ends with a typed error, when the file is overwritten."""
@@ -99,8 +101,8 @@ class StorageConditions:
         except BackendError:
             assert old.startswith(first)
         else:
-            assert first + rest == old
-        assert await read_all(storage, "key") == new
+            check_same(first + rest, old, "a stream")
+        check_same(await read_all(storage, "key"), new, "the new version")
 
     async def test_39_cancelled_upload_leaves_the_old(self, harness: CloudStorageHarness) -> None:
         """An upload that is cancelled, or whose source fails, leaves what was there, or nothing where nothing was."""
@@ -153,13 +155,14 @@ class StorageConditions:
         local.write_bytes(b"x")
         conditions: list[dict[str, Any]] = [{"if_absent": True}, {"if_match": first}, {"if_match": "of nobody"}]
         for condition in conditions:
-            for upload in (
-                storage.upload_bytes_async(b"x", "key", **condition),
-                storage.upload_stream_async(pieces(b"x"), "key", **condition),
-                storage.upload_file_async(local, "key", **condition),
-            ):
+            uploads: list[Callable[..., Awaitable[str]]] = [
+                partial(storage.upload_bytes_async, b"x"),
+                partial(storage.upload_stream_async, pieces(b"x")),
+                partial(storage.upload_file_async, local),
+            ]
+            for upload in uploads:
                 with pytest.raises(PreconditionFailed) as caught:
-                    await upload
+                    await upload("key", **condition)
                 assert caught.value.resource == "key"
         with pytest.raises(PreconditionFailed):
             await storage.upload_bytes_async(b"x", "missing", if_match=second)

@@ -12,6 +12,7 @@ from typing import Any, Final
 import pytest
 
 from totoms.errors import CorruptData, InvalidKey, NotFound
+from totoms.testing.contract import check_same
 from totoms.testing.stalls import StallMeter
 from totoms.testing.storage_harness import CloudStorageHarness
 from totoms.testing.storage_tools import LONGEST_STALL, MIB, noise, pieces, read_all
@@ -55,11 +56,11 @@ class StorageContent:
         await storage.upload_stream_async(pieces(content[:third], b"", content[third:]), "stream")
         await storage.upload_stream_async([content[:1], content[1:]], "plain")
         for key in ("bytes", "file", "stream", "plain"):
-            assert await storage.get_file_bytes_async(key) == content
-            assert await read_all(storage, key) == content
+            check_same(await storage.get_file_bytes_async(key), content, key)
+            check_same(await read_all(storage, key), content, key)
             assert (await storage.stat_async(key)).size == len(content)
             await storage.download_file_async(key, tmp_path / key)
-            assert (tmp_path / key).read_bytes() == content
+            check_same((tmp_path / key).read_bytes(), content, key)
 
     async def test_33_plain_methods_do_the_same(self, harness: CloudStorageHarness, tmp_path: Path) -> None:
         """The methods without ``_async`` do what their twins do."""
@@ -138,9 +139,9 @@ class StorageContent:
         await storage.upload_bytes_async(content, "large")
         for border in (64 * 1024, 128 * 1024, 256 * 1024, MIB, 4 * MIB, 5 * MIB, 8 * MIB):
             for start, end in ((border - 1, border + 1), (border, border + 3), (border - 3, border), (1, border)):
-                assert await read_all(storage, "large", start, end) == content[start:end], (start, end)
-        assert await read_all(storage, "large", 4 * MIB + 1) == content[4 * MIB + 1 :]
-        assert await read_all(storage, "large", -MIB - 1, -1) == content[-MIB - 1 : -1]
+                check_same(await read_all(storage, "large", start, end), content[start:end], (start, end))
+        check_same(await read_all(storage, "large", 4 * MIB + 1), content[4 * MIB + 1 :], "to the end")
+        check_same(await read_all(storage, "large", -MIB - 1, -1), content[-MIB - 1 : -1], "from the end")
 
     async def test_35_content_type_is_kept_or_told_by_the_key(self, harness: CloudStorageHarness) -> None:
         """A content type that is given is kept to the letter; without one the key's ending decides."""
@@ -201,7 +202,7 @@ class StorageContent:
         for key in ("a b/ü.txt", "moved"):
             info = await storage.stat_async(key)
             assert (info.content_type, dict(info.metadata), info.size) == ("a/b", _METADATA, len(content))
-            assert await storage.get_file_bytes_async(key) == content
+            check_same(await storage.get_file_bytes_async(key), content, key)
         assert (await storage.stat_async("moved")).etag == etags["moved"]
 
     async def test_41_copy_onto_itself_keeps_it(self, harness: CloudStorageHarness) -> None:
