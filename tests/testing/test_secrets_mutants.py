@@ -103,8 +103,8 @@ class CachesWithoutVersions(StoredSecrets):
 
 
 class RemembersForEver(StoredSecrets):
-    def _policy(self) -> Any:
-        return type(super()._policy())(float("inf"), float("inf"))
+    def _policy(self, version: str | None) -> Any:
+        return type(super()._policy(version))(float("inf"), float("inf"))
 
 
 class RemembersNothing(StoredSecrets):
@@ -153,13 +153,13 @@ class BlocksTheLoop(StoredSecrets):
 class ServesStaleForEver(StoredSecrets):
     stale_seconds = 3600.0
 
-    def _policy(self) -> Any:
-        return type(super()._policy())(self.cache_seconds, float("inf"))
+    def _policy(self, version: str | None) -> Any:
+        return type(super()._policy(version))(self.cache_seconds, float("inf"))
 
 
 class ServesNothingStale(StoredSecrets):
-    def _policy(self) -> Any:
-        return type(super()._policy())(self.cache_seconds, 0.0)
+    def _policy(self, version: str | None) -> Any:
+        return type(super()._policy(version))(self.cache_seconds, 0.0)
 
 
 class CallsAwayMissing(StoredSecrets):
