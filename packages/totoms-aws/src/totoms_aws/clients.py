@@ -19,12 +19,12 @@ from botocore.exceptions import ConnectionClosedError
 
 from totoms_aws.configuration import AWSConfiguration
 
-Service = Literal["sns", "sqs", "s3", "secretsmanager"]
+Service = Literal["sns", "sqs", "s3", "secretsmanager", "sts"]
 
 CONNECTIONS: Final = 50
 """Connections of one client: as many calls at a time."""
 _CONNECT_SECONDS: Final = 5
-_READ_SECONDS: Final[dict[Service, int]] = {"sns": 30, "sqs": 30, "s3": 30, "secretsmanager": 8}
+_READ_SECONDS: Final[dict[Service, int]] = {"sns": 30, "sqs": 30, "s3": 30, "secretsmanager": 8, "sts": 8}
 """For SQS more than the 20 s of a long poll; for secrets less than a caller waits."""
 _ATTEMPTS: Final = 4
 
