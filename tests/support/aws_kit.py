@@ -51,7 +51,7 @@ def ministack(program: str) -> Iterator[str]:
     port = free_port()
     settings = {
         "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "MINISTACK_HOST": "127.0.0.1",
-        "SERVICES": "sns,sqs,s3,secretsmanager", "LOG_LEVEL": "ERROR",
+        "SERVICES": "sns,sqs,s3,secretsmanager,sts", "LOG_LEVEL": "ERROR",
     }  # fmt: skip
     quiet = subprocess.DEVNULL
     with subprocess.Popen([program], env={**os.environ, **settings}, stdout=quiet, stderr=quiet) as process:
