@@ -66,7 +66,13 @@ def _make(service: Service, region: str) -> Any:
     global _session
     if _session is None:
         _session = boto3.session.Session(botocore_session=botocore.session.Session())
+    core = _session._session
+    app = core.get_config_variable("user_agent_appid")
     config = Config(
+        # Put together once; by itself the SDK does that for each request, and checks the types of all that is sent.
+        # Of small requests both are a fifth.
+        user_agent=core.user_agent() + (f" app/{app}" if app else ""),
+        parameter_validation=service not in ("sns", "sqs"),
         connect_timeout=_CONNECT_SECONDS,
         read_timeout=_READ_SECONDS[service],
         max_pool_connections=CONNECTIONS,
