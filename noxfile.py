@@ -23,6 +23,8 @@ NATS = ROOT / "examples" / "totoms-nats"
 PACKAGES = [*sorted(path.parent for path in ROOT.glob("packages/*/pyproject.toml")), NATS]
 CAPABILITIES = "docs/capabilities.md"
 OLDEST, NEWEST = 11, 15
+WORKERS = str(max(4, os.cpu_count() or 1))
+"""Processes that tests run in: many of them wait for a server, so few cores carry more than one each."""
 
 TEST_TOOLS = ["pytest", "pytest-asyncio", "pytest-xdist", "hypothesis", "httpx"]
 TEST_SERVERS = ["gunicorn", "uvicorn-worker", "granian"]
@@ -93,7 +95,7 @@ def tests(session: nox.Session) -> None:
         session.run("python", "-m", "pytest", *session.posargs)
         return
     results = Path(session.create_tmp()) / "conformance.json"
-    session.run("python", "-m", "pytest", "-n", "auto", f"--totoms-results={results}")
+    session.run("python", "-m", "pytest", "-n", WORKERS, "--dist", "worksteal", f"--totoms-results={results}")
     if os.environ.get("TOTOMS_REQUIRE_EMULATORS") == "1":  # else some backends may not have been tested
         session.run("python", "-m", "totoms.testing.table", str(results), "--into", CAPABILITIES, "--check")
 
@@ -104,7 +106,7 @@ def capabilities(session: nox.Session) -> None:
     install(session, *TEST_TOOLS, *TEST_CLOUDS, packages=PACKAGES)
     results = Path(session.create_tmp()) / "conformance.json"
     where = ["tests/conformance", "examples/totoms-nats/tests"]
-    session.run("python", "-m", "pytest", "-n", "auto", *where, f"--totoms-results={results}")
+    session.run("python", "-m", "pytest", "-n", WORKERS, "--dist", "worksteal", *where, f"--totoms-results={results}")
     session.run("python", "-m", "totoms.testing.table", str(results), "--into", CAPABILITIES)
 
 

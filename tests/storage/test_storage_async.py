@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import os
 import threading
+import warnings
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -15,6 +17,7 @@ import pytest
 from totoms.errors import InvalidKey, NotFound
 from totoms.local.storage import LocalCloudStorage
 from totoms.storage import CloudStorage, FileInfo, WriteOptions
+from totoms.streams import LoopChunks, UploadCancelled
 
 MIB = 1024 * 1024
 DEADLINE = 30.0
@@ -215,3 +218,22 @@ async def test_a_stream_is_released_by_async_with(storage: CloudStorage) -> None
     async with await storage.stream_file_async("key") as stream:
         await anext(stream)
     assert [chunk async for chunk in stream] == []
+
+
+@pytest.mark.parametrize("stop", [True, False], ids=["stopped", "loop ended"])
+def test_thread_that_asks_for_a_chunk_of_an_upload_that_is_over_is_told(stop: bool) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"chunk"
+
+    async def begin() -> LoopChunks:
+        return LoopChunks(chunks())
+
+    asked = asyncio.run(begin())
+    if stop:
+        asked.stop()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        with pytest.raises(UploadCancelled):
+            next(asked)
+        gc.collect()
+    assert [str(one.message) for one in told] == []

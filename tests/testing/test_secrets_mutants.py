@@ -146,7 +146,7 @@ class BlocksTheLoop(StoredSecrets):
     async def get_secret_bytes_async(self, name: str, *, version: str | None = None) -> bytes:
         if "blocked" not in vars(self):
             self.blocked = True
-            time.sleep(0.3)  # noqa: ASYNC251 - that is what is broken
+            time.sleep(1.0)  # noqa: ASYNC251 - that is what is broken
         return await super().get_secret_bytes_async(name, version=version)
 
 

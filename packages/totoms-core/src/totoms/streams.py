@@ -159,8 +159,15 @@ class LoopChunks(Iterator[bytes]):
         self._pending: Future[bytes | None] | None = None
 
     def __next__(self) -> bytes:
-        self._pending = asyncio.run_coroutine_threadsafe(self._following(), self._loop)
         if self._stopped.is_set():
+            raise UploadCancelled
+        following = self._following()
+        try:
+            self._pending = asyncio.run_coroutine_threadsafe(following, self._loop)
+        except RuntimeError:  # the loop has ended, and with it whoever asked for the upload
+            following.close()
+            raise UploadCancelled from None
+        if self._stopped.is_set():  # meanwhile
             self._pending.cancel()
         try:
             chunk = self._pending.result()
