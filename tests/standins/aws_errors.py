@@ -43,6 +43,7 @@ class Rule:
     Attributes:
         matches: Which they are.
         status, code: An error to answer with.
+        answer: What is answered in its place, with the status.
         lose: The request is passed on, and its answer lost: the connection is closed.
         cut: The request is passed on; of its answer's body so many bytes come, then the connection is closed.
         chunked: The body comes in one chunk, its length unknown before.
@@ -54,6 +55,7 @@ class Rule:
     matches: Callable[[Request], bool] = lambda _request: True
     status: int = 0
     code: str = ""
+    answer: bytes = b""
     lose: bool = False
     cut: int | None = None
     chunked: bool = False
@@ -155,7 +157,9 @@ class _Handler(BaseHTTPRequestHandler):
         rule = self.faults.rule_for(request)
         if rule is not None and rule.hold is not None:
             rule.hold.wait(60)
-        if rule is not None and rule.status:
+        if rule is not None and rule.answer:
+            status, answered, content = rule.status, [("content-type", "text/xml")], rule.answer
+        elif rule is not None and rule.status:
             status, answered, content = _error(request, rule.status, rule.code)
         else:
             status, answered, content = self.faults.ask(request)

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from totoms_aws.batches import MOST_ENTRIES, Entry
 from totoms_aws.errors import told_as
-from totoms_aws.queues import Queues
+from totoms_aws.queues import Queues, results_of
 
 _HIDDEN_SECONDS: Final = 60
 
@@ -66,11 +66,18 @@ class Sweep:
             yield new
 
     def delete(self, messages: Sequence[Message]) -> None:
-        """Delete messages that were received."""
+        """Delete messages that were received.
+
+        Raises:
+            BackendError: Some are still there.
+        """
+        told = ("the queue", self._name)
         for some in _tens(messages):
-            with told_as("the queue", self._name):
-                self._sqs.delete_message_batch(QueueUrl=self._url, Entries=_receipts(some))
-            for message in some:
+            with told_as(*told):
+                answer = self._sqs.delete_message_batch(QueueUrl=self._url, Entries=_receipts(some))
+            for message, error in zip(some, results_of(answer, len(some), told), strict=True):
+                if error is not None:
+                    raise error
                 self._hidden.pop(message["MessageId"], None)
 
 
