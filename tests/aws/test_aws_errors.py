@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from aws_errors import FaultyAWS
 from botocore.exceptions import BotoCoreError, ClientError
 
 import aws_kit
-from totoms import CloudStorage, SecretsManager
+from totoms import CloudStorage, MessageBus, MessageDestination, SecretsManager, TotoMessage
 from totoms.errors import AccessDenied, BackendError, NotFound, PreconditionFailed, Unavailable
 from totoms_aws import clients
 from totoms_aws.configuration import AWSConfiguration
@@ -19,6 +20,7 @@ from totoms_aws.errors import translate
 
 SETTINGS = AWSConfiguration(region=aws_kit.REGION, environment="test")
 BUCKET = "a-bucket"
+TOPIC = f"arn:aws:sns:{aws_kit.REGION}:000000000000:a-topic"
 
 
 def read_secret() -> None:
@@ -29,6 +31,28 @@ def files() -> CloudStorage:
     return CloudStorage(BUCKET, environment=aws_kit.environment(SETTINGS))
 
 
+def publish() -> None:
+    async def publishing() -> None:
+        bus = MessageBus(aws_kit.environment(SETTINGS), {"posts": TOPIC})
+        try:
+            await bus.publish_message(MessageDestination(topic="posts"), TotoMessage(type="posted"))
+        finally:
+            await bus.close()
+
+    asyncio.run(publishing())
+
+
+def look_for_dead_letters() -> None:
+    async def looking() -> None:
+        bus = MessageBus(aws_kit.environment(SETTINGS), {"posts": TOPIC})
+        try:
+            await bus.list_dead_letters("a-queue")
+        finally:
+            await bus.close()
+
+    asyncio.run(looking())
+
+
 USES: dict[str, tuple[Callable[[], object], str]] = {
     "secret": (read_secret, "a-name"),
     "stat": (lambda: files().stat("a-key"), "a-key"),
@@ -37,6 +61,8 @@ USES: dict[str, tuple[Callable[[], object], str]] = {
     "copy": (lambda: files().copy_file("a-key", "copy"), "a-key"),
     "delete": (lambda: files().delete_file("a-key"), "a-key"),
     "list": (lambda: files().list_files(), BUCKET),
+    "publish": (publish, TOPIC),
+    "dead letters": (look_for_dead_letters, "a-queue"),
 }
 """Operations, and the resource that each is about."""
 
