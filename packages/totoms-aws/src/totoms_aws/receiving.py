@@ -70,6 +70,8 @@ class Poll:
             self.done = POLLING.submit(self._give_back, come)
 
     def _run(self) -> list[Received]:
+        if self._abandoned:  # before its turn came
+            return []
         asked = time.monotonic()
         with told_as("the queue", self._source.name):
             answer = self._queues.sqs.receive_message(
@@ -160,15 +162,16 @@ class Receiver:
         polls = []
         for left in range(most, max(0, most - number * each), -each):
             polls.append(Poll(self._queues, self._leases, feed.source, subscription, min(each, left), linger))
+        # Never cancelled: what the polls bring is given back, and whatever they raise is heard.
         answered = asyncio.gather(*(asyncio.wrap_future(poll.done) for poll in polls), return_exceptions=True)
         try:
             waiting: set[asyncio.Future[Any]] = {answered, feed.stopping}
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
-            self._abandon(polls, answered)
+            self._abandon(polls)
             raise
         if not answered.done():
-            self._abandon(polls, answered)
+            self._abandon(polls)
             return []
         came: list[Received] = []
         feed.much = False
@@ -181,8 +184,7 @@ class Receiver:
             raise failures[0]
         return came
 
-    def _abandon(self, polls: list[Poll], answered: asyncio.Future[Any]) -> None:
-        answered.cancel()
+    def _abandon(self, polls: list[Poll]) -> None:
         for poll in polls:
             poll.abandon()
             self._late.add(poll)
