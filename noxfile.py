@@ -19,14 +19,19 @@ ROOT = Path(__file__).parent
 CORE = ROOT / "packages" / "totoms-core"
 NATS = ROOT / "examples" / "totoms-nats"
 """A plugin as a third party would publish it; checked like our own."""
-PACKAGES = [*sorted(path.parent for path in ROOT.glob("packages/*/pyproject.toml")), NATS]
+CLOUDS = [path.parent for path in sorted(ROOT.glob("packages/*/pyproject.toml")) if path.parent != CORE]
+PACKAGES = [CORE, *CLOUDS, NATS]
 CAPABILITIES = "docs/capabilities.md"
 OLDEST, NEWEST = 11, 15
+WORKERS = str(max(4, os.cpu_count() or 1))
+"""Processes that tests run in: many of them wait for a server, so few cores carry more than one each."""
 
 TEST_TOOLS = ["pytest", "pytest-asyncio", "pytest-xdist", "hypothesis", "httpx"]
 TEST_SERVERS = ["gunicorn", "uvicorn-worker", "granian"]
+TEST_CLOUDS = ["ministack", "trustme"]
+DEMO_SERVERS = {"aws": ["ministack"], "gcp": []}
 LINT_TOOLS = ["ruff", "import-linter"]
-TYPE_TOOLS = ["mypy", "pyright[nodejs]"]
+TYPE_TOOLS = ["mypy", "pyright[nodejs]", "boto3-stubs"]
 DOC_TOOLS = ["mkdocs"]
 BUILD_TOOLS = ["build", "hatchling", "twine"]
 BENCH_TOOLS = ["faststream[nats]"]
@@ -86,12 +91,12 @@ def tests(session: nox.Session) -> None:
         missing = [f"3.{minor}" for minor in range(OLDEST, NEWEST) if f"3.{minor}" not in PYTHONS]
         if missing:
             session.warn(f"NOT TESTED, because not found on this machine: Python {', '.join(missing)}")
-    install(session, *TEST_TOOLS, *TEST_SERVERS, packages=PACKAGES)
+    install(session, *TEST_TOOLS, *TEST_SERVERS, *TEST_CLOUDS, packages=PACKAGES)
     if session.posargs:
         session.run("python", "-m", "pytest", *session.posargs)
         return
     results = Path(session.create_tmp()) / "conformance.json"
-    session.run("python", "-m", "pytest", "-n", "auto", f"--totoms-results={results}")
+    session.run("python", "-m", "pytest", "-n", WORKERS, "--dist", "worksteal", f"--totoms-results={results}")
     if os.environ.get("TOTOMS_REQUIRE_EMULATORS") == "1":  # else some backends may not have been tested
         session.run("python", "-m", "totoms.testing.table", str(results), "--into", CAPABILITIES, "--check")
 
@@ -99,17 +104,17 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def capabilities(session: nox.Session) -> None:
     """Write the table of docs/capabilities.md anew, from what the conformance tests show."""
-    install(session, *TEST_TOOLS, packages=PACKAGES)
+    install(session, *TEST_TOOLS, *TEST_CLOUDS, packages=PACKAGES)
     results = Path(session.create_tmp()) / "conformance.json"
     where = ["tests/conformance", "examples/totoms-nats/tests"]
-    session.run("python", "-m", "pytest", "-n", "auto", *where, f"--totoms-results={results}")
+    session.run("python", "-m", "pytest", "-n", WORKERS, "--dist", "worksteal", *where, f"--totoms-results={results}")
     session.run("python", "-m", "totoms.testing.table", str(results), "--into", CAPABILITIES)
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style and formatting, and that imports run one way."""
-    install(session, *LINT_TOOLS)
+    install(session, *LINT_TOOLS, packages=[CORE, *CLOUDS])
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("lint-imports")
@@ -170,7 +175,7 @@ def upgrade(session: nox.Session) -> None:
 @nox.session
 def faults(session: nox.Session) -> None:
     """Run the faults and attacks that take long, and print what they counted; then all at once for ten minutes."""
-    install(session, *TEST_TOOLS, packages=PACKAGES)
+    install(session, *TEST_TOOLS, *TEST_CLOUDS, packages=PACKAGES)
     session.run("python", "-m", "pytest", "-m", "faults", "-s", *session.posargs)
     if not session.posargs:
         session.run("python", "tests/faults/soak.py")
@@ -179,7 +184,7 @@ def faults(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measure, side by side with what there is to compare with, and print one table of goals."""
-    install(session, *BENCH_TOOLS)
+    install(session, *BENCH_TOOLS, packages=[CORE, *CLOUDS])
     session.run("python", "-m", "benchmarks.run", *session.posargs)
 
 
@@ -189,7 +194,7 @@ def constraints(session: nox.Session) -> None:
 
     Run it with the oldest Python supported: what later ones need is a part of that.
     """
-    tools = {*TEST_TOOLS, *TEST_SERVERS, *LINT_TOOLS, *TYPE_TOOLS, *DOC_TOOLS, *BUILD_TOOLS, *BENCH_TOOLS}
+    tools = {*TEST_TOOLS, *TEST_SERVERS, *TEST_CLOUDS, *LINT_TOOLS, *TYPE_TOOLS, *DOC_TOOLS, *BUILD_TOOLS, *BENCH_TOOLS}
     session.install("--quiet", "nox", *sorted(tools), *map(str, PACKAGES))
     frozen = session.run("python", "-m", "pip", "freeze", silent=True) or ""
     lines = [line for line in frozen.splitlines() if "==" in line and not line.startswith("totoms")]
@@ -200,7 +205,9 @@ def constraints(session: nox.Session) -> None:
 @nox.session
 def demo(session: nox.Session) -> None:
     """Run examples/blog. `make demo` uses this session for its environment only."""
-    install(session, packages=[CORE, NATS] if os.environ.get("BACKEND") == "nats" else [CORE])
+    wanted = os.environ.get("BACKEND")
+    plugin = [package for package in (*CLOUDS, NATS) if package.name == f"totoms-{wanted}"]
+    install(session, *DEMO_SERVERS.get(wanted or "", []), packages=[CORE, *plugin])
     try:
         session.run("python", "examples/blog/demo.py", *session.posargs, interrupt_timeout=None)
     except KeyboardInterrupt:

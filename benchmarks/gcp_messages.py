@@ -25,9 +25,9 @@ import uvloop
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "examples" / "blog"))
 
-from on_gcp import PROJECT, pubsub, server, stand_in  # noqa: E402 - it lies beside this folder
+from on_gcp import PROJECT, pubsub, server, stand_in
 
-from totoms import (  # noqa: E402
+from totoms import (
     MessageBusConfig,
     MessageBusHandlerConfig,
     MessageBusTopicConfig,

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
+from on_aws import aws
 from on_gcp import gcp
 
 from service import get_microservice_config
@@ -77,7 +78,7 @@ def nats() -> Iterator[None]:
         yield
 
 
-PREPARATIONS = {"local": local, "nats": nats, "gcp": gcp}
+PREPARATIONS = {"local": local, "aws": aws, "gcp": gcp, "nats": nats}
 """What each backend needs before the service starts."""
 
 

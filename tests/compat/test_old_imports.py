@@ -206,10 +206,13 @@ def test_old_modules_have_a_spec() -> None:
 
 @pytest.mark.filterwarnings("ignore::totoms.compat.DeprecatedName")
 @pytest.mark.parametrize("spelling", ["determine_environment", "determine_envrionment"])
-def test_determine_environment_takes_aws_when_nothing_is_set(spelling: str) -> None:
-    # No such plugin is installed with the core alone; that it is looked for is what 1.5.0 did.
-    with pytest.raises(totoms.errors.PluginNotFound, match=r"pip install 'totoms\[aws\]'"):
-        getattr(totoms, spelling)()
+def test_determine_environment_takes_aws_when_nothing_is_set(spelling: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
+
+    settings = getattr(totoms, spelling)()
+
+    assert type(settings).__name__ == "AWSConfiguration"
+    assert (settings.region, settings.environment) == ("eu-north-1", "dev")
 
 
 def test_determine_environment_gives_the_settings_of_the_hyperscaler(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,6 +226,9 @@ def test_determine_environment_gives_the_settings_of_the_hyperscaler(monkeypatch
 
 def test_settings_of_a_cloud_that_is_not_installed_can_be_imported_and_not_used(fresh: Fresh) -> None:
     source = """
+import importlib_metadata
+found = importlib_metadata.distributions
+importlib_metadata.distributions = lambda: [one for one in found() if one.name != "totoms-aws"]
 from totoms.model.TotoEnvironment import TotoEnvironment, AWSConfiguration, GCPConfiguration
 TotoEnvironment("local")
 assert not isinstance(TotoEnvironment("local").hyperscaler_configuration, AWSConfiguration)

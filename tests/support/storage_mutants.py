@@ -382,7 +382,7 @@ class SharesABuffer(LocalCloudStorage):
 
 class BlocksTheLoop(LocalCloudStorage):
     async def stat_async(self, path: str) -> FileInfo:
-        time.sleep(0.3)  # noqa: ASYNC251 - that is what is broken
+        time.sleep(1.0)  # noqa: ASYNC251 - that is what is broken
         return self.stat(path)
 
 

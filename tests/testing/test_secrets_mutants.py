@@ -103,8 +103,8 @@ class CachesWithoutVersions(StoredSecrets):
 
 
 class RemembersForEver(StoredSecrets):
-    def _policy(self) -> Any:
-        return type(super()._policy())(float("inf"), float("inf"))
+    def _policy(self, version: str | None) -> Any:
+        return type(super()._policy(version))(float("inf"), float("inf"))
 
 
 class RemembersNothing(StoredSecrets):
@@ -146,20 +146,20 @@ class BlocksTheLoop(StoredSecrets):
     async def get_secret_bytes_async(self, name: str, *, version: str | None = None) -> bytes:
         if "blocked" not in vars(self):
             self.blocked = True
-            time.sleep(0.3)  # noqa: ASYNC251 - that is what is broken
+            time.sleep(1.0)  # noqa: ASYNC251 - that is what is broken
         return await super().get_secret_bytes_async(name, version=version)
 
 
 class ServesStaleForEver(StoredSecrets):
     stale_seconds = 3600.0
 
-    def _policy(self) -> Any:
-        return type(super()._policy())(self.cache_seconds, float("inf"))
+    def _policy(self, version: str | None) -> Any:
+        return type(super()._policy(version))(self.cache_seconds, float("inf"))
 
 
 class ServesNothingStale(StoredSecrets):
-    def _policy(self) -> Any:
-        return type(super()._policy())(self.cache_seconds, 0.0)
+    def _policy(self, version: str | None) -> Any:
+        return type(super()._policy(version))(self.cache_seconds, 0.0)
 
 
 class CallsAwayMissing(StoredSecrets):

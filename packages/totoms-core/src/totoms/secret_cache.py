@@ -22,7 +22,7 @@ class CachePolicy:
     """How long a value serves, in seconds.
 
     Attributes:
-        fresh: Without asking the store again. A pinned version never changes, so it serves for good.
+        fresh: Without asking the store again. A pinned version never changes, so it serves for good: infinity.
         stale: While the store is away.
     """
 
@@ -92,12 +92,11 @@ class SecretCache:
                     self._entries.pop(key, None)
             flight.set_exception(error)
         else:
-            fresh = policy.fresh if key[1] is None else float("inf")
             with self._lock:
                 # What a fetch brings that was given up may be older than what a later one brought.
                 if self._land(key, flight) and policy.fresh > 0:
                     now = self._clock()
-                    self._entries[key] = _Entry(value, now, now + fresh)
+                    self._entries[key] = _Entry(value, now, now + policy.fresh)
             flight.set_result(value)
 
     def _land(self, key: Key, flight: Future[bytes]) -> bool:
@@ -109,7 +108,7 @@ class SecretCache:
 
     def _stale(self, key: Key, policy: CachePolicy) -> bytes | None:
         entry, now = self._entries.get(key), self._clock()
-        if entry is None or (key[1] is None and now >= entry.fetched + policy.stale):
+        if entry is None or now >= entry.fetched + policy.stale:
             return None
         entry.ask_again = max(entry.ask_again, min(now + _RETRY_SECONDS, entry.fetched + policy.stale))
         return entry.value

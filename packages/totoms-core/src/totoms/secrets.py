@@ -6,6 +6,7 @@ A secret's value appears in no log line, repr or exception: errors name the secr
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from abc import ABC
@@ -125,7 +126,7 @@ class SecretsManager(ABC):  # noqa: B024 - it has one: see backend_operation
         check_secret_name(name)
         if version is not None:
             check_secret_name(version, "secret version")
-        return self._cache.get((name, version), lambda: self._checked(name, version), self._policy())
+        return self._cache.get((name, version), lambda: self._checked(name, version), self._policy(version))
 
     def _checked(self, name: str, version: str | None) -> bytes:
         try:
@@ -142,14 +143,16 @@ class SecretsManager(ABC):  # noqa: B024 - it has one: see backend_operation
         raise BackendError(f"The secret {name!r} cannot be read: {failure}.", resource=name)
 
     def _give_up(self, name: str, version: str | None, flight: Future[bytes]) -> bytes:
-        value = self._cache.give_up((name, version), flight, self._policy())
+        value = self._cache.give_up((name, version), flight, self._policy(version))
         if value is None:
             raise Unavailable(
                 f"The secret {name!r} could not be read within {self.deadline_seconds:g} s.", resource=name
             ) from None
         return value
 
-    def _policy(self) -> CachePolicy:
+    def _policy(self, version: str | None) -> CachePolicy:
+        if version is not None and self.cache_seconds > 0 and self._pins(version):
+            return CachePolicy(math.inf, math.inf)
         return CachePolicy(self.cache_seconds, self.stale_seconds)
 
     @staticmethod
@@ -157,6 +160,10 @@ class SecretsManager(ABC):  # noqa: B024 - it has one: see backend_operation
         return time.monotonic()
 
     # --- what a backend fills in ---
+
+    def _pins(self, version: str) -> bool:
+        """Tell whether this is one version for ever, which then is remembered for good; no label that moves on."""
+        return True
 
     @backend_operation
     def _fetch(self, name: str, version: str | None) -> bytes:

@@ -43,11 +43,9 @@ class SecretsCanary(Contract):
             await self._try(manager, name, shown)
         async with harness.outage():
             harness.advance(manager.cache_seconds)
-            for name in values:
-                await self._try(manager, name, shown)
+            await asyncio.gather(*(self._try(manager, name, shown) for name in values))
             harness.advance(manager.stale_seconds)
-            for name in values:
-                await self._try(manager, name, shown)
+            await asyncio.gather(*(self._try(manager, name, shown) for name in values))
         first = next(iter(values))
         await harness.deny(first)
         await self._try(manager, first, shown)

@@ -11,8 +11,8 @@ from typing import Final, TypeVar
 from totoms.storage import CloudStorage
 
 MIB: Final = 1024 * 1024
-LONGEST_STALL: Final = 0.1
-"""Seconds. What holds the event loop for longer blocks it."""
+LONGEST_STALL: Final = 0.5
+"""Seconds. What holds the event loop for longer blocks it; less may be the machine, which has other work."""
 _Result = TypeVar("_Result")
 _AT_ONCE: Final = 32
 

@@ -1,0 +1,120 @@
+"""The certificates that SNS signs its messages with: where they may come from, fetched once, kept while they are valid.
+
+As for AWS's own libraries the chain of trust is that of the connection: the certificate comes over verified TLS from
+SNS of the topic's region, and is made out to SNS.
+https://docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message.html
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.x509.oid import NameOID
+
+from totoms.errors import Undecidable
+from totoms_aws.fetching import https_get
+from totoms_aws.names import TopicArn
+from totoms_aws.workers import SETTLING
+
+_PATH: Final = r"/SimpleNotificationService-[0-9a-f]{1,128}\.pem"
+# "sns.amazonaws.com"; for some regions "sns-signing.<region>...", "sns.<region>..." or "sns-<region>...".
+_SIGNER: Final = re.compile(r"sns(-[a-z0-9-]+)?(\.[a-z0-9-]+)?\.amazonaws\.com(\.cn)?")
+_MOST_KEPT: Final = 16
+_COOLDOWN: Final = 5.0
+"""Seconds after a failure before anything is fetched again."""
+_PATIENCE: Final = 10.0
+_FEWEST_BITS: Final = 2048
+
+
+def is_genuine(url: str, topic: TopicArn) -> bool:
+    """Tell whether a certificate for messages of a topic may come from there: SNS of its own region, to the letter."""
+    host = rf"sns\.{re.escape(topic.region)}\.amazonaws\.com{'[.]cn' if topic.partition == 'aws-cn' else ''}"
+    return re.fullmatch(rf"https://{host}{_PATH}", url) is not None
+
+
+class Certificates:
+    """Fetches certificates off the event loop, each once for all who wait, and keeps a few.
+
+    Args:
+        fetch: GETs a URL, in a thread, and returns the body.
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(self, fetch: Callable[[str], bytes] = https_get, clock: Callable[[], float] = time.monotonic) -> None:
+        self._fetch = fetch
+        self._clock = clock
+        self._kept: OrderedDict[str, x509.Certificate] = OrderedDict()
+        self._keys: dict[str, RSAPublicKey] = {}
+        self._fetching: dict[str, asyncio.Task[None]] = {}
+        self._failed = float("-inf")
+
+    async def key_of(self, url: str) -> RSAPublicKey:
+        """Return the public key of the certificate at `url`, which `is_genuine`.
+
+        Raises:
+            Undecidable: It is out of reach, or no valid certificate of SNS's.
+        """
+        found = self._valid(url)
+        if found is not None:
+            return found
+        task = self._fetching.get(url)
+        if task is None or task.get_loop() is not asyncio.get_running_loop():
+            if self._clock() < self._failed + _COOLDOWN or len(self._fetching) >= _MOST_KEPT:
+                raise Undecidable("SNS's certificate could not be fetched.", retry_after=int(_COOLDOWN))
+            task = self._fetching[url] = asyncio.create_task(self._get(url))
+            task.add_done_callback(lambda _: self._fetching.pop(url, None))
+        await asyncio.shield(task)
+        found = self._valid(url)
+        if found is None:
+            raise Undecidable("SNS's certificate could not be fetched.", retry_after=int(_COOLDOWN))
+        return found
+
+    def _valid(self, url: str) -> RSAPublicKey | None:
+        certificate = self._kept.get(url)
+        if certificate is None:
+            return None
+        if not certificate.not_valid_before_utc <= datetime.now(UTC) <= certificate.not_valid_after_utc:
+            return None
+        self._kept.move_to_end(url)
+        return self._keys[url]
+
+    async def _get(self, url: str) -> None:
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                pem = await SETTLING.run(self._fetch, url)
+            certificate, key = _read(pem)
+        except Exception:  # whatever it was: what it would prove stays unproven
+            self._failed = self._clock()
+            return
+        self._kept[url], self._keys[url] = certificate, key
+        if self._valid(url) is None:
+            self._failed = self._clock()
+        while len(self._kept) > _MOST_KEPT:
+            oldest, _ = self._kept.popitem(last=False)
+            del self._keys[oldest]
+
+
+def _read(pem: bytes) -> tuple[x509.Certificate, RSAPublicKey]:
+    certificate = x509.load_pem_x509_certificate(pem)
+    key = certificate.public_key()
+    if not isinstance(key, RSAPublicKey) or key.key_size < _FEWEST_BITS:
+        raise ValueError("not a key that SNS signs with")
+    if not any(_SIGNER.fullmatch(name) for name in _names(certificate)):
+        raise ValueError("made out to somebody else")
+    return certificate, key
+
+
+def _names(certificate: x509.Certificate) -> list[str]:
+    try:
+        alternatives = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        return alternatives.get_values_for_type(x509.DNSName)
+    except x509.ExtensionNotFound:
+        return [str(name.value) for name in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]

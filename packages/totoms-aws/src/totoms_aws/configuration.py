@@ -1,0 +1,59 @@
+"""Settings of the AWS backend. Credentials and endpoints are the SDK's own affair and settings."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from pydantic import AliasChoices, Field, field_validator
+
+from totoms.errors import ConfigurationError
+from totoms.hyperscaler import HyperscalerConfiguration
+
+# What the SDK takes for a region: a label of a host's name.
+_REGION: Final = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")
+# What the names of secrets are made of.
+_ENVIRONMENT: Final = re.compile(r"[A-Za-z0-9/_+=.@-]{1,64}")
+
+
+class AWSConfiguration(HyperscalerConfiguration):
+    """Where on AWS the service runs: ``AWSConfiguration("eu-north-1", "prod")``. Constructing it does no I/O.
+
+    Credentials, profiles, roles and ``AWS_ENDPOINT_URL`` are read by boto3
+    (https://docs.aws.amazon.com/boto3/latest/guide/configuration.html).
+
+    Attributes:
+        region: ``AWS_REGION``, else ``AWS_DEFAULT_REGION``, by default ``eu-north-1``.
+        environment: ``ENVIRONMENT``, by default ``dev``. What secrets' names begin with.
+
+    Raises:
+        ConfigurationError: One of them is empty, or nothing that could be one.
+    """
+
+    region: str = Field(
+        default="eu-north-1", validation_alias=AliasChoices("region", "AWS_REGION", "AWS_DEFAULT_REGION")
+    )
+    environment: str = Field(default="dev", validation_alias=AliasChoices("environment", "ENVIRONMENT"))
+
+    def __init__(self, *given: str, **settings: Any) -> None:
+        # In order, as 1.5.0 took them.
+        super().__init__(**dict(zip(("region", "environment")[: len(given)], given, strict=True)), **settings)
+
+    @field_validator("region", mode="before")
+    @classmethod
+    def _is_region(cls, value: Any) -> Any:
+        return _matching(_REGION, value, "region (AWS_REGION) is no AWS region; one is called eu-north-1.")
+
+    @field_validator("environment", mode="before")
+    @classmethod
+    def _is_environment(cls, value: Any) -> Any:
+        return _matching(
+            _ENVIRONMENT, value, "environment (ENVIRONMENT) must be 1 to 64 letters, digits and any of / _ + = . @ -."
+        )
+
+
+def _matching(pattern: re.Pattern[str], value: Any, problem: str) -> Any:
+    # Raised as it is, not as pydantic's: by hand, too, it is a service that cannot start.
+    if not isinstance(value, str) or not pattern.fullmatch(value):
+        raise ConfigurationError(f"AWSConfiguration: {problem}")
+    return value

@@ -1,0 +1,257 @@
+"""How messages leave for SNS and SQS: together where many are sent at once, each with an answer of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator
+from urllib.parse import parse_qs
+
+import pytest
+
+import aws_kit
+from aws_errors import FaultyAWS, Request
+from aws_messages_kit import BusOfTests, make_topic
+from totoms.context import new_cid
+from totoms.envelope import DeadLetterReason, Subscription
+from totoms.errors import AccessDenied, BackendError, NotFound, Unavailable, Unsupported
+from totoms.messages import MessageDestination, TotoMessage
+from totoms_aws.configuration import AWSConfiguration
+
+POSTS = MessageDestination(topic="posts")
+
+
+@pytest.fixture
+def topic(faulty_aws: AWSConfiguration) -> str:
+    return make_topic(faulty_aws)
+
+
+@pytest.fixture
+async def bus(faulty_aws: AWSConfiguration, topic: str) -> AsyncIterator[BusOfTests]:
+    made = BusOfTests(aws_kit.environment(faulty_aws), {"posts": topic})
+    yield made
+    await made.close()
+
+
+def message(number: int = 0, filling: str = "") -> TotoMessage:
+    return TotoMessage(type="posted", data={"number": number, "filling": filling})
+
+
+def publishes(faults: FaultyAWS) -> list[dict[str, list[str]]]:
+    """What was asked of SNS: the arguments of each ``Publish`` and ``PublishBatch``."""
+    asked = [request for request in faults.requests if request.operation.startswith("Publish")]
+    return [parse_qs(request.body.decode()) for request in asked]
+
+
+def texts(asked: dict[str, list[str]]) -> list[str]:
+    return [values[0] for name, values in asked.items() if name == "Message" or name.endswith(".Message")]
+
+
+def is_publishing(request: Request) -> bool:
+    return request.operation.startswith("Publish")
+
+
+async def test_who_publishes_alone_is_served_at_once(bus: BusOfTests, faults: FaultyAWS) -> None:
+    for number in range(3):
+        await bus.publish_message(POSTS, message(number))
+    assert [asked["Action"] for asked in publishes(faults)] == [["Publish"]] * 3
+
+
+async def test_many_at_once_leave_ten_in_a_request(bus: BusOfTests, faults: FaultyAWS) -> None:
+    await asyncio.gather(*(bus.publish_message(POSTS, message(number)) for number in range(200)))
+    sizes = [len(texts(asked)) for asked in publishes(faults)]
+    assert sum(sizes) == 200
+    assert max(sizes) == 10
+    assert len(sizes) <= 30
+
+
+async def test_those_that_come_while_a_request_is_under_way_leave_with_the_next(
+    bus: BusOfTests, faults: FaultyAWS
+) -> None:
+    held = faults.rule(matches=is_publishing, hold=threading.Event(), times=4)
+    first = [asyncio.ensure_future(bus.publish_message(POSTS, message()))]
+    for count in range(1, 5):  # four requests are as many as are under way before more gather
+        while len(held.seen) < count:
+            await asyncio.sleep(0.01)
+        if count < 4:
+            first.append(asyncio.ensure_future(bus.publish_message(POSTS, message(count))))
+    gathered: list[asyncio.Future[str]] = []
+    for number in range(9):
+        gathered.append(asyncio.ensure_future(bus.publish_message(POSTS, message(number))))
+        for _ in range(20):  # turns of the loop, in which it could leave alone
+            await asyncio.sleep(0)
+    assert held.hold is not None
+    held.hold.set()
+    await asyncio.gather(*first, *gathered)
+    assert [len(texts(asked)) for asked in publishes(faults)] == [1, 1, 1, 1, 9]
+
+
+async def test_request_is_not_larger_than_sns_takes(bus: BusOfTests, faults: FaultyAWS) -> None:
+    await asyncio.gather(*(bus.publish_message(POSTS, message(number, "x" * 60_000)) for number in range(20)))
+    for asked in publishes(faults):
+        assert sum(len(text.encode()) for text in texts(asked)) <= 256 * 1024
+    assert max(len(texts(asked)) for asked in publishes(faults)) == 4
+
+
+async def test_failed_entry_of_a_batch_fails_alone(bus: BusOfTests, faults: FaultyAWS) -> None:
+    entries = {0: "", 1: "InternalError", 2: "", 3: "AuthorizationError", 4: "InvalidParameter"}
+    good = "".join(f"<member><Id>{n}</Id><MessageId>m</MessageId></member>" for n, code in entries.items() if not code)
+    bad = "".join(
+        f"<member><Id>{n}</Id><Code>{code}</Code><SenderFault>true</SenderFault><Message>told</Message></member>"
+        for n, code in entries.items()
+        if code
+    )
+    inside = f"<Successful>{good}</Successful><Failed>{bad}</Failed>"
+    document = f"<PublishBatchResponse><PublishBatchResult>{inside}</PublishBatchResult></PublishBatchResponse>"
+    faults.rule(matches=is_publishing, status=200, answer=document.encode())
+    sent = [bus.publish_message(POSTS, message(number)) for number in range(5)]
+    results = await asyncio.gather(*sent, return_exceptions=True)
+    assert [type(result) for result in results] == [str, Unavailable, str, AccessDenied, BackendError]
+
+
+async def test_entry_that_the_answer_forgets_is_not_taken_for_sent(bus: BusOfTests, faults: FaultyAWS) -> None:
+    inside = "<Successful><member><Id>1</Id><MessageId>m</MessageId></member></Successful>"
+    document = f"<PublishBatchResponse><PublishBatchResult>{inside}</PublishBatchResult></PublishBatchResponse>"
+    faults.rule(matches=is_publishing, status=200, answer=document.encode())
+    sent = [bus.publish_message(POSTS, message(number)) for number in range(2)]
+    results = await asyncio.gather(*sent, return_exceptions=True)
+    assert [type(result) for result in results] == [Unavailable, str]
+
+
+ERRORS = [
+    (403, "AuthorizationError", AccessDenied), (403, "ExpiredToken", AccessDenied), (404, "NotFound", NotFound),
+    (403, "InvalidClientTokenId", AccessDenied), (400, "Throttling", Unavailable), (429, "Throttled", Unavailable),
+    (500, "InternalError", Unavailable), (400, "KMSThrottling", Unavailable), (400, "KMSAccessDenied", AccessDenied),
+    (400, "InvalidParameter", BackendError),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("status", "code", "error"), ERRORS, ids=[code for _, code, _ in ERRORS])
+async def test_what_sns_refuses_is_told_with_the_topic(
+    bus: BusOfTests, topic: str, faults: FaultyAWS, monkeypatch: pytest.MonkeyPatch, status: int, code: str,
+    error: type[BackendError],
+) -> None:  # fmt: skip
+    aws_kit.once(monkeypatch)
+    aws_kit.close_clients()
+    faults.rule(matches=is_publishing, status=status, code=code)
+    with pytest.raises(error) as caught:
+        await bus.publish_message(POSTS, message())
+    assert type(caught.value) is error
+    assert caught.value.resource == topic
+    assert caught.value.__cause__ is not None
+
+
+QUEUE_ERRORS = [
+    (403, "AccessDenied", AccessDenied), (400, "AWS.SimpleQueueService.NonExistentQueue", NotFound),
+    (403, "ExpiredToken", AccessDenied), (403, "RequestThrottled", Unavailable), (500, "InternalFailure", Unavailable),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("status", "code", "error"), QUEUE_ERRORS, ids=[code for _, code, _ in QUEUE_ERRORS])
+async def test_what_sqs_refuses_is_told_with_the_queue(
+    bus: BusOfTests, topic: str, faults: FaultyAWS, monkeypatch: pytest.MonkeyPatch, status: int, code: str,
+    error: type[BackendError],
+) -> None:  # fmt: skip
+    aws_kit.once(monkeypatch)
+    aws_kit.close_clients()
+    wanted = Subscription(f"blog-{new_cid()[:12]}", topic, "posts")
+    await bus._subscribe(wanted, create=True)
+    faults.rule(matches=lambda request: request.operation == "ReceiveMessage", status=status, code=code)
+    with pytest.raises(error) as caught:
+        await bus._receive(wanted, 1, 0.0)
+    assert type(caught.value) is error
+    assert caught.value.resource == wanted.name
+
+
+# --- queues ---
+
+
+async def test_queue_is_made_when_it_is_first_written_to(
+    bus: BusOfTests, faulty_aws: AWSConfiguration, faults: FaultyAWS
+) -> None:
+    queue = f"jobs-{new_cid()[:12]}"
+    await bus.publish_message(MessageDestination(queue=queue), message(7))
+    sqs = aws_kit.sdk("sqs", faulty_aws)
+    url = sqs.get_queue_url(QueueName=queue)["QueueUrl"]
+    (came,) = sqs.receive_message(QueueUrl=url, WaitTimeSeconds=5)["Messages"]
+    assert json.loads(came["Body"])["data"]["number"] == 7
+    await bus.publish_message(MessageDestination(queue=url), message(8))  # by its URL as well
+    assert [request.operation for request in faults.requests].count("CreateQueue") == 1
+
+
+async def test_queue_that_was_deleted_meanwhile_is_made_again(
+    bus: BusOfTests, faulty_aws: AWSConfiguration, faults: FaultyAWS
+) -> None:
+    queue = MessageDestination(queue=f"jobs-{new_cid()[:12]}")
+    await bus.publish_message(queue, message())
+    sqs = aws_kit.sdk("sqs", faulty_aws)
+    sqs.delete_queue(QueueUrl=sqs.get_queue_url(QueueName=queue.queue)["QueueUrl"])
+    await bus.publish_message(queue, message())
+    assert [request.operation for request in faults.requests].count("CreateQueue") == 2
+
+
+# --- FIFO ---
+
+
+async def test_order_and_identity_are_told_to_fifo_topics(faulty_aws: AWSConfiguration, faults: FaultyAWS) -> None:
+    bus = BusOfTests(aws_kit.environment(faulty_aws), {"posts": make_topic(faulty_aws, fifo=True)})
+    try:
+        first = await bus.publish_message(POSTS, message(), ordering_key="a-key")
+        second = await bus.publish_message(POSTS, message())
+        await bus.publish_message(POSTS, message(), ordering_key="ein Schlüssel " * 20)
+    finally:
+        await bus.close()
+    keyed, free, long = publishes(faults)
+    assert (keyed["MessageGroupId"], keyed["MessageDeduplicationId"]) == (["a-key"], [first])
+    assert (free["MessageGroupId"], free["MessageDeduplicationId"]) == ([second], [second])
+    assert len(long["MessageGroupId"][0]) == 64
+
+
+async def test_key_for_a_standard_topic_is_unsupported_before_anything_is_sent(
+    bus: BusOfTests, faults: FaultyAWS
+) -> None:
+    with pytest.raises(Unsupported):
+        await bus.publish_message(POSTS, message(), ordering_key="a-key")
+    assert publishes(faults) == []
+
+
+async def test_order_is_kept_by_one_request_at_a_time(faulty_aws: AWSConfiguration, faults: FaultyAWS) -> None:
+    bus = BusOfTests(aws_kit.environment(faulty_aws), {"posts": make_topic(faulty_aws, fifo=True)})
+    held = faults.rule(matches=is_publishing, hold=threading.Event(), times=1)
+    try:
+        sent = [
+            asyncio.ensure_future(bus.publish_message(POSTS, message(number), ordering_key="key"))
+            for number in range(25)
+        ]
+        while not held.seen:
+            await asyncio.sleep(0.01)
+        assert len(publishes(faults)) == 1
+        assert held.hold is not None
+        held.hold.set()
+        await asyncio.gather(*sent)
+    finally:
+        await bus.close()
+    numbers = [json.loads(text)["data"]["number"] for asked in publishes(faults) for text in texts(asked)]
+    assert numbers == list(range(25))
+
+
+# --- dead letters ---
+
+
+@pytest.mark.parametrize("what", ["purge", "replay"])
+async def test_letter_that_sqs_does_not_delete_is_not_said_to_be_gone(
+    bus: BusOfTests, topic: str, faults: FaultyAWS, what: str
+) -> None:
+    wanted = Subscription(f"blog-{new_cid()[:12]}", topic, "posts")
+    await bus._subscribe(wanted, create=True)
+    await bus.publish_message(POSTS, message())
+    (received,) = await bus._receive(wanted, 1, 20.0)
+    await bus._dead_letter(received, DeadLetterReason("failed", "", "", 1))
+    failed = {"Successful": [], "Failed": [{"Id": "0", "Code": "InternalError", "SenderFault": False}]}
+    deleting = faults.rule(matches=lambda request: request.operation == "DeleteMessageBatch", times=1)
+    deleting.status, deleting.answer = 200, json.dumps(failed).encode()
+    work = bus._purge_dead_letters if what == "purge" else bus._replay_dead_letters
+    with pytest.raises(Unavailable):
+        await work(wanted.name, None)
+    assert await work(wanted.name, None) == 1
