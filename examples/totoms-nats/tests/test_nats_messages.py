@@ -199,9 +199,13 @@ async def test_topic_that_does_not_exist_is_not_found(installation: Any, topic: 
 
 def stream_names(installation: Any) -> list[str]:
     """Return the names of all streams of the server, which gives them page by page."""
+
+    def page(begin: int) -> list[str]:
+        return [one.config.name for one in installation.do(lambda js: js.streams_info(offset=begin))]
+
     names: list[str] = []
-    while page := installation.do(lambda js, begin=len(names): js.streams_info(offset=begin)):
-        names += [one.config.name for one in page]
+    while found := page(len(names)):
+        names += found
     return names
 
 
