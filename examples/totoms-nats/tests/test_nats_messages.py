@@ -197,6 +197,18 @@ async def test_topic_that_does_not_exist_is_not_found(installation: Any, topic: 
             await bus._subscribe(installation.subscription(topic), create=True)
 
 
+def stream_names(installation: Any) -> list[str]:
+    """Return the names of all streams of the server, which gives them page by page."""
+
+    def page(begin: int) -> list[str]:
+        return [one.config.name for one in installation.do(lambda js: js.streams_info(offset=begin))]
+
+    names: list[str] = []
+    while found := page(len(names)):
+        names += found
+    return names
+
+
 async def test_what_a_subscription_lacks_is_told_and_nothing_is_made(installation: Any) -> None:
     topic = installation.topic()
     bus = installation.bus(topic)
@@ -204,8 +216,9 @@ async def test_what_a_subscription_lacks_is_told_and_nothing_is_made(installatio
     with pytest.raises(NotFound, match=rf"totoms-queues.*totoms-dead.*totoms-attempts.*blog=20posts.*{topic}"):
         await bus._subscribe(installation.subscription(topic, "blog posts"), create=False)
 
-    streams = await asyncio.to_thread(lambda: installation.do(lambda js: js.streams_info()))
-    assert [one.config.name for one in streams if installation.prefix in one.config.name] == [topic]
+    assert [name for name in await asyncio.to_thread(stream_names, installation) if installation.prefix in name] == [
+        topic
+    ]
 
 
 @pytest.mark.parametrize(
