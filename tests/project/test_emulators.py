@@ -48,5 +48,12 @@ def test_missing_server_is_told_with_its_remedy(
     assert (f"{told} (2 tests)" if status == 0 else told) in run.stdout.splitlines() or (status and told in run.stdout)
 
 
+@pytest.mark.parametrize("required", ["", "1"])
+def test_second_opinion_that_is_missing_is_skipped_everywhere(monkeypatch: pytest.MonkeyPatch, required: str) -> None:
+    monkeypatch.setenv("TOTOMS_REQUIRE_EMULATORS", required)
+    with pytest.raises(pytest.skip.Exception, match="no-such-server"):
+        require("no-such-server", remedy="nothing", optional=True)
+
+
 def test_server_that_is_there_is_found() -> None:
     assert Path(require("sh", remedy="")).name == "sh"

@@ -165,6 +165,17 @@ def test_capability_of_another_contract_is_neither_there_nor_missing() -> None:
     ]
 
 
+def test_row_of_what_could_not_be_tested_stays_as_it_was() -> None:
+    run = {"backend": "one", "contract": "Bus", "arrangement": "emulator", "capabilities": ["pull"]}
+    tested = {**run, "behaviours": {"0": GUARD, "1": {"test_01_first": "passed", "test_01_second": "skipped"}}}
+    skipped = {**run, "behaviours": {"0": GUARD, "1": {"test_01_first": "skipped"}}}
+    before = render([{**run, "behaviours": {"0": GUARD, "1": {"test_01_first": "passed"}}}])
+
+    assert render([skipped], before) == before
+    assert render([tested], before).splitlines()[-1] == "| one | Bus | emulator | 0 of 1 (not: 1) | yes |"
+    assert render([skipped], "").splitlines()[-1] == "| one | Bus | emulator | 0 of 1 (not: 1) | yes |"
+
+
 @pytest.fixture
 def page(tmp_path: Path) -> Path:
     made = tmp_path / "capabilities.md"

@@ -1,7 +1,7 @@
 """The table of capabilities in the documentation, made of what the contracts showed.
 
 ``python -m totoms.testing.table results.json... --into docs/capabilities.md`` replaces the table between the file's two
-markers; with ``--check`` it only says whether it would.
+markers; with ``--check`` it only says whether it would. A row whose tests were all skipped stays as it was.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ BEGIN: Final = "<!-- capabilities: begin -->"
 END: Final = "<!-- capabilities: end -->"
 
 
-def render(results: Iterable[Mapping[str, Any]]) -> str:
+def render(results: Iterable[Mapping[str, Any]], before: str = "") -> str:
     """Return the table as Markdown.
 
     Args:
         results: The lists ``results`` of the files that ``pytest --totoms-results`` wrote, in one.
+        before: The table as it was. Of it come the rows of what could not be tested here.
     """
+    old = {_key(line.split("|")[1:4]): line for line in before.splitlines() if line.startswith("|")}
     runs = sorted(results, key=lambda one: (one["backend"], one["contract"], one["arrangement"]))
     names = sorted({name for run in runs for name in run["capabilities"]})
     lines = ["| Backend | Contract | Arrangement | Behaviours passed | " + " | ".join(names) + " |"]
@@ -31,8 +33,18 @@ def render(results: Iterable[Mapping[str, Any]]) -> str:
         cells = [run["backend"], run["contract"], run["arrangement"], _score(run["behaviours"])]
         known = {name for other in runs if other["contract"] == run["contract"] for name in other["capabilities"]}
         cells += ["yes" if name in run["capabilities"] else "no" if name in known else "" for name in names]
-        lines.append("| " + " | ".join(cells) + " |")
+        line = "| " + " | ".join(cells) + " |"
+        lines.append(old.get(_key(cells[:3]), line) if _untested(run["behaviours"]) else line)
     return "\n".join(lines)
+
+
+def _key(cells: Sequence[str]) -> tuple[str, ...]:
+    return tuple(cell.strip() for cell in cells)
+
+
+def _untested(behaviours: Mapping[str, Mapping[str, str]]) -> bool:
+    numbered = [tests for number, tests in behaviours.items() if int(number)]  # the guard needs no backend
+    return all(outcome == "skipped" for tests in numbered for outcome in tests.values())
 
 
 def _score(behaviours: Mapping[str, Mapping[str, str]]) -> str:
@@ -59,8 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"{parsed.into} must have one line {BEGIN!r} and one {END!r}.\n")
         return 2
     head, _, rest = before.partition(BEGIN)
-    tail = rest.partition(END)[2]
-    after = f"{head}{BEGIN}\n{render(results)}\n{END}{tail}"
+    table, _, tail = rest.partition(END)
+    after = f"{head}{BEGIN}\n{render(results, table)}\n{END}{tail}"
     if after == before:
         return 0
     if parsed.check:
