@@ -26,16 +26,52 @@ _handing_over: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tot
 _STOPPED: Final = "Cannot publish on a stopped publisher."
 
 
-class _Batch:
-    """Waits for messages that were published together: the loop is woken once, when the last of them is settled."""
+class _Bell:
+    """Tells an event loop of batches that are settled: of all that are until it hears, once.
 
-    def __init__(self, size: int, loop: asyncio.AbstractEventLoop) -> None:
-        self.done: asyncio.Future[None] = loop.create_future()
+    Google's client settles the messages of one request one after the other, in a thread of its own: to wake the loop
+    for each of them takes longer than to publish them.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._settled: list[_Batch] = []
+        self._guard = threading.Lock()
+
+    def ring(self, batch: _Batch) -> None:
+        """Have the loop hear of a batch; in any thread."""
+        with self._guard:
+            self._settled.append(batch)
+            first = len(self._settled) == 1
+        if first:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                self.loop.call_soon_threadsafe(self._hear)
+
+    def _hear(self) -> None:
+        with self._guard:
+            settled, self._settled = self._settled, []
+        for batch in settled:
+            batch.wake()
+
+
+class _Batch:
+    """Waits for messages that were published together: its publisher goes on when the last of them is settled."""
+
+    def __init__(self, size: int, bell: _Bell) -> None:
+        self._done: asyncio.Future[None] = bell.loop.create_future()
         self.settled: list[bool] = [False] * size
         self.errors: list[BaseException | None] = [None] * size
         self._left = size
-        self._loop = loop
+        self._bell = bell
         self._guard = threading.Lock()
+
+    async def wait(self, seconds: float) -> None:
+        """Return when all are settled, or after some seconds."""
+        timer = self._bell.loop.call_later(seconds, self.wake)
+        try:
+            await self._done
+        finally:
+            timer.cancel()
 
     def settle(self, index: int, error: BaseException | None) -> None:
         """Note what became of one message; in any thread."""
@@ -44,16 +80,16 @@ class _Batch:
             self._left -= 1
             last = self._left == 0
         if last:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                self._loop.call_soon_threadsafe(self._wake)
+            self._bell.ring(self)
 
     def heard(self, index: int, future: Any) -> None:
         """Note what the client's future says."""
         self.settle(index, future.exception())
 
-    def _wake(self) -> None:
-        if not self.done.done():
-            self.done.set_result(None)
+    def wake(self) -> None:
+        """Have the publisher go on."""
+        if not self._done.done():
+            self._done.set_result(None)
 
 
 class Publisher:
@@ -68,11 +104,14 @@ class Publisher:
         self._clients = clients
         self._project = project
         self._waiting: list[_Waiting] = []
+        self._bell: _Bell | None = None
 
     async def publish(self, batch: Sequence[Outgoing]) -> list[BackendError | None]:
         """Publish messages; return for each, in order, what it alone met."""
         loop = asyncio.get_running_loop()
-        together = _Batch(len(batch), loop)
+        if self._bell is None or self._bell.loop is not loop:
+            self._bell = _Bell(loop)
+        together = _Batch(len(batch), self._bell)
         for index, outgoing in enumerate(batch):
             try:
                 topic = topic_path(self._project, outgoing.topic or "")
@@ -83,9 +122,7 @@ class Publisher:
             self._waiting.append((client, topic, outgoing, together, index))
             if len(self._waiting) == 1:  # what comes until the loop gets to it goes over with it
                 loop.call_soon(self._hand_over)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(PUBLISH_SECONDS + 1.0):
-                await together.done
+        await together.wait(PUBLISH_SECONDS + 1.0)
         results: list[BackendError | None] = []
         for index, outgoing in enumerate(batch):
             failed = together.errors[index] is not None or not together.settled[index]
