@@ -106,6 +106,29 @@ async def test_max_concurrency_is_reached_and_never_exceeded(bus: MemoryBus) -> 
     assert bus.most_asked <= 4
 
 
+async def test_no_more_is_asked_for_while_large_messages_are_being_handled(
+    bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = TotoMessage(type="postCreated", data={"filling": "x" * 1000})
+    monkeypatch.setattr("totoms.consumer._ENOUGH_BYTES", 2500)
+    gate = Gate()
+
+    async def one_at_a_time(number: int) -> None:
+        await bus.put(message, SUBSCRIPTION)
+        await gate.until_running(number)
+
+    async with consuming(bus, make_router(Handler(gate)), max_concurrency=10):
+        for number in (1, 2, 3):
+            await one_at_a_time(number)
+        for _ in range(5):
+            await bus.put(message, SUBSCRIPTION)
+        for _ in range(50):  # turns of the loop, in which a fourth could come
+            await asyncio.sleep(0)
+        assert (gate.running, len(bus.waiting)) == (3, 5)
+        gate.open()
+        await bus.until(lambda: len(settled(bus, "ack")) == 8)
+
+
 async def test_lease_of_a_slow_handler_is_renewed_and_it_runs_once(bus: MemoryBus) -> None:
     bus.lease_seconds = 0.03
     gate = Gate()

@@ -22,6 +22,8 @@ _WAIT: Final = 20.0
 _OUTAGE_PAUSES: Final = (0.1, 5.0)
 """Seconds between tries while the broker is away; "back within 5 s of its return" sets the second."""
 _CANCEL_PATIENCE: Final = 1.0
+_ENOUGH_BYTES: Final = 64 * 1024 * 1024
+"""While so much is being handled no more is asked for, free slots or not: large messages shall not fill the memory."""
 
 
 class Consumer:
@@ -129,6 +131,8 @@ class Consumer:
                 self._begin(received)
 
     def _free_slots(self) -> int:
+        if sum(len(received.body) for received in self._running) >= _ENOUGH_BYTES:
+            return 0
         held = len(self._running) + len(self._unacked) + len(self._acking)
         return min(self._max_concurrency - len(self._running), 2 * self._max_concurrency - held)
 
