@@ -47,6 +47,7 @@ USES: dict[str, tuple[Callable[[], object], str]] = {
 
 @pytest.fixture(autouse=True)
 def _fails_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gcs_calls, "_PAUSES", (0.01, 0.01))
     monkeypatch.setattr(gcs_calls, "RETRY", gcs_calls.RETRY.with_delay(0.01, 0.01).with_timeout(0.1))
     monkeypatch.setattr(secrets, "_RETRY", secrets._RETRY.with_timeout(0.1))
 

@@ -26,6 +26,7 @@ RESUMABLE = "upload_id="
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[GCSStandIn]:
     # What is tried again is tried again at once.
+    monkeypatch.setattr(gcs_calls, "_PAUSES", (0.01, 0.01))
     monkeypatch.setattr(gcs_calls, "RETRY", gcs_calls.RETRY.with_delay(0.01, 0.01).with_timeout(0.5))
     with GCSStandIn() as made, settings(made.address):
         made.store.buckets["a-bucket"] = {}

@@ -90,6 +90,15 @@ def signer() -> Credentials:
     return _shared("signer", _credentials)
 
 
+def iam() -> AuthorizedSession:
+    """Return what asks Google for signatures. It may block: call it in a thread.
+
+    Raises:
+        google.auth.exceptions.GoogleAuthError: There are no credentials.
+    """
+    return _shared("iam", lambda: AuthorizedSession(signer()))
+
+
 def close_clients() -> None:
     """Close the connections of all clients. The next call makes new ones."""
     with _lock:
@@ -99,6 +108,8 @@ def close_clients() -> None:
         if isinstance(one, Files):
             one.session.close()
             one.client.close()
+        elif isinstance(one, AuthorizedSession):
+            one.close()
         elif isinstance(one, SecretManagerServiceClient):
             one.transport.close()
 

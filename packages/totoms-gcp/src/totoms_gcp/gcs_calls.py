@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any, Final
 
 from google.api_core import exceptions as api
+from google.api_core.retry import exponential_sleep_generator
 from google.cloud.storage.retry import DEFAULT_RETRY
 
 TIMEOUT: Final = (5.0, 30.0)
@@ -12,10 +15,23 @@ TIMEOUT: Final = (5.0, 30.0)
 RETRY: Final = DEFAULT_RETRY.with_delay(initial=0.1, maximum=4.0, multiplier=2.0).with_timeout(15.0)
 """The client's own goes on for two minutes."""
 
+_PAUSES: Final = (0.1, 4.0)
+_TRIES: Final = 8
+
 
 def how() -> dict[str, Any]:
     """Return the arguments of the client's methods for both."""
     return {"timeout": TIMEOUT, "retry": RETRY}
+
+
+def passes(error: Exception) -> bool:
+    """Tell whether it may go right another time."""
+    return bool(RETRY._predicate(error))
+
+
+def pauses() -> Iterator[float]:
+    """Return the seconds to wait between tries that get nowhere; with the last of them it is time to give up."""
+    return islice(exponential_sleep_generator(*_PAUSES), _TRIES)
 
 
 def check(response: Any, *good: int) -> Any:

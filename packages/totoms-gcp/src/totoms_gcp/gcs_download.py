@@ -95,14 +95,15 @@ class Download(Iterator[bytes]):
         asked = {"alt": "media"} | ({"generation": self._generation} if self._generation else {})
         # Without the second, Google unpacks what is stored compressed, of which ranges and sizes then say nothing.
         headers = {"Accept-Encoding": "gzip"}
-        if self._position or self._end is not None:
+        ranged = bool(self._position) or self._end is not None
+        if ranged:
             headers["Range"] = f"bytes={self._position}-" + ("" if self._end is None else str(self._end - 1))
         answer = gcs_calls.check(
             self._files.session.get(
                 self._address, params=asked, headers=headers, stream=True, timeout=gcs_calls.TIMEOUT,
                 hooks={"response": gcs_calls.read_refusal},
             ),
-            200, 206,
+            206 if ranged else 200,  # all of it instead of a part would be taken for that part
         )  # fmt: skip
         self._body = answer
         if not self._generation:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import time
 from typing import Any, BinaryIO, Final, cast
 
 import google_crc32c
@@ -71,24 +72,35 @@ class Upload:
         return str(self._made["generation"])
 
     def _send_part(self, part: memoryview, offset: int, *, last: bool) -> None:
-        end, again = offset + len(part), False
+        end = offset + len(part)
         total = str(end) if last else "*"
-
-        def attempt() -> None:
-            nonlocal again
-            if again:
-                self._take(self._put(b"", f"bytes */{total}"))
-            again = True
+        pauses = gcs_calls.pauses()
+        with told_as(*self._told):
             while self._made is None and (self._kept < end or last):
                 before = self._kept
-                rest = part[self._kept - offset :]
-                span = f"bytes {self._kept}-{end - 1}/{total}" if rest else f"bytes */{total}"
-                self._take(self._put(rest or b"", span, last))
-                if self._made is None and self._kept <= before:
-                    raise api.ServiceUnavailable("Cloud Storage keeps nothing of what is sent.")
+                rest = part[before - offset :]
+                span = f"bytes {before}-{end - 1}/{total}" if rest else f"bytes */{total}"
+                failure = self._try(rest or b"", span, total, last)
+                if not offset <= self._kept <= end:
+                    raise self._lost() from failure
+                if self._kept > before:
+                    pauses = gcs_calls.pauses()  # however long it takes: it goes on
+                elif self._made is None:
+                    pause = next(pauses, None)
+                    if pause is None:
+                        raise failure or api.ServiceUnavailable("Cloud Storage keeps nothing of what is sent.")
+                    time.sleep(pause)
 
-        with told_as(*self._told):
-            gcs_calls.RETRY(attempt)()
+    def _try(self, body: memoryview | bytes, span: str, total: str, last: bool) -> Exception | None:
+        """Send something, and see what arrived; return what went wrong, if it may go right another time."""
+        try:
+            self._take(self._put(body, span, last))
+        except Exception as error:
+            if not gcs_calls.passes(error):
+                raise
+            gcs_calls.RETRY(lambda: self._take(self._put(b"", f"bytes */{total}")))()
+            return error
+        return None
 
     def _put(self, body: memoryview | bytes, span: str, last: bool = False) -> Any:
         headers = {"Content-Range": span}
@@ -98,8 +110,11 @@ class Upload:
             self._address, data=body, headers=headers, timeout=gcs_calls.TIMEOUT, allow_redirects=False
         )
         if answer.status_code in _SESSION_GONE:
-            raise Unavailable(f"Cloud Storage lost the upload of {self._told[1]!r}.", resource=self._told[1])
+            raise self._lost() from api.from_http_response(answer)
         return gcs_calls.check(answer, 200, 201, _RESUME_INCOMPLETE)
+
+    def _lost(self) -> Unavailable:
+        return Unavailable(f"Cloud Storage lost the upload of {self._told[1]!r}.", resource=self._told[1])
 
     def _take(self, answer: Any) -> None:
         if answer.status_code == _RESUME_INCOMPLETE:

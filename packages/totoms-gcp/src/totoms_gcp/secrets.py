@@ -21,6 +21,7 @@ _LONGEST: Final = 255
 # An underscore is escaped only where it would look like an escape.
 _ESCAPED: Final = re.compile(rb"[^A-Za-z0-9_-]|_(?=x[0-9A-F]{2})")
 _VERSION: Final = re.compile(r"[A-Za-z0-9_-]{1,63}")
+_PATH: Final = re.compile(r"projects/[^\s\]]*")
 _CALL_SECONDS: Final = 3.0
 # The client's own goes on for a minute, whatever the time-out of a call.
 _RETRY: Final = Retry(
@@ -76,5 +77,6 @@ def identifier_of(name: str) -> str:
 
 def _state(error: api.FailedPrecondition, version: str | None) -> str:
     which = "its latest version" if version is None else f"its version {version!r}"
-    state = next((word for word in ("destroyed", "disabled") if word in str(error.message).lower()), "")
+    told = _PATH.sub("", str(error.message)).lower()  # a secret may be called what it is not
+    state = next((word for word in ("destroyed", "disabled") if word in told), "")
     return f"{which} is {state or 'disabled or destroyed'}"

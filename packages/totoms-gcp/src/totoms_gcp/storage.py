@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import BinaryIO, Final, Literal, cast
 
-from google.auth.credentials import Signing
-from google.auth.transport.requests import Request
 from google.cloud.storage import Blob
 
-from totoms.errors import NotFound, PreconditionFailed, Unavailable, Unsupported
+from totoms.errors import NotFound, PreconditionFailed, Unavailable
 from totoms.storage import CloudStorage
 from totoms.storage_driver import SIGNED_URLS, FileInfo, WriteOptions
-from totoms_gcp import clients, gcs_calls
+from totoms_gcp import clients, gcs_calls, gcs_signing
 from totoms_gcp.clients import Files
 from totoms_gcp.configuration import GCPConfiguration
 from totoms_gcp.errors import told_as
@@ -24,6 +23,8 @@ _COPIED_WITH: Final = (
     "content_type", "metadata", "cache_control", "content_disposition", "content_encoding", "content_language",
 )  # fmt: skip
 _COPY_ATTEMPTS: Final = 3
+_GENERATION: Final = re.compile(r"[1-9][0-9]{0,17}")
+"""Microseconds since 1970, as it was given out: two that are written differently are different etags."""
 _NO_BUCKET: Final = "The specified bucket does not exist."
 """All that tells its 404 from that of a missing object."""
 
@@ -48,6 +49,8 @@ class GCSCloudStorage(CloudStorage):
             blob = self._described(files, key, options)
             return Upload(files, blob, self._told, options.content_type, generation).send(first, source)
         except PreconditionFailed as error:
+            if generation is None:  # as of a policy of the organisation
+                raise
             how = "exists already" if options.if_absent else "has changed, or is gone"
             raise PreconditionFailed(f"{self._called(key)} {how}.", resource=key) from error.__cause__
         except NotFound as error:
@@ -65,7 +68,7 @@ class GCSCloudStorage(CloudStorage):
             return 0
         if options.if_match is None:
             return None
-        if not (options.if_match.isascii() and options.if_match.isdigit() and int(options.if_match)):
+        if not _GENERATION.fullmatch(options.if_match):
             raise PreconditionFailed(f"{self._called(key)} never had that etag.", resource=key)
         return int(options.if_match)
 
@@ -94,13 +97,16 @@ class GCSCloudStorage(CloudStorage):
                 yield from sorted([blob.name for blob in page] + list(page.prefixes))
 
     def _copy(self, source: str, destination: str) -> str:
+        failure: BaseException | None = None
         for _ in range(_COPY_ATTEMPTS):
             loaded = self._loaded(source)
             try:
                 return self._copy_generation(loaded, source, destination)
-            except NotFound:  # another generation by now
-                continue
-        raise Unavailable(f"{self._called(source)} was replaced again and again while it was copied.", resource=source)
+            except NotFound as error:  # another generation by now
+                failure = error.__cause__
+        raise Unavailable(
+            f"{self._called(source)} was replaced again and again while it was copied.", resource=source
+        ) from failure
 
     def _copy_generation(self, loaded: Blob, source: str, destination: str) -> str:
         with told_as(self._told, source):
@@ -127,21 +133,9 @@ class GCSCloudStorage(CloudStorage):
 
     def _signed_url(self, key: str, method: Literal["GET", "PUT"], expires_in: int, content_type: str) -> str:
         with told_as(self._told, key):
-            files, credentials = self._files(), clients.signer()
-            who: dict[str, str] = {}
-            if not isinstance(credentials, Signing):
-                # As on Cloud Run and GKE: the key stays with Google, which signs what the account may have signed.
-                credentials.refresh(Request())  # which also finds out whose they are
-                email = getattr(credentials, "service_account_email", None)
-                if not email:
-                    kind = type(credentials).__name__
-                    raise Unsupported(f"{kind} cannot sign URLs: use a service account.", resource=key)
-                who = {"service_account_email": email, "access_token": str(credentials.token)}
-            url: str = files.client.bucket(self.bucket_name).blob(key).generate_signed_url(
-                version="v4", expiration=timedelta(seconds=expires_in), method=method, credentials=credentials,
-                content_type=content_type if method == "PUT" else None, api_access_endpoint=files.address, **who,
-            )  # fmt: skip
-        return url
+            files = self._files()
+            blob = files.client.bucket(self.bucket_name).blob(key)
+            return gcs_signing.sign_url(files, blob, method, expires_in, content_type if method == "PUT" else None)
 
     # --- helpers ---
 

@@ -1,0 +1,102 @@
+"""Who signs URLs: the service account's own key, or Google with a key that it keeps, as on Cloud Run and GKE."""
+
+from __future__ import annotations
+
+import base64
+import re
+from datetime import timedelta
+from functools import partial
+from typing import Final, Literal
+from urllib.parse import quote
+
+import requests
+from google.auth import exceptions as auth
+from google.auth.credentials import Credentials, Signing
+from google.auth.transport.requests import AuthorizedSession, Request
+from google.cloud.storage import Blob
+
+from totoms.errors import AccessDenied, Unsupported
+from totoms_gcp import clients, gcs_calls
+from totoms_gcp.clients import Files
+
+SIGN_BLOB: Final = "https://iamcredentials.{domain}/v1/projects/-/serviceAccounts/{email}:signBlob"
+"""https://cloud.google.com/iam/docs/reference/credentials/rest/v1/projects.serviceAccounts/signBlob"""
+_TOKEN_SECONDS: Final = 10.0
+_UNKNOWN: Final = ("", "default")
+"""What the credentials of a machine call their account before they have their first token."""
+_REFUSED: Final = re.compile(r"'code': 40[13]\b")
+
+
+class ByGoogle(Signing):
+    """Signs as a service account whose key Google keeps. The account must be allowed to sign as itself.
+
+    Args:
+        session: Has the account's credentials.
+        email: The account.
+        domain: Google's own.
+    """
+
+    def __init__(self, session: AuthorizedSession, email: str, domain: str) -> None:
+        self._session, self._email = session, email
+        self._address = SIGN_BLOB.format(domain=domain, email=quote(email))
+
+    @property
+    def signer_email(self) -> str:
+        """The account."""
+        return self._email
+
+    @property
+    def signer(self) -> ByGoogle:
+        """Itself."""
+        return self
+
+    def sign_bytes(self, message: bytes) -> bytes:
+        """Have Google sign."""
+        asked = {"payload": base64.b64encode(message).decode()}
+
+        def ask() -> bytes:
+            answer = gcs_calls.check(self._session.post(self._address, json=asked, timeout=gcs_calls.TIMEOUT), 200)
+            return base64.b64decode(answer.json()["signedBlob"])
+
+        signature: bytes = gcs_calls.RETRY(ask)()
+        return signature
+
+
+def sign_url(files: Files, blob: Blob, method: Literal["GET", "PUT"], expires_in: int, content_type: str | None) -> str:
+    """Return a URL, signed in version 4. It may ask Google for a token and a signature: call it in a thread.
+
+    Raises:
+        Unsupported: The credentials are nobody's who could sign.
+        AccessDenied: They may not sign.
+        google.auth.exceptions.GoogleAuthError: There are no credentials, or there is no token.
+    """
+    signer = _signer(blob.name)
+    try:
+        url: str = blob.generate_signed_url(
+            version="v4", expiration=timedelta(seconds=expires_in), method=method, credentials=signer,
+            content_type=content_type, client=files.client, api_access_endpoint=files.address,
+        )  # fmt: skip
+    except auth.TransportError as error:
+        # What Google's library makes of every answer, when it signs as an account that is impersonated.
+        if _REFUSED.search(str(error)):
+            raise AccessDenied(f"{signer.signer_email} may not sign URLs.", resource=blob.name) from error
+        raise
+    return url
+
+
+def _signer(resource: str) -> Signing:
+    credentials = clients.signer()
+    if isinstance(credentials, Signing):
+        return credentials
+    if _email(credentials) in _UNKNOWN:
+        with requests.Session() as session:
+            credentials.refresh(partial(Request(session), timeout=_TOKEN_SECONDS))
+    email = _email(credentials)
+    if email in _UNKNOWN:
+        kind = type(credentials).__name__
+        raise Unsupported(f"{kind} cannot sign URLs: use a service account.", resource=resource)
+    return ByGoogle(clients.iam(), email, str(credentials.universe_domain))
+
+
+def _email(credentials: Credentials) -> str:
+    return getattr(credentials, "service_account_email", None) or ""
