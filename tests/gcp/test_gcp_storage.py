@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from gcp_storage_kit import settings, write_account
+from gcp_storage_kit import settings
 from gcs import GCSStandIn
 from gcs_objects import REWRITE_STEP, Fault, Refused, Store
 from totoms import CloudStorage, TotoEnvironment
-from totoms.errors import AccessDenied, CorruptData, NotFound, PreconditionFailed, Unavailable, Unsupported
+from totoms.errors import CorruptData, NotFound, PreconditionFailed, Unavailable
 from totoms.testing.storage_tools import noise
 from totoms_gcp import clients, gcs_calls
 from totoms_gcp.configuration import GCPConfiguration
@@ -276,29 +276,4 @@ def test_missing_bucket_is_told_by_name_and_a_missing_key_in_it_by_key(bucket: C
         assert caught.value.__cause__ is not None, what
     with pytest.raises(NotFound) as caught:
         missing.stat("key")
-    assert caught.value.resource == "key"
-
-
-def test_url_is_signed_without_asking_anybody(bucket: CloudStorage, store: Store, tmp_path: Path) -> None:
-    with settings("http://127.0.0.1:1", write_account(tmp_path / "key.json")):
-        url = bucket.signed_url("a b", "PUT", content_type="text/x-mine")
-
-    assert "X-Goog-SignedHeaders=content-type%3Bhost" in url
-    assert "X-Goog-Signature=" in url
-
-
-def test_credentials_that_cannot_sign_are_told(bucket: CloudStorage, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Personal(clients.AnonymousCredentials):  # as those of `gcloud auth application-default login`
-        def refresh(self, _request: Any) -> None: ...
-
-    monkeypatch.setattr(clients, "_credentials", Personal)
-
-    with pytest.raises(Unsupported, match="service account"):
-        bucket.signed_url("key")
-
-
-def test_no_credentials_to_sign_with_are_told(bucket: CloudStorage) -> None:
-    with pytest.raises(AccessDenied) as caught:
-        bucket.signed_url("key")
-
     assert caught.value.resource == "key"
