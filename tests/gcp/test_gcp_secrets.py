@@ -34,6 +34,14 @@ async def test_version_that_is_not_enabled_is_not_found_and_says_so(harness: GCP
     assert await manager.get_secret_async("a-secret", version="1") == "first"
 
 
+async def test_state_is_not_taken_from_the_name(harness: GCPSecretsHarness) -> None:
+    await harness.set_secret("destroyed-ships", b"first")
+    harness.operator.disable_secret_version(name=f"{harness.path('destroyed-ships')}/versions/1")
+
+    with pytest.raises(NotFound, match="is disabled"):
+        await harness.manager().get_secret_async("destroyed-ships")
+
+
 async def test_value_without_its_checksum_is_corrupt(harness: GCPSecretsHarness) -> None:
     await harness.set_secret("a-secret", b"value")
     harness.server.damaged = True
