@@ -98,10 +98,11 @@ class Pushes:
             raise Unauthorized("The push is not signed.")
         if not is_genuine(url, arn):
             raise Forbidden("The push is signed by somebody else than SNS.")
-        if not is_known_version(message.get("SignatureVersion")) or signed_text(message) is None:
+        text = signed_text(message)
+        if not is_known_version(message.get("SignatureVersion")) or text is None:
             raise Forbidden("The push is no message of SNS.")
         _check_age(message["Timestamp"])
-        if not is_signed(message, await self._certificates.key_of(url)):
+        if not is_signed(text, message, await self._certificates.key_of(url)):
             raise Forbidden("The signature of the push is not SNS's.")
 
     def _confirm(self, arn: str, token: str) -> None:
