@@ -6,10 +6,11 @@ body's ``MessageAttributes`` are not signed; of them come the message's id and t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
+
+import orjson
 
 from totoms.envelope import PushReply, PushRequest, Received, Subscription
 from totoms.errors import Forbidden, NotFound, Unauthorized, Unsupported
@@ -117,8 +118,8 @@ def _parse(body: bytes) -> dict[str, Any]:
     if len(body) > _MOST_BYTES:
         raise Forbidden("The push is too large for a message of SNS.")
     try:
-        found = json.loads(body.decode())
-    except (ValueError, RecursionError):
+        found = orjson.loads(body)
+    except ValueError:
         raise Unauthorized("The push is no message of SNS.") from None
     if not isinstance(found, dict):
         raise Unauthorized("The push is no message of SNS.")
