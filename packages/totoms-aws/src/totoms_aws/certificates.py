@@ -8,6 +8,7 @@ https://docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message.html
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 import time
 from collections import OrderedDict
@@ -36,8 +37,13 @@ _FEWEST_BITS: Final = 2048
 
 def is_genuine(url: str, topic: TopicArn) -> bool:
     """Tell whether a certificate for messages of a topic may come from there: SNS of its own region, to the letter."""
-    host = rf"sns\.{re.escape(topic.region)}\.amazonaws\.com{'[.]cn' if topic.partition == 'aws-cn' else ''}"
-    return re.fullmatch(rf"https://{host}{_PATH}", url) is not None
+    return _genuine(topic.region, topic.partition).fullmatch(url) is not None
+
+
+@functools.lru_cache
+def _genuine(region: str, partition: str) -> re.Pattern[str]:
+    host = rf"sns\.{re.escape(region)}\.amazonaws\.com{'[.]cn' if partition == 'aws-cn' else ''}"
+    return re.compile(rf"https://{host}{_PATH}")
 
 
 class Certificates:

@@ -6,10 +6,11 @@ body's ``MessageAttributes`` are not signed; of them come the message's id and t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
+
+import orjson
 
 from totoms.envelope import PushReply, PushRequest, Received, Subscription
 from totoms.errors import Forbidden, NotFound, Unauthorized, Unsupported
@@ -98,10 +99,11 @@ class Pushes:
             raise Unauthorized("The push is not signed.")
         if not is_genuine(url, arn):
             raise Forbidden("The push is signed by somebody else than SNS.")
-        if not is_known_version(message.get("SignatureVersion")) or signed_text(message) is None:
+        text = signed_text(message)
+        if not is_known_version(message.get("SignatureVersion")) or text is None:
             raise Forbidden("The push is no message of SNS.")
         _check_age(message["Timestamp"])
-        if not is_signed(message, await self._certificates.key_of(url)):
+        if not is_signed(text, message, await self._certificates.key_of(url)):
             raise Forbidden("The signature of the push is not SNS's.")
 
     def _confirm(self, arn: str, token: str) -> None:
@@ -116,8 +118,8 @@ def _parse(body: bytes) -> dict[str, Any]:
     if len(body) > _MOST_BYTES:
         raise Forbidden("The push is too large for a message of SNS.")
     try:
-        found = json.loads(body.decode())
-    except (ValueError, RecursionError):
+        found = orjson.loads(body)
+    except ValueError:
         raise Unauthorized("The push is no message of SNS.") from None
     if not isinstance(found, dict):
         raise Unauthorized("The push is no message of SNS.")

@@ -50,11 +50,11 @@ def signed_text(message: Mapping[str, Any]) -> bytes | None:
         return None
 
 
-def is_signed(message: Mapping[str, Any], key: RSAPublicKey) -> bool:
-    """Tell whether a message is signed with the key that belongs to `key`."""
-    text, signature, version = signed_text(message), message.get("Signature"), message.get("SignatureVersion")
+def is_signed(text: bytes, message: Mapping[str, Any], key: RSAPublicKey) -> bool:
+    """Tell whether a message, of which `text` is to be signed, is signed with the key that belongs to `key`."""
+    signature, version = message.get("Signature"), message.get("SignatureVersion")
     algorithm = _HASHES.get(version) if isinstance(version, str) else None
-    if text is None or not isinstance(signature, str) or algorithm is None:
+    if not isinstance(signature, str) or algorithm is None:
         return False
     try:
         key.verify(base64.b64decode(signature, validate=True), text, PKCS1v15(), algorithm)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
 
@@ -20,15 +19,13 @@ from totoms.errors import ConfigurationError
 from totoms.execution import Runtime
 from totoms.problems import ERROR_RESPONSES, ERROR_SCHEMA, install, problem
 from totoms.push import EVENTS_PATH
-from totoms.route import DelegateRoute
+from totoms.route import DelegateRoute, Push, PushRoute
 from totoms.storage import CloudStorage
 from totoms.threads import run_in_thread
 
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 _TELEMETRY_CHECK: Final = 1.0
 """Seconds for which the answer that nobody traces is believed."""
-
-Push = Callable[[Request], Awaitable[Response]]
 
 
 class TotoAPI(FastAPI):
@@ -92,7 +89,7 @@ def create_app(runtime: Runtime, api: APIConfiguration, base_path: str = "", *, 
     install(app)
     _add_status(app, runtime)
     if push is not None:
-        app.add_route(base_path + EVENTS_PATH, push, methods=["POST"], include_in_schema=False)
+        app.router.routes.append(PushRoute(base_path + EVENTS_PATH, push, ["POST"]))
     if path := getattr(runtime.environment.hyperscaler_configuration, "signed_urls_path", ""):
         answer = partial(_answer_signed, environment=runtime.environment)
         app.add_route(path, answer, methods=["GET", "PUT"], include_in_schema=False)

@@ -1,8 +1,8 @@
 """The outermost layer of the app: what holds for every request, whoever answers it.
 
 The correlation id, one log line, CORS, the limit for bodies, the host check of a local service, and the last resort
-for exceptions. A request for a delegate's static path goes on from here directly, as long as nobody put a middleware
-of their own in between; everything else goes through FastAPI's middleware and router.
+for exceptions. A request for a delegate's static path, or for the push endpoint, goes on from here directly, as long as
+nobody put a middleware of their own in between; everything else goes through FastAPI's middleware and router.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from totoms.execution import ExecutionContext, Runtime
 from totoms.hosts import is_local_host
 from totoms.problems import CLIENT_CLOSED, INTERNAL, problem
 from totoms.requests import TotoRequest, limit_body
-from totoms.route import JSON_HEADER, DelegateRoute
+from totoms.route import JSON_HEADER, DelegateRoute, PushRoute
 from totoms.static_paths import StaticPaths
 from totoms.tracing import current_traceparent, remember_traceparent
 
@@ -114,7 +114,7 @@ class Edge:
     async def _answer_directly(
         self, call: Call, scope: Scope, headers: dict[bytes, bytes], receive: Receive, send: Send
     ) -> bool:
-        """Answer by a delegate, the short way. False when the app is to answer, or to handle the exception."""
+        """Answer the short way. False when the app is to answer, or to handle the exception."""
         route = self._paths.find(scope) if self._direct and "fastapi.telemetry" not in scope else None
         if route is None:
             return False
@@ -140,8 +140,10 @@ class Edge:
         return True
 
     async def _run(
-        self, route: DelegateRoute, request: TotoRequest, call: Call, headers: dict[bytes, bytes]
+        self, route: DelegateRoute | PushRoute, request: TotoRequest, call: Call, headers: dict[bytes, bytes]
     ) -> bytes | Response:
+        if isinstance(route, PushRoute):
+            return await route.push(request)
         runtime = self._runtime
         authorization = headers.get(b"authorization")
         user = None

@@ -23,6 +23,8 @@ from totoms.routing import Action, MessageRouter
 
 EVENTS_PATH: Final = "/events"
 _RETRY_AFTER: Final = 1
+_SUCCESS: Final = b'{"status":"success"}'
+_IGNORED: Final = b'{"status":"ignored"}'
 
 
 class PushEndpoint:
@@ -49,8 +51,8 @@ class PushEndpoint:
         self._idle.set()
         self._draining = False
 
-    async def respond(self, request: Request) -> Response:
-        """Answer one push request.
+    async def respond(self, request: Request) -> bytes | Response:
+        """Answer one push request; with bytes for JSON.
 
         Raises:
             Unauthorized, Forbidden: The caller is not the broker. No handler was run.
@@ -76,9 +78,10 @@ class PushEndpoint:
         except TimeoutError:
             self._logger.log("shutdown", f"{self._active} push requests were still being handled.", "WARNING")
 
-    async def _receive(self, request: Request) -> Response:
+    async def _receive(self, request: Request) -> bytes | Response:
         headers: dict[str, str] = {}
-        for name, value in request.headers.items():
+        for raw, content in request.scope["headers"]:
+            name, value = raw.decode("latin-1"), content.decode("latin-1")
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
         body = await request.body()
         try:
@@ -91,7 +94,7 @@ class PushEndpoint:
             return JSONResponse(accepted.body, accepted.status)
         return await self._handle(accepted)
 
-    async def _handle(self, accepted: Sequence[Received]) -> Response:
+    async def _handle(self, accepted: Sequence[Received]) -> bytes | Response:
         ignored = bool(accepted)
         for received in accepted:
             outcome = await self._router.handle(received)
@@ -101,7 +104,7 @@ class PushEndpoint:
             if outcome.action is Action.DEAD_LETTER:
                 await self._keep(received, outcome.reason or DeadLetterReason("unknown"))
             ignored = ignored and outcome.ignored
-        return JSONResponse({"status": "ignored" if ignored else "success"})
+        return _IGNORED if ignored else _SUCCESS
 
     async def _keep(self, received: Received, reason: DeadLetterReason) -> None:
         try:

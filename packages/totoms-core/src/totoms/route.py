@@ -1,4 +1,4 @@
-"""The route of a delegate, and its short way.
+"""The routes of delegates and of the push endpoint, and their short way.
 
 FastAPI's own way through an endpoint (dependencies, exit stacks, `jsonable_encoder`) costs more than all that a
 delegate with only the three parameters needs. So such a delegate's route is a plain ASGI callable. Whatever has more,
@@ -8,7 +8,7 @@ or is registered with options of FastAPI's, goes FastAPI's way, authenticated be
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from fastapi import Request, Response
@@ -17,7 +17,7 @@ from fastapi.exceptions import FastAPIError, ResponseValidationError
 from fastapi.routing import APIRoute
 from starlette._exception_handler import wrap_app_handling_exceptions
 from starlette.concurrency import run_in_threadpool
-from starlette.routing import compile_path
+from starlette.routing import Route, compile_path
 from starlette.types import Receive, Scope, Send
 
 from totoms.caller import execution_context, identify
@@ -26,6 +26,7 @@ from totoms.encoding import encode_json
 from totoms.execution import ExecutionContext, UserContext
 from totoms.requests import TotoRequest
 
+Push = Callable[[Request], Awaitable[bytes | Response]]
 JSON_HEADER: Final = (b"content-type", b"application/json")
 
 
@@ -96,10 +97,7 @@ class DelegateRoute(APIRoute):
             finally:
                 await request.close()
 
-        async def fail(_scope: Scope, _receive: Receive, _send: Send) -> None:
-            raise error
-
-        await wrap_app_handling_exceptions(fail, request)(scope, receive, send)
+        await _handle_error(error, request, scope, receive, send)
 
     async def respond(self, request: TotoRequest, user: UserContext, context: ExecutionContext) -> bytes | Response:
         """Run the delegate.
@@ -124,6 +122,42 @@ class DelegateRoute(APIRoute):
         if errors:
             raise ResponseValidationError(errors=errors, body=None)
         return self.response_field.serialize_json(value)
+
+
+class PushRoute(Route):
+    """The route of the push endpoint, which verifies its callers itself.
+
+    Attributes:
+        push: Answers a request; with bytes for JSON.
+    """
+
+    def __init__(self, path: str, push: Push, methods: Sequence[str]) -> None:
+        super().__init__(path, push, methods=list(methods), include_in_schema=False)
+        self.push = push
+        self.app = self._serve
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        call = scope.get("totoms")
+        if call is not None and call.error is not None:
+            await _handle_error(call.error, call.request or Request(scope, receive), scope, receive, send)
+            return
+        request = TotoRequest(scope, receive, send)
+        try:
+            answer = await self.push(request)
+            if isinstance(answer, bytes):
+                answer = Response(answer, media_type="application/json")
+            await answer(scope, receive, send)
+        except Exception as error:
+            await _handle_error(error, request, scope, receive, send)
+
+
+async def _handle_error(error: Exception, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
+    """Have the app's exception handlers answer."""
+
+    async def fail(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        raise error
+
+    await wrap_app_handling_exceptions(fail, request)(scope, receive, send)
 
 
 def _path_parameters(path: str, delegate: Delegate, extra: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Finds the delegate of a path without parameters by dictionary instead of trying route after route."""
+"""Finds who answers a path without parameters by dictionary instead of trying route after route."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import Scope
 
-from totoms.route import DelegateRoute
+from totoms.route import DelegateRoute, PushRoute
 
 _STOCK: Final = (Route.matches, APIRoute.matches)
 
@@ -24,10 +24,10 @@ class StaticPaths:
     def __init__(self, routes: Callable[[], Sequence[BaseRoute]]) -> None:
         self._routes = routes
         self._seen: list[BaseRoute] = []
-        self._index: dict[tuple[str, str], DelegateRoute] = {}
+        self._index: dict[tuple[str, str], DelegateRoute | PushRoute] = {}
 
-    def find(self, scope: Scope) -> DelegateRoute | None:
-        """Return the route that serves `scope`, if it is a delegate's with a static path; else None."""
+    def find(self, scope: Scope) -> DelegateRoute | PushRoute | None:
+        """Return the route that serves `scope`, if it has a static path and a short way; else None."""
         if self._routes() != self._seen:
             self._build()
         if scope.get("root_path"):
@@ -36,7 +36,7 @@ class StaticPaths:
 
     def _build(self) -> None:
         seen = list(self._routes())
-        index: dict[tuple[str, str], DelegateRoute] = {}
+        index: dict[tuple[str, str], DelegateRoute | PushRoute] = {}
         earlier: list[Route] = []
         taken: set[tuple[str, str]] = set()
         for route in seen:
@@ -48,7 +48,7 @@ class StaticPaths:
                 for method in route.methods:
                     key = (method, route.path)
                     free = key not in taken and not _shadowed(earlier, method, route.path)
-                    if free and isinstance(route, DelegateRoute) and route.short:
+                    if free and (isinstance(route, PushRoute) or (isinstance(route, DelegateRoute) and route.short)):
                         index[key] = route
                     taken.add(key)
             else:
