@@ -42,9 +42,8 @@ class Workers:
         with self._lock:
             self._outstanding += 1
             starting = self._outstanding > self._threads and self._threads < self._most
-            if starting:
-                self._threads += 1
-                name = f"{self._name} {self._threads}"
+            self._threads += starting
+            name = f"{self._name} {self._threads}"
         self._work.put((future, function, args))
         if starting:
             threading.Thread(target=self._run, name=name, daemon=True).start()

@@ -14,7 +14,6 @@ from typing import Any, BinaryIO, Final, cast
 
 import google_crc32c
 from google.api_core import exceptions as api
-from google.cloud.storage import Blob
 
 from totoms.errors import Unavailable
 from totoms_gcp import gcs_calls
@@ -40,7 +39,7 @@ class Upload:
         generation: The one it must have when it is put in place; 0 for none; None for any.
     """
 
-    def __init__(self, files: Files, blob: Blob, told: str, content_type: str, generation: int | None) -> None:
+    def __init__(self, files: Files, blob: Any, told: str, content_type: str, generation: int | None) -> None:
         self._session, self._told = files.session, (told, blob.name)
         with told_as(*self._told):
             self._address: str = blob.create_resumable_upload_session(
