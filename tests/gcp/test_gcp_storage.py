@@ -1,4 +1,4 @@
-"""Files on Cloud Storage, what the storage contract does not see: checksums, broken downloads, copies, etags, buckets."""
+"""Files on Cloud Storage, what the contract does not see: checksums, broken downloads, copies, etags, buckets."""
 
 from __future__ import annotations
 
