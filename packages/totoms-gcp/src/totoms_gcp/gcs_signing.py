@@ -6,14 +6,13 @@ import base64
 import re
 from datetime import timedelta
 from functools import partial
-from typing import Final, Literal
+from typing import Any, Final, Literal
 from urllib.parse import quote
 
 import requests
 from google.auth import exceptions as auth
 from google.auth.credentials import Credentials, Signing
 from google.auth.transport.requests import AuthorizedSession, Request
-from google.cloud.storage import Blob
 
 from totoms.errors import AccessDenied, Unsupported
 from totoms_gcp import clients, gcs_calls
@@ -21,7 +20,7 @@ from totoms_gcp.clients import Files
 
 SIGN_BLOB: Final = "https://iamcredentials.{domain}/v1/projects/-/serviceAccounts/{email}:signBlob"
 """https://cloud.google.com/iam/docs/reference/credentials/rest/v1/projects.serviceAccounts/signBlob"""
-_TOKEN_SECONDS: Final = 10.0
+_TOKEN_SECONDS: Final = 10
 _UNKNOWN: Final = ("", "default")
 """What the credentials of a machine call their account before they have their first token."""
 _REFUSED: Final = re.compile(r"'code': 40[13]\b")
@@ -62,7 +61,7 @@ class ByGoogle(Signing):
         return signature
 
 
-def sign_url(files: Files, blob: Blob, method: Literal["GET", "PUT"], expires_in: int, content_type: str | None) -> str:
+def sign_url(files: Files, blob: Any, method: Literal["GET", "PUT"], expires_in: int, content_type: str | None) -> str:
     """Return a URL, signed in version 4. It may ask Google for a token and a signature: call it in a thread.
 
     Raises:
