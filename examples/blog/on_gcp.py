@@ -19,6 +19,13 @@ from typing import Any
 PROJECT = "blog-on-a-laptop"
 STANDINS = Path(__file__).resolve().parents[2] / "tests" / "standins"
 PATIENCE_SECONDS = 60.0
+KEEPER = """
+import subprocess, sys, threading
+server = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
+threading.Thread(target=lambda: (sys.stdin.read(), server.kill()), daemon=True).start()
+sys.exit(server.wait())
+"""
+"""Runs a server until its own input ends, which is when the demonstration does, though it be killed."""
 
 
 @contextlib.contextmanager
@@ -41,7 +48,9 @@ def pubsub() -> list[str]:
     if java and gcloud:
         folder = Path(gcloud).resolve().parents[1] / "platform" / "pubsub-emulator" / "lib"
         for jar in sorted(folder.glob("cloud-pubsub-emulator-*-all.jar")):
+            print("Pub/Sub: Google's emulator.")
             return [java, "-jar", str(jar), "--host=127.0.0.1", "--port={port}"]
+    print("Pub/Sub: a stand-in, because Google's emulator, or the Java that it needs, is not on this machine.")
     return stand_in("pubsub.py")
 
 
@@ -80,7 +89,8 @@ def server(command: list[str]) -> Iterator[str]:
         port = probe.getsockname()[1]
     # In a session of its own: Ctrl-C is for the service, which drains while its broker is still there.
     process = subprocess.Popen(
-        [word.format(port=port) for word in command],
+        [sys.executable, "-c", KEEPER, *(word.format(port=port) for word in command)],
+        stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -89,8 +99,7 @@ def server(command: list[str]) -> Iterator[str]:
         wait_for(port, process)
         yield f"127.0.0.1:{port}"
     finally:
-        process.kill()
-        process.wait(PATIENCE_SECONDS)
+        process.communicate(timeout=PATIENCE_SECONDS)
 
 
 def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
@@ -100,4 +109,4 @@ def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return
         time.sleep(0.02)
-    sys.exit(f"{Path(str(process.args[1])).name} did not start.")  # type: ignore[index]
+    sys.exit(f"It did not start: {' '.join(map(str, process.args[3:]))}")  # type: ignore[index]

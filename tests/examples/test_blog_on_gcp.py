@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 from pathlib import Path
 
-from demo_kit import paste, start_demo
+from demo_kit import DEMO, paste, start_demo
 from emulators import require
 from gcp_messages_kit import REMEDY
+from processes import Process
 
 
 def run_the_lines(folder: Path, sig: signal.Signals, **env: str) -> None:
@@ -20,7 +23,7 @@ def run_the_lines(folder: Path, sig: signal.Signals, **env: str) -> None:
         post, (entry,) = paste(read), paste(digest)["entries"]
         assert (post["slug"], entry["slug"]) == (slug, slug)
     finally:
-        demo.send(sig)  # it ends its servers; killed, it could not
+        demo.send(sig)
         status = demo.wait()
         demo.kill()
     assert status == 0
@@ -33,8 +36,32 @@ def test_printed_lines_work_and_the_service_drains(tmp_path: Path) -> None:
 
 
 def test_printed_lines_work_on_googles_emulator(tmp_path: Path) -> None:
-    require("java", remedy=f"a Java runtime, and {REMEDY}")
-    folder = Path(require("gcloud", remedy=REMEDY)).resolve().parents[1] / "platform" / "pubsub-emulator" / "lib"
+    require("java", remedy=f"a Java runtime, and {REMEDY}", optional=True)
+    folder = (
+        Path(require("gcloud", remedy=REMEDY, optional=True)).resolve().parents[1]
+        / "platform"
+        / "pubsub-emulator"
+        / "lib"
+    )
     if not list(folder.glob("cloud-pubsub-emulator-*-all.jar")):
-        require("cloud-pubsub-emulator", remedy=REMEDY)
+        require("cloud-pubsub-emulator", remedy=REMEDY, optional=True)
     run_the_lines(tmp_path, signal.SIGINT)
+
+
+def test_servers_end_when_the_demonstration_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "starter.py"
+    script.write_text(
+        f"import sys; sys.path.insert(0, {str(DEMO.parent)!r})\n"
+        "import on_gcp\n"
+        "with on_gcp.server(on_gcp.stand_in('gcs.py')) as address:\n"
+        "    print('at', address, flush=True)\n"
+        "    __import__('time').sleep(60)\n"
+    )
+    starter = Process(script, root=str(tmp_path))
+    host, port = starter.expect(r"at (\S+):(\d+)").groups()
+    with socket.create_connection((host, int(port)), 30) as connection:
+        os.kill(starter.pid, signal.SIGKILL)  # and nobody of its family
+        connection.settimeout(30)
+        with contextlib.suppress(ConnectionResetError):
+            assert connection.recv(1) == b""
+    starter.kill()
