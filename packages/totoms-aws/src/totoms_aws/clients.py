@@ -33,6 +33,9 @@ _ATTEMPTS: Final = 4
 _TO_QUOTE: Final = re.compile(rb"[^A-Za-z0-9_.*~-]")
 _QUOTED: Final = {bytes([byte]): b"%%%02X" % byte for byte in range(256)}
 
+# What the SDK replaces in the name of an application. https://docs.aws.amazon.com/sdkref/latest/guide/feature-appid.html
+_NOT_IN_A_TOKEN: Final = re.compile(r"[^A-Za-z0-9!#$%&'*+.^_`|~,-]")
+
 # At the level DEBUG these write whole requests and answers: secrets, messages, session tokens. Who wants to read them
 # sets the level of each by its name.
 for _quoting in ("auth", "endpoint", "parsers"):
@@ -66,13 +69,8 @@ def _make(service: Service, region: str) -> Any:
     global _session
     if _session is None:
         _session = boto3.session.Session(botocore_session=botocore.session.Session())
-    core = _session._session
-    app = core.get_config_variable("user_agent_appid")
     config = Config(
-        # Put together once; by itself the SDK does that for each request, and checks the types of all that is sent.
-        # Of small requests both are a fifth.
-        user_agent=core.user_agent() + (f" app/{app}" if app else ""),
-        parameter_validation=service not in ("sns", "sqs"),
+        parameter_validation=service not in ("sns", "sqs"),  # of a small request it is a twentieth; all is typed here
         connect_timeout=_CONNECT_SECONDS,
         read_timeout=_READ_SECONDS[service],
         max_pool_connections=CONNECTIONS,
@@ -81,13 +79,23 @@ def _make(service: Service, region: str) -> Any:
         signature_version="s3v4" if service == "s3" else None,
     )
     made = _session.client(service, region_name=region, config=config)
+    settled = Config(user_agent=_user_agent(made.meta.config))
     if service == "s3" and _signs_for_another_host(made):
         style: Any = {**(made.meta.config.s3 or {}), "addressing_style": "virtual"}
-        made = _session.client(service, region_name=region, config=config.merge(Config(s3=style)))
+        settled = settled.merge(Config(s3=style))
+    made.close()
+    made = _session.client(service, region_name=region, config=config.merge(settled))
     made.meta.events.register("before-parse", _refuse_half)
     if service == "sns":
         made.meta.events.register("before-call", _encode_form)
     return made
+
+
+def _user_agent(config: Any) -> str:
+    # The SDK puts it together for each request anew, a fifth of a small one; told it, it only adds its "extra".
+    said = str(config.user_agent).removesuffix(f" {_session._session.user_agent_extra}")
+    app = config.user_agent_appid
+    return f"{said} app/{_NOT_IN_A_TOKEN.sub('-', app)}" if app else said
 
 
 def _refuse_half(operation_model: Any, response_dict: Any, **_: Any) -> None:
