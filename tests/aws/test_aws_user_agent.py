@@ -9,10 +9,10 @@ from typing import Final
 import boto3
 import botocore.session
 import pytest
-from aws_errors import FaultyAWS
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from aws_errors import FaultyAWS
 from totoms_aws.clients import Service, client, close_clients
 from totoms_aws.configuration import AWSConfiguration
 
