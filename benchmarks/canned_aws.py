@@ -1,7 +1,8 @@
 """A server that answers what AWS would, without doing anything: so that the client is what is measured.
 
-``python -m benchmarks.canned_aws`` prints its port. It knows SNS (Publish, PublishBatch), Secrets Manager
-(GetSecretValue) and S3 (objects of one content, in parts and in ranges). With ``--sns-delay`` SNS takes its time.
+``python -m benchmarks.canned_aws`` prints its port. It knows SNS (Publish, PublishBatch), SQS (a queue that never ends,
+subscribed to the topic), Secrets Manager (GetSecretValue) and S3 (objects of one content, in parts and in ranges). With
+``--sns-delay`` SNS takes its time.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import contextlib
 import json
 import re
 from collections.abc import Callable
-from typing import Final, cast
+from typing import Any, Final, cast
 from urllib.parse import parse_qs, urlsplit
 
 CONTENT_BYTES: Final = 64 * 1024 * 1024
 SIGNING_KEY: Final = "a signing key for benchmarks only, long enough"
 TOPIC: Final = "arn:aws:sns:eu-north-1:000000000000:bench"
+QUEUE: Final = "measured-bench"
+_QUEUES: Final = "arn:aws:sqs:eu-north-1:000000000000:"
 _PIECE: Final = b"0123456789abcdef" * 16384  # 256 KiB
 _ENTRY: Final = re.compile(r"PublishBatchRequestEntries\.member\.\d+\.Id")
 _FIELD: Final = re.compile(rb"\r\n(content-length|expect|range|x-amz-target): *([^\r]*)", re.IGNORECASE)
@@ -77,7 +80,10 @@ class Connection(asyncio.Protocol):
             self._answer(*self._request, self._body.decode("latin-1"))
 
     def _answer(self, method: str, path: str, fields: dict[bytes, bytes], body: str) -> None:
-        if b"x-amz-target" in fields:
+        target = fields.get(b"x-amz-target", b"").decode()
+        if target.startswith("AmazonSQS."):
+            self._send(json.dumps(_queue(target.partition(".")[2], json.loads(body))), "application/x-amz-json-1.0")
+        elif target:
             self._send(json.dumps(_secret(json.loads(body)["SecretId"])), "application/x-amz-json-1.1")
         elif path == "/":
             asyncio.get_running_loop().call_later(self._sns_delay, self._send, _published(parse_qs(body)))
@@ -119,15 +125,49 @@ def _secret(name: str) -> dict[str, str]:
     return {"Name": name, "SecretString": value, "VersionId": _ID, "ARN": "arn:aws:secretsmanager:x:0:secret:x"}
 
 
+def _queue(operation: str, asked: dict[str, Any]) -> dict[str, Any]:
+    if operation == "ReceiveMessage":
+        return {"Messages": [_MESSAGE] * asked["MaxNumberOfMessages"]}
+    if operation in ("DeleteMessageBatch", "ChangeMessageVisibilityBatch"):
+        return {"Successful": [{"Id": entry["Id"]} for entry in asked["Entries"]], "Failed": []}
+    if operation == "GetQueueUrl":
+        return {"QueueUrl": f"http://127.0.0.1/000000000000/{asked['QueueName']}"}
+    source = {"ArnEquals": {"aws:SourceArn": TOPIC}}
+    statement = {"Effect": "Allow", "Principal": "*", "Action": "sqs:SendMessage", "Resource": "*", "Condition": source}
+    redrive = {"deadLetterTargetArn": f"{_QUEUES}{QUEUE}-dead", "maxReceiveCount": 10}
+    return {
+        "Attributes": {
+            "QueueArn": f"{_QUEUES}{QUEUE}", "Policy": json.dumps({"Statement": [statement]}),
+            "RedrivePolicy": json.dumps(redrive),
+        }
+    }  # fmt: skip
+
+
+_MESSAGE: Final = {
+    "MessageId": _ID, "ReceiptHandle": _ID * 4, "Attributes": {"ApproximateReceiveCount": "1"},
+    "Body": json.dumps({"type": "measured", "timestamp": "2026.11.01 00:00:00", "cid": "1", "id": "1", "msg": "",
+                        "data": {"filling": "x" * 900}}),
+    "MessageAttributes": {"type": {"DataType": "String", "StringValue": "measured"}},
+}  # fmt: skip
+
+
 def _published(form: dict[str, list[str]]) -> str:
-    if form["Action"] == ["PublishBatch"]:
+    """Answer SNS's operations."""
+    action, inside = form["Action"][0], ""
+    if action == "PublishBatch":
         ids = [values[0] for name, values in form.items() if _ENTRY.fullmatch(name)]
         members = "".join(f"<member><Id>{one}</Id><MessageId>{_ID}</MessageId></member>" for one in ids)
-        inside = f"<PublishBatchResult><Failed/><Successful>{members}</Successful></PublishBatchResult>"
-        return f"<PublishBatchResponse>{inside}</PublishBatchResponse>"
-    if form["Action"] == ["Publish"]:
-        return f"<PublishResponse><PublishResult><MessageId>{_ID}</MessageId></PublishResult></PublishResponse>"
-    return f"<{form['Action'][0]}Response><{form['Action'][0]}Result/></{form['Action'][0]}Response>"
+        inside = f"<Failed/><Successful>{members}</Successful>"
+    elif action == "Publish":
+        inside = f"<MessageId>{_ID}</MessageId>"
+    elif action == "ListSubscriptionsByTopic":
+        ours = (
+            f"<Protocol>sqs</Protocol><Endpoint>{_QUEUES}{QUEUE}</Endpoint><SubscriptionArn>{TOPIC}:1</SubscriptionArn>"
+        )
+        inside = f"<Subscriptions><member>{ours}</member></Subscriptions>"
+    elif action == "GetSubscriptionAttributes":
+        inside = "<Attributes><entry><key>RawMessageDelivery</key><value>true</value></entry></Attributes>"
+    return f"<{action}Response><{action}Result>{inside}</{action}Result></{action}Response>"
 
 
 def _put(method: str, query: dict[str, list[str]]) -> str:

@@ -17,7 +17,8 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 BENCHMARKS = (
-    "http_requests", "imports", "bus", "memory", "aws_files", "aws_messages", "aws_pushes", "gcp_files", "gcp_messages"
+    "http_requests", "imports", "bus", "memory",
+    "aws_files", "aws_messages", "aws_consuming", "aws_pushes", "gcp_files", "gcp_messages",
 )  # fmt: skip
 GOAL = re.compile(r"^GOAL (?P<figure>[0-9.]+) (?P<relation>[<>]=) (?P<goal>[0-9.]+) (?P<what>.+)$")
 RELATIONS = {">=": operator.ge, "<=": operator.le}
