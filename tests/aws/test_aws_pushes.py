@@ -19,6 +19,7 @@ import aws_kit
 from aws_errors import FaultyAWS
 from aws_messages_kit import BusOfTests, make_topic
 from aws_push_kit import HOST, Clock, signer, use_clock
+from connections import connections
 from sns_certificates import CertificateServer
 from sns_push import PushingSNS, body_of, make_signer
 from totoms.envelope import PushReply, PushRequest, Received
@@ -137,9 +138,12 @@ async def test_subject_that_was_added_is_refused(bus: BusOfTests, sns: PushingSN
 
 
 @pytest.mark.parametrize("version", ["0", "3", "", "1.0", " 1", 1, 2, None, ["1"], {"1": "2"}])
-async def test_unknown_version_of_signatures_is_refused(bus: BusOfTests, sns: PushingSNS, version: Any) -> None:
+@pytest.mark.parametrize("signed", ["1", "2"])
+async def test_unknown_version_of_signatures_is_refused(
+    bus: BusOfTests, sns: PushingSNS, signed: str, version: Any
+) -> None:
     with pytest.raises(Forbidden):
-        await push(bus, sns, {**sns.notification("a body"), "SignatureVersion": version})
+        await push(bus, sns, {**sns.notification("a body", version=signed), "SignatureVersion": version})
 
 
 async def test_version_is_not_taken_for_the_other_one(bus: BusOfTests, sns: PushingSNS) -> None:
@@ -182,6 +186,15 @@ REFUSED_URLS = {
     "host in capitals": f"https://{HOST.upper()}{PATH}",
     "letters that look alike": f"https://sn\u0455.{aws_kit.REGION}.amazonaws.com{PATH}",
     "letters of full width": f"https://\uff53ns.{aws_kit.REGION}.amazonaws.com{PATH}",
+    "letters that look alike, encoded": f"https://xn--sn-oed.{aws_kit.REGION}.amazonaws.com{PATH}",
+    "an encoded full stop": f"https://sns%2e{aws_kit.REGION}.amazonaws.com{PATH}",
+    "a null in the host": f"https://evil.example\0.{HOST}{PATH}",
+    "three slashes": f"https:///{HOST}{PATH}",
+    "one slash": f"https:/{HOST}{PATH}",
+    "a port that is none": f"https://{HOST}:{PATH}",
+    "an address as a number": f"https://2130706433{PATH}",
+    "another service's host below": f"https://sns.{aws_kit.REGION}.vpce.amazonaws.com{PATH}",
+    "digits that are none of ASCII": f"https://{HOST}{PATH.replace('0', chr(0x0660))}",
     "an ideographic full stop": f"https://sns\u3002{aws_kit.REGION}.amazonaws.com{PATH}",
     "another region": f"https://sns.us-east-1.amazonaws.com{PATH}",
     "no region": f"https://sns.amazonaws.com{PATH}",
@@ -226,9 +239,17 @@ async def test_certificate_is_fetched_from_nowhere_else(
     bus: BusOfTests, sns: PushingSNS, certificates: CertificateServer, url: str
 ) -> None:
     message = {**sns.notification("a body"), "SigningCertURL": url}
-    with pytest.raises(Forbidden):
+    with connections() as made, pytest.raises(Forbidden):
         await push(bus, sns, message)
-    assert (certificates.tunnels, certificates.asked) == ([], [])
+    assert (made, certificates.tunnels, certificates.asked) == ([], [], [])
+
+
+async def test_connection_for_a_certificate_is_seen(
+    bus: BusOfTests, sns: PushingSNS, certificates: CertificateServer
+) -> None:
+    with connections() as made:
+        await push(bus, sns, sns.notification("a body"))
+    assert made != []
 
 
 def test_list_of_refused_urls_is_long_enough() -> None:
@@ -397,6 +418,12 @@ NO_MESSAGES = {
 async def test_what_is_no_message_of_sns_is_refused(bus: BusOfTests, sns: PushingSNS, body: bytes) -> None:
     with pytest.raises(Unauthorized):
         await bus._accept_push(PushRequest({}, body, "https://service.example/events"))
+
+
+async def test_text_that_is_none_in_utf_8_is_refused(bus: BusOfTests, sns: PushingSNS) -> None:
+    message = {**sns.notification("a body"), "Message": "\ud800"}
+    with pytest.raises((Unauthorized, Forbidden)):
+        await bus._accept_push(PushRequest({}, json.dumps(message).encode(), "https://service.example/events"))
 
 
 async def test_raw_delivery_is_refused_since_it_is_not_signed(bus: BusOfTests, sns: PushingSNS) -> None:

@@ -12,6 +12,7 @@ import select
 import socket
 import ssl
 import threading
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,20 +26,25 @@ class CertificateServer:
     Args:
         host: SNS's name.
         folder: For the certificate of the authority.
+        certified: To whom its own certificate, that of the connection, is made out, if not to `host`.
+        until: When that one ends, if not in years.
 
     Attributes:
         pages: From a path to a status and a body; others are 404.
         asked: The paths that were asked for.
+        tunnels: Where the proxy was asked to lead.
+        arrived: Set when something was asked for.
         hold: Cleared, answers are kept back until it is set.
         away: Connections are refused, in so far as the proxy closes them.
         variables: With which the SDK finds its way here.
     """
 
-    def __init__(self, host: str, folder: Path) -> None:
+    def __init__(self, host: str, folder: Path, *, certified: str = "", until: datetime | None = None) -> None:
         self.host = host
         self.pages: dict[str, tuple[int, bytes]] = {}
         self.asked: list[str] = []
         self.tunnels: list[str] = []
+        self.arrived = threading.Event()
         self.hold = threading.Event()
         self.hold.set()
         self.away = False
@@ -46,7 +52,7 @@ class CertificateServer:
         bundle = folder / "authority.pem"
         authority.cert_pem.write_to_path(str(bundle))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert(host).configure_cert(context)
+        authority.issue_cert(certified or host, not_after=until).configure_cert(context)
         standin = self
 
         class Handler(_Pages):
@@ -121,6 +127,7 @@ class _Pages(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer as `pages` says."""
         self.server_of.asked.append(self.path)
+        self.server_of.arrived.set()
         self.server_of.hold.wait(60)
         status, body = self.server_of.pages.get(self.path, (404, b""))
         self.send_response(status)

@@ -20,7 +20,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.x509.oid import NameOID
 
-from totoms.errors import Undecidable
+from totoms.errors import Unavailable, Undecidable
 from totoms_aws.fetching import https_get
 from totoms_aws.names import TopicArn
 from totoms_aws.workers import SETTLING
@@ -29,8 +29,11 @@ _PATH: Final = r"/SimpleNotificationService-[0-9a-f]{1,128}\.pem"
 # "sns.amazonaws.com"; for some regions "sns-signing.<region>...", "sns.<region>..." or "sns-<region>...".
 _SIGNER: Final = re.compile(r"sns(-[a-z0-9-]+)?(\.[a-z0-9-]+)?\.amazonaws\.com(\.cn)?")
 _MOST_KEPT: Final = 16
+_MOST_REFUSED: Final = 1024
+_MOST_FETCHED: Final = 4
+"""At a time: who pushes names the URL, and the threads are those that leases are renewed in."""
 _COOLDOWN: Final = 5.0
-"""Seconds after a failure before anything is fetched again."""
+"""Seconds after a failure before it is fetched again; before anything is, when SNS was out of reach."""
 _PATIENCE: Final = 10.0
 _FEWEST_BITS: Final = 2048
 
@@ -60,7 +63,8 @@ class Certificates:
         self._kept: OrderedDict[str, x509.Certificate] = OrderedDict()
         self._keys: dict[str, RSAPublicKey] = {}
         self._fetching: dict[str, asyncio.Task[None]] = {}
-        self._failed = float("-inf")
+        self._away = float("-inf")
+        self._refused: OrderedDict[str, float] = OrderedDict()
 
     async def key_of(self, url: str) -> RSAPublicKey:
         """Return the public key of the certificate at `url`, which `is_genuine`.
@@ -73,7 +77,8 @@ class Certificates:
             return found
         task = self._fetching.get(url)
         if task is None or task.get_loop() is not asyncio.get_running_loop():
-            if self._clock() < self._failed + _COOLDOWN or len(self._fetching) >= _MOST_KEPT:
+            failed = max(self._away, self._refused.get(url, self._away))
+            if self._clock() < failed + _COOLDOWN or len(self._fetching) >= _MOST_FETCHED:
                 raise Undecidable("SNS's certificate could not be fetched.", retry_after=int(_COOLDOWN))
             task = self._fetching[url] = asyncio.create_task(self._get(url))
             task.add_done_callback(lambda _: self._fetching.pop(url, None))
@@ -87,7 +92,7 @@ class Certificates:
         certificate = self._kept.get(url)
         if certificate is None:
             return None
-        if not certificate.not_valid_before_utc <= datetime.now(UTC) <= certificate.not_valid_after_utc:
+        if not _is_valid(certificate):
             return None
         self._kept.move_to_end(url)
         return self._keys[url]
@@ -97,15 +102,20 @@ class Certificates:
             async with asyncio.timeout(_PATIENCE):
                 pem = await SETTLING.run(self._fetch, url)
             certificate, key = _read(pem)
+        except (Unavailable, ValueError):
+            # It was answered, but with no certificate of SNS's. Held against others, one forged URL kept them all away.
+            self._refused[url] = self._clock()
+            self._refused.move_to_end(url)
+            while len(self._refused) > _MOST_REFUSED:
+                self._refused.popitem(last=False)
         except Exception:  # whatever it was: what it would prove stays unproven
-            self._failed = self._clock()
-            return
-        self._kept[url], self._keys[url] = certificate, key
-        if self._valid(url) is None:
-            self._failed = self._clock()
-        while len(self._kept) > _MOST_KEPT:
-            oldest, _ = self._kept.popitem(last=False)
-            del self._keys[oldest]
+            self._away = self._clock()
+        else:
+            self._refused.pop(url, None)
+            self._kept[url], self._keys[url] = certificate, key
+            while len(self._kept) > _MOST_KEPT:
+                oldest, _ = self._kept.popitem(last=False)
+                del self._keys[oldest]
 
 
 def _read(pem: bytes) -> tuple[x509.Certificate, RSAPublicKey]:
@@ -113,6 +123,8 @@ def _read(pem: bytes) -> tuple[x509.Certificate, RSAPublicKey]:
     key = certificate.public_key()
     if not isinstance(key, RSAPublicKey) or key.key_size < _FEWEST_BITS:
         raise ValueError("not a key that SNS signs with")
+    if not _is_valid(certificate):
+        raise ValueError("not valid now")
     if not any(_SIGNER.fullmatch(name) for name in _names(certificate)):
         raise ValueError("made out to somebody else")
     return certificate, key
@@ -124,3 +136,7 @@ def _names(certificate: x509.Certificate) -> list[str]:
         return alternatives.get_values_for_type(x509.DNSName)
     except x509.ExtensionNotFound:
         return [str(name.value) for name in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+
+
+def _is_valid(certificate: x509.Certificate) -> bool:
+    return certificate.not_valid_before_utc <= datetime.now(UTC) <= certificate.not_valid_after_utc

@@ -1,0 +1,243 @@
+"""The certificates of SNS: fetched over real connections, slow, lost, forged and expired ones too."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+
+import aws_kit
+from aws_push_kit import HOST, Clock, signer
+from sns_certificates import CertificateServer
+from sns_push import make_signer
+from totoms.errors import Unavailable, Undecidable
+from totoms_aws import certificates, fetching
+from totoms_aws.certificates import Certificates
+
+DEADLINE = 20
+URL = f"https://{HOST}{signer().path}"
+
+
+def path_of(number: int) -> str:
+    return f"/SimpleNotificationService-{number:032x}.pem"
+
+
+def url_of(number: int) -> str:
+    return f"https://{HOST}{path_of(number)}"
+
+
+def lead_to(server: CertificateServer, monkeypatch: pytest.MonkeyPatch) -> CertificateServer:
+    server.pages[signer().path] = 200, signer().pem
+    aws_kit.use(monkeypatch, None, **server.variables)
+    return server
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[CertificateServer]:
+    with CertificateServer(HOST, tmp_path) as made:
+        yield lead_to(made, monkeypatch)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def kept(clock: Clock) -> Certificates:
+    return Certificates(clock=clock)
+
+
+async def arrival(server: CertificateServer, number: int = 1) -> None:
+    """Wait until so many requests have come."""
+    while len(server.asked) < number:
+        server.arrived.clear()
+        if len(server.asked) < number:
+            assert await asyncio.to_thread(server.arrived.wait, DEADLINE)
+
+
+async def test_url_that_was_made_up_keeps_no_other_certificate_away(
+    server: CertificateServer, kept: Certificates
+) -> None:
+    with pytest.raises(Undecidable):
+        await kept.key_of(url_of(1))
+    assert await kept.key_of(URL) == signer().key.public_key()
+
+
+async def test_url_that_was_made_up_is_asked_for_once_in_a_while(
+    server: CertificateServer, kept: Certificates, clock: Clock
+) -> None:
+    for _ in range(5):
+        with pytest.raises(Undecidable):
+            await kept.key_of(url_of(1))
+    assert server.asked == [path_of(1)]
+    server.pages[path_of(1)] = 200, signer().pem
+    clock.now += 5
+    await kept.key_of(url_of(1))
+
+
+async def test_urls_that_are_remembered_as_made_up_are_few() -> None:
+    def fetch(url: str) -> bytes:
+        raise Unavailable("no", resource=url)
+
+    kept = Certificates(fetch)
+    for number in range(certificates._MOST_REFUSED + 10):
+        with pytest.raises(Undecidable):
+            await kept.key_of(url_of(number))
+    assert len(kept._refused) == certificates._MOST_REFUSED
+
+
+async def test_server_that_is_away_is_left_alone_for_a_while(
+    server: CertificateServer, kept: Certificates, clock: Clock
+) -> None:
+    server.away = True
+    for number in range(5):
+        with pytest.raises(Undecidable):
+            await kept.key_of(url_of(number))
+    assert server.tunnels == [f"{HOST}:443"]
+    server.away = False
+    with pytest.raises(Undecidable):
+        await kept.key_of(URL)
+    clock.now += 5
+    await kept.key_of(URL)
+
+
+async def test_known_certificate_serves_while_the_server_is_away(server: CertificateServer, kept: Certificates) -> None:
+    await kept.key_of(URL)
+    server.away = True
+    with pytest.raises(Undecidable):
+        await kept.key_of(url_of(1))
+    await kept.key_of(URL)
+
+
+async def test_slow_server_is_asked_once_for_all_who_wait(server: CertificateServer, kept: Certificates) -> None:
+    server.hold.clear()
+    waiting = [asyncio.create_task(kept.key_of(URL)) for _ in range(50)]
+    await arrival(server)  # meanwhile the event loop runs on, or this did not come back
+    assert not any(task.done() for task in waiting)
+    server.hold.set()
+    assert await asyncio.gather(*waiting) == [signer().key.public_key()] * 50
+    assert server.asked == [signer().path]
+
+
+async def test_who_stops_waiting_takes_nothing_from_the_others(server: CertificateServer, kept: Certificates) -> None:
+    server.hold.clear()
+    first, second = (asyncio.create_task(kept.key_of(URL)) for _ in range(2))
+    await arrival(server)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    server.hold.set()
+    assert await second == signer().key.public_key()
+    assert server.asked == [signer().path]
+
+
+async def test_few_are_fetched_at_a_time(server: CertificateServer, kept: Certificates) -> None:
+    server.hold.clear()
+    most = certificates._MOST_FETCHED
+    for number in range(most):
+        server.pages[path_of(number)] = 200, signer().pem
+    waiting = [asyncio.create_task(kept.key_of(url_of(number))) for number in range(most)]
+    await arrival(server, most)
+    with pytest.raises(Undecidable):
+        await kept.key_of(URL)
+    server.hold.set()
+    await asyncio.gather(*waiting)
+    assert len(server.asked) == most
+    await kept.key_of(URL)  # nothing was held against it
+
+
+async def test_server_that_does_not_answer_is_given_up(
+    server: CertificateServer, kept: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetching, "_READ_SECONDS", 0.1)
+    server.hold.clear()
+    async with asyncio.timeout(DEADLINE):
+        with pytest.raises(Undecidable):
+            await kept.key_of(URL)
+
+
+async def test_fetching_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(certificates, "_PATIENCE", 0.05)
+    over = threading.Event()
+    kept = Certificates(lambda _url: bytes(over.wait(DEADLINE)))
+    try:
+        async with asyncio.timeout(DEADLINE):
+            with pytest.raises(Undecidable):
+                await kept.key_of(URL)
+        assert not over.is_set()
+    finally:
+        over.set()
+
+
+CONNECTIONS: dict[str, dict[str, Any]] = {
+    "made out to somebody else": {"certified": "elsewhere.example"},
+    "made out to all below": {"certified": "*.amazonaws.com"},
+    "expired": {"until": datetime.now(UTC) - timedelta(hours=1)},
+}
+
+
+@pytest.mark.parametrize("made", CONNECTIONS.values(), ids=CONNECTIONS)
+async def test_connection_to_somebody_else_brings_nothing(
+    kept: Certificates, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, made: dict[str, Any]
+) -> None:
+    with CertificateServer(HOST, tmp_path, **made) as server:
+        lead_to(server, monkeypatch)
+        with pytest.raises(Undecidable):
+            await kept.key_of(URL)
+        assert (server.tunnels, server.asked) == ([f"{HOST}:443"], [])
+
+
+async def test_connection_of_an_authority_that_nobody_trusts_brings_nothing(
+    kept: Certificates, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with ExitStack() as stack:
+        server, other = (stack.enter_context(CertificateServer(HOST, tmp_path / name)) for name in _folders(tmp_path))
+        lead_to(server, monkeypatch)
+        monkeypatch.setenv("AWS_CA_BUNDLE", other.variables["AWS_CA_BUNDLE"])
+        with pytest.raises(Undecidable):
+            await kept.key_of(URL)
+        monkeypatch.delenv("AWS_CA_BUNDLE")  # then those that are trusted everywhere
+        with pytest.raises(Undecidable):
+            await Certificates().key_of(URL)
+        assert server.asked == []
+
+
+def _folders(path: Path) -> list[str]:
+    names = ["one", "other"]
+    for name in names:
+        (path / name).mkdir()
+    return names
+
+
+async def test_certificate_that_has_expired_meanwhile_is_fetched_anew(
+    server: CertificateServer, kept: Certificates
+) -> None:
+    await kept.key_of(URL)
+    kept._kept[URL] = x509.load_pem_x509_certificate(make_signer(until=timedelta(seconds=-1)).pem)
+    await kept.key_of(URL)
+    assert server.asked == [signer().path] * 2
+
+
+async def test_certificate_that_is_used_is_kept_longest(server: CertificateServer, kept: Certificates) -> None:
+    await kept.key_of(URL)
+    for number in range(certificates._MOST_KEPT + 4):
+        server.pages[path_of(number)] = 200, signer().pem
+        await kept.key_of(url_of(number))
+        await kept.key_of(URL)
+    assert server.asked.count(signer().path) == 1
+
+
+async def test_certificate_that_is_as_large_as_allowed_is_read(server: CertificateServer, kept: Certificates) -> None:
+    server.pages[signer().path] = 200, signer().pem.ljust(fetching._MOST_BYTES, b"\n")
+    await kept.key_of(URL)
+    server.pages[path_of(1)] = 200, signer().pem.ljust(fetching._MOST_BYTES + 1, b"\n")
+    with pytest.raises(Undecidable):
+        await kept.key_of(url_of(1))
