@@ -15,9 +15,10 @@ from aws_errors import FaultyAWS, Request
 from aws_messages_kit import BusOfTests, make_topic
 from totoms.context import new_cid
 from totoms.envelope import DeadLetterReason, Subscription
-from totoms.errors import AccessDenied, BackendError, NotFound, Unavailable, Unsupported
+from totoms.errors import AccessDenied, BackendError, MessageTooLarge, NotFound, Unavailable, Unsupported
 from totoms.messages import MessageDestination, TotoMessage
 from totoms_aws.configuration import AWSConfiguration
+from totoms_aws.workers import Workers
 
 POSTS = MessageDestination(topic="posts")
 
@@ -104,10 +105,107 @@ async def test_failed_entry_of_a_batch_fails_alone(bus: BusOfTests, faults: Faul
     )
     inside = f"<Successful>{good}</Successful><Failed>{bad}</Failed>"
     document = f"<PublishBatchResponse><PublishBatchResult>{inside}</PublishBatchResult></PublishBatchResponse>"
-    faults.rule(matches=is_publishing, status=200, answer=document.encode())
+    faults.rule(matches=is_publishing, status=200, answer=document.encode(), times=1)
     sent = [bus.publish_message(POSTS, message(number)) for number in range(5)]
     results = await asyncio.gather(*sent, return_exceptions=True)
-    assert [type(result) for result in results] == [str, Unavailable, str, AccessDenied, BackendError]
+    assert [type(result) for result in results] == [str, str, str, AccessDenied, BackendError]
+    together, alone = publishes(faults)  # what SNS could not take just then is sent again, as the SDK does with one
+    assert texts(alone) == texts(together)[1:2]
+
+
+async def test_failed_entry_of_an_ordered_batch_is_not_sent_after_those_behind_it(
+    faulty_aws: AWSConfiguration, faults: FaultyAWS
+) -> None:
+    bus = BusOfTests(aws_kit.environment(faulty_aws), {"posts": make_topic(faulty_aws, fifo=True)})
+    good = "<Successful><member><Id>1</Id><MessageId>m</MessageId></member></Successful>"
+    bad = "<Failed><member><Id>0</Id><Code>InternalError</Code><SenderFault>false</SenderFault></member></Failed>"
+    document = f"<PublishBatchResponse><PublishBatchResult>{good}{bad}</PublishBatchResult></PublishBatchResponse>"
+    faults.rule(matches=is_publishing, status=200, answer=document.encode(), times=1)
+    try:
+        first, second = await bus.publish_messages(POSTS, [message(0), message(1)], ordering_key="key")
+    finally:
+        await bus.close()
+    assert (type(first), type(second)) == (Unavailable, str)
+    assert len(publishes(faults)) == 1
+
+
+@pytest.mark.parametrize("code", ["BatchRequestTooLong", "InvalidParameter"])
+async def test_batch_that_is_refused_as_a_whole_is_sent_one_by_one(
+    bus: BusOfTests, faults: FaultyAWS, code: str
+) -> None:
+    faults.rule(matches=lambda request: request.operation == "PublishBatch", status=400, code=code)
+    sent = [bus.publish_message(POSTS, message(number)) for number in range(3)]
+    assert [type(result) for result in await asyncio.gather(*sent)] == [str] * 3
+    assert [asked["Action"][0] for asked in publishes(faults)] == ["PublishBatch", "Publish", "Publish", "Publish"]
+
+
+@pytest.mark.parametrize("name", ["Publish", "PublishBatch"])
+async def test_answer_that_makes_no_sense_leaves_nobody_waiting(bus: BusOfTests, faults: FaultyAWS, name: str) -> None:
+    inside = "<Successful><member><Id>not a number</Id></member></Successful>"
+    document = f"<{name}Response><{name}Result>{inside}</{name}Result></{name}Response>"
+    if name == "Publish":
+        document = "no document"
+    faults.rule(matches=is_publishing, status=200, answer=document.encode())
+    sent = [bus.publish_message(POSTS, message(number)) for number in range(1 if name == "Publish" else 2)]
+    async with asyncio.timeout(10):
+        results = await asyncio.gather(*sent, return_exceptions=True)
+    assert all(isinstance(result, BackendError) and result.__cause__ is not None for result in results)
+
+
+async def test_who_publishes_is_told_when_there_is_no_thread(bus: BusOfTests, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    workers = Workers(4, "of this test")
+    monkeypatch.setattr("totoms_aws.batches.PUBLISHING", workers)
+    with monkeypatch.context() as starting:
+        starting.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(Unavailable):
+            await bus.publish_message(POSTS, message())
+    assert await bus.publish_message(POSTS, message())
+
+
+async def test_message_that_takes_more_room_on_sns_is_refused_before_it_is_sent(
+    bus: BusOfTests, faults: FaultyAWS
+) -> None:
+    with pytest.raises(MessageTooLarge) as caught:  # three bytes, and six as SNS takes it
+        await bus.publish_message(POSTS, message(filling="\uffff" * 60_000))
+    assert caught.value.resource
+    assert publishes(faults) == []
+
+
+async def test_destinations_of_long_ago_are_forgotten_and_those_in_use_are_not(
+    bus: BusOfTests, faults: FaultyAWS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("totoms_aws.publishing._MOST_LINES", 3)
+    monkeypatch.setattr("totoms_aws.queues._MOST_REMEMBERED", 3)
+    held = faults.rule(matches=is_publishing, hold=threading.Event(), times=1)
+    waiting = asyncio.ensure_future(bus.publish_message(POSTS, message()))
+    names = [f"jobs-{new_cid()[:12]}" for _ in range(6)]
+    for name in names:
+        await bus.publish_message(MessageDestination(queue=name), message())
+    assert len(bus._publisher._lines) <= 3
+    assert len(bus._queues._urls) <= 3
+    assert (True, bus.topics["posts"]) in bus._publisher._lines
+    assert held.hold is not None
+    held.hold.set()
+    assert await waiting
+
+
+async def test_close_waits_for_what_is_under_way(bus: BusOfTests, faults: FaultyAWS) -> None:
+    held = faults.rule(matches=is_publishing, hold=threading.Event(), times=1)
+    publishing = asyncio.ensure_future(bus.publish_message(POSTS, message()))
+    while not held.seen:
+        await asyncio.sleep(0.01)
+    closing = asyncio.ensure_future(bus.close())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not closing.done()
+    assert held.hold is not None
+    held.hold.set()
+    await closing
+    assert publishing.done()
+    assert await publishing
 
 
 async def test_entry_that_the_answer_forgets_is_not_taken_for_sent(bus: BusOfTests, faults: FaultyAWS) -> None:
@@ -145,6 +243,8 @@ async def test_what_sns_refuses_is_told_with_the_topic(
 QUEUE_ERRORS = [
     (403, "AccessDenied", AccessDenied), (400, "AWS.SimpleQueueService.NonExistentQueue", NotFound),
     (403, "ExpiredToken", AccessDenied), (403, "RequestThrottled", Unavailable), (500, "InternalFailure", Unavailable),
+    (400, "KmsAccessDenied", AccessDenied), (400, "KMS.AccessDeniedException", AccessDenied),
+    (400, "KMS.ThrottlingException", Unavailable), (403, "OverLimit", Unavailable),
 ]  # fmt: skip
 
 
@@ -162,6 +262,30 @@ async def test_what_sqs_refuses_is_told_with_the_queue(
         await bus._receive(wanted, 1, 0.0)
     assert type(caught.value) is error
     assert caught.value.resource == wanted.name
+
+
+async def test_topic_of_another_account_is_published_to_as_it_is_given(
+    faulty_aws: AWSConfiguration, faults: FaultyAWS
+) -> None:
+    arn = f"arn:aws:sns:{aws_kit.REGION}:111122223333:posts"
+    bus = BusOfTests(aws_kit.environment(faulty_aws), {"posts": arn})
+    document = "<PublishResponse><PublishResult><MessageId>m</MessageId></PublishResult></PublishResponse>"
+    faults.rule(matches=is_publishing, status=200, answer=document.encode())
+    await bus.publish_message(POSTS, message())
+    await bus.close()
+    assert [asked["TopicArn"] for asked in publishes(faults)] == [[arn]]
+
+
+async def test_topic_of_another_region_is_refused_before_anything_is_sent(
+    faulty_aws: AWSConfiguration, faults: FaultyAWS
+) -> None:
+    arn = "arn:aws:sns:us-east-1:000000000000:posts"
+    bus = BusOfTests(aws_kit.environment(faulty_aws), {"posts": arn})
+    with pytest.raises(Unsupported, match="another region") as caught:
+        await bus.publish_message(POSTS, message())
+    await bus.close()
+    assert caught.value.resource == arn
+    assert faults.requests == []
 
 
 # --- queues ---
@@ -189,6 +313,36 @@ async def test_queue_that_was_deleted_meanwhile_is_made_again(
     sqs.delete_queue(QueueUrl=sqs.get_queue_url(QueueName=queue.queue)["QueueUrl"])
     await bus.publish_message(queue, message())
     assert [request.operation for request in faults.requests].count("CreateQueue") == 2
+
+
+async def test_queue_that_was_deleted_just_now_is_unavailable(bus: BusOfTests, faults: FaultyAWS) -> None:
+    code = "AWS.SimpleQueueService.QueueDeletedRecently"  # for a minute SQS makes no queue of that name
+    faults.rule(matches=lambda request: request.operation == "CreateQueue", status=400, code=code)
+    queue = f"jobs-{new_cid()[:12]}"
+    with pytest.raises(Unavailable) as caught:
+        await bus.publish_message(MessageDestination(queue=queue), message())
+    assert caught.value.resource == queue
+
+
+async def test_queue_given_by_its_arn_is_refused_and_none_is_made(bus: BusOfTests, faults: FaultyAWS) -> None:
+    faults.requests.clear()
+    with pytest.raises(Unsupported, match="name or URL"):
+        await bus.publish_message(MessageDestination(queue="arn:aws:sqs:eu-north-1:000000000000:jobs"), message())
+    assert faults.requests == []
+
+
+async def test_slow_search_for_a_queue_does_not_hold_up_others(bus: BusOfTests, faults: FaultyAWS) -> None:
+    known, slow = f"jobs-{new_cid()[:12]}", f"slow-{new_cid()[:12]}"
+    await bus.publish_message(MessageDestination(queue=known), message())
+    held = faults.rule(matches=lambda request: slow.encode() in request.body, hold=threading.Event())
+    waiting = asyncio.ensure_future(bus.publish_message(MessageDestination(queue=slow), message()))
+    while not held.seen:
+        await asyncio.sleep(0.01)
+    async with asyncio.timeout(10):
+        await bus.publish_message(MessageDestination(queue=known), message())
+    assert held.hold is not None
+    held.hold.set()
+    assert await waiting
 
 
 # --- FIFO ---

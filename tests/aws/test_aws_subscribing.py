@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 
 import aws_kit
-from aws_errors import FaultyAWS
+from aws_errors import FaultyAWS, Request
 from aws_messages_kit import BusOfTests, make_topic, publish
 from totoms.bus import ORDERING
 from totoms.context import new_cid
@@ -93,6 +93,36 @@ async def test_everything_is_made(account: Account, bus: BusOfTests, topic: str)
     assert subscribed["RawMessageDelivery"] == "true"
 
 
+async def test_queue_is_made_with_its_policy_in_one_step(bus: BusOfTests, topic: str, faults: FaultyAWS) -> None:
+    """A policy that is set later takes up to a minute to hold, and SNS drops what it may not send."""
+    await bus._subscribe(subscription_of(topic), create=True)
+    asked = [request.operation for request in faults.requests]
+    assert "SetQueueAttributes" not in asked
+    assert asked.index("Subscribe") > max(n for n, operation in enumerate(asked) if operation == "CreateQueue")
+
+
+async def test_queue_that_somebody_was_quicker_to_make_gets_what_it_lacks(
+    account: Account, bus: BusOfTests, topic: str, faults: FaultyAWS
+) -> None:
+    wanted = subscription_of(topic)
+    rules = []
+    not_yet = '{"__type": "com.amazonaws.sqs#QueueDoesNotExist", "message": ""}'
+    for name in (wanted.name, f"{wanted.name}-dead"):
+        account.sqs.create_queue(QueueName=name, Attributes={"VisibilityTimeout": "77"})
+        asked = json.dumps({"QueueName": name}).encode()
+        rules.append(faults.rule(matches=_asks(asked), times=1, status=400, answer=not_yet.encode()))
+    await bus._subscribe(wanted, create=True)
+    assert [len(rule.seen) for rule in rules] == [1, 1]
+    queue = account.queue(wanted.name)
+    assert json.loads(queue["Policy"])["Statement"][0]["Resource"] == queue["QueueArn"]
+    assert json.loads(queue["RedrivePolicy"])["deadLetterTargetArn"].endswith(f":{wanted.name}-dead")
+    assert queue["VisibilityTimeout"] == "77"
+
+
+def _asks(body: bytes) -> Callable[[Request], bool]:
+    return lambda request: request.operation == "GetQueueUrl" and request.body == body
+
+
 async def test_second_start_changes_nothing(account: Account, bus: BusOfTests, topic: str, faults: FaultyAWS) -> None:
     wanted = subscription_of(topic)
     await bus._subscribe(wanted, create=True)
@@ -132,6 +162,20 @@ async def test_statements_of_others_stay_in_the_policy(account: Account, bus: Bu
     statements = json.loads(account.queue(wanted.name)["Policy"])["Statement"]
     assert statements[0] == mine
     assert [one["Condition"] for one in statements[1:]] == [{"ArnEquals": {"aws:SourceArn": topic}}]
+
+
+async def test_statement_of_ours_that_somebody_changed_is_replaced(
+    account: Account, bus: BusOfTests, topic: str
+) -> None:
+    """Two statements of one name SQS refuses."""
+    wanted = subscription_of(topic)
+    await bus._subscribe(wanted, create=True)
+    policy = json.loads(account.queue(wanted.name)["Policy"])
+    good = policy["Statement"][0]
+    policy["Statement"] = [{**good, "Condition": {"ArnEquals": {"aws:SourceArn": f"{topic}-of-another"}}}]
+    account.sqs.set_queue_attributes(QueueUrl=account.url(wanted.name), Attributes={"Policy": json.dumps(policy)})
+    await bus._subscribe(wanted, create=True)
+    assert json.loads(account.queue(wanted.name)["Policy"])["Statement"] == [good]
 
 
 async def test_redrive_that_is_quicker_than_ours_is_slowed_and_keeps_its_queue(
@@ -193,6 +237,12 @@ def _no_dead_queue(account: Account, wanted: Subscription) -> None:
     account.sqs.delete_queue(QueueUrl=account.url(f"{wanted.name}-dead"))
 
 
+def _few_receives(account: Account, wanted: Subscription) -> None:
+    dead = account.queue(f"{wanted.name}-dead")["QueueArn"]
+    redrive = json.dumps({"deadLetterTargetArn": dead, "maxReceiveCount": 4})
+    account.sqs.set_queue_attributes(QueueUrl=account.url(wanted.name), Attributes={"RedrivePolicy": redrive})
+
+
 @pytest.mark.parametrize(
     ("remove", "told"),
     [
@@ -200,6 +250,11 @@ def _no_dead_queue(account: Account, wanted: Subscription) -> None:
         (_no_redrive, "the redrive policy of the queue {name!r}, to a dead-letter queue"),
         (_no_subscription, "the subscription of the queue {name!r} to the topic {topic!r}"),
         (_no_dead_queue, "the dead-letter queue '{name}-dead'"),
+        (
+            _few_receives,
+            "attempts: the redrive policy of the queue {name!r} has a maxReceiveCount of 4, of the 5 that the service"
+            " makes",
+        ),
     ],
 )
 async def test_looking_tells_the_one_thing_that_is_missing(
@@ -218,6 +273,46 @@ async def test_looking_tells_the_one_thing_that_is_missing(
     assert missing == told.format(name=wanted.name, topic=topic) + "."
 
 
+async def test_looking_tells_all_that_is_missing(account: Account, bus: BusOfTests, topic: str) -> None:
+    wanted = subscription_of(topic)
+    account.sqs.create_queue(QueueName=wanted.name)
+    with pytest.raises(NotFound) as caught:
+        await bus._subscribe(wanted, create=False)
+    assert str(caught.value).partition("Missing: ")[2] == (
+        f"the redrive policy of the queue {wanted.name!r}, to a dead-letter queue; "
+        f"the statement in the policy of the queue {wanted.name!r} that lets the topic send to it; "
+        f"the subscription of the queue {wanted.name!r} to the topic {topic!r}."
+    )
+
+
+async def test_subscription_that_waits_for_its_confirmation_is_none(
+    account: Account, bus: BusOfTests, topic: str, faults: FaultyAWS
+) -> None:
+    """As that of another account's topic, where its owner subscribed the queue."""
+    wanted = subscription_of(topic)
+    await bus._subscribe(wanted, create=True)
+    (subscribed,) = account.subscriptions(topic)
+    inside = (
+        f"<Subscriptions><member><SubscriptionArn>PendingConfirmation</SubscriptionArn><Protocol>sqs</Protocol>"
+        f"<Endpoint>{subscribed['Endpoint']}</Endpoint><TopicArn>{topic}</TopicArn></member></Subscriptions>"
+    )
+    name = "ListSubscriptionsByTopic"
+    answer = f"<{name}Response><{name}Result>{inside}</{name}Result></{name}Response>".encode()
+    faults.rule(matches=lambda request: request.operation == name, status=200, answer=answer)
+    with pytest.raises(NotFound, match="Missing: the confirmation of the subscription of the queue"):
+        await bus._subscribe(wanted, create=False)
+    faults.requests.clear()
+    await bus._subscribe(wanted, create=True)  # by the queue's own account it needs none
+    assert "Subscribe" in {request.operation for request in faults.requests}
+    answer = (
+        b"<SubscribeResponse><SubscribeResult><SubscriptionArn>pending confirmation</SubscriptionArn>"
+        b"</SubscribeResult></SubscribeResponse>"
+    )
+    faults.rule(matches=lambda request: request.operation == "Subscribe", status=200, answer=answer)
+    with pytest.raises(NotFound, match="waits for its confirmation"):
+        await bus._subscribe(wanted, create=True)
+
+
 async def test_missing_topic_is_told_and_not_made(account: Account, bus: BusOfTests, faults: FaultyAWS) -> None:
     missing = f"arn:aws:sns:{aws_kit.REGION}:000000000000:nobody-{new_cid()}"
     faults.requests.clear()
@@ -229,11 +324,15 @@ async def test_missing_topic_is_told_and_not_made(account: Account, bus: BusOfTe
 
 @pytest.mark.parametrize("operation", ["CreateQueue", "Subscribe", "SetQueueAttributes"])
 async def test_what_may_not_be_made_is_access_denied(
-    bus: BusOfTests, topic: str, faults: FaultyAWS, operation: str
+    account: Account, bus: BusOfTests, topic: str, faults: FaultyAWS, operation: str
 ) -> None:
+    wanted = subscription_of(topic)
+    if operation == "SetQueueAttributes":  # of a queue that is there already
+        account.sqs.create_queue(QueueName=wanted.name)
     faults.rule(matches=lambda request: request.operation == operation, status=403, code="AccessDenied")
-    with pytest.raises(AccessDenied):
-        await bus._subscribe(subscription_of(topic), create=True)
+    with pytest.raises(AccessDenied) as caught:
+        await bus._subscribe(wanted, create=True)
+    assert caught.value.resource in (wanted.name, f"{wanted.name}-dead", topic)
 
 
 # --- names and ARNs ---

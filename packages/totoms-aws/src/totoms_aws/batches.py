@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Final
 
-from totoms.errors import BackendError
+from totoms.errors import BackendError, Unavailable
 from totoms_aws.workers import PUBLISHING
 
 MOST_ENTRIES: Final = 10
@@ -41,7 +41,7 @@ class Line:
 
     Args:
         send: Sends entries, at most `MOST_ENTRIES` of at most `MOST_BYTES`, and gives a result for each. It is called
-            in a thread, and raises nothing.
+            in a thread.
         in_order: Whether what was added first must be there first: then one request is under way at a time.
     """
 
@@ -76,7 +76,11 @@ class Line:
                 return
             batch = self._take()
             self._sending[id(batch)] = batch
-            sending = PUBLISHING.submit(self._send, [one.entry for one in batch])
+            try:
+                sending = PUBLISHING.submit(self._send, [one.entry for one in batch])
+            except RuntimeError as error:  # no thread is to be had
+                sending = Future()
+                sending.set_exception(error)
             sending.add_done_callback(lambda sent, batch=batch: self._sent(batch, sent))  # type: ignore[misc]
 
     def _take(self) -> list[_Waiting]:
@@ -93,11 +97,20 @@ class Line:
 
     def _tell(self, batch: list[_Waiting], sent: Future[Results]) -> None:
         del self._sending[id(batch)]
-        for one, result in zip(batch, sent.result(), strict=True):
+        failure = sent.exception()
+        results = sent.result() if failure is None else [_unanswered(failure) for _ in batch]
+        for one, result in zip(batch, results, strict=True):
             if not one.done.done():
                 one.done.set_result(result)
         if not self._scheduled:
             self._leave()
+
+
+def _unanswered(failure: BaseException) -> BackendError:
+    # Nothing that is known raises there; but who publishes must not wait for ever.
+    error = Unavailable(f"Whether the message was published is unknown: {type(failure).__name__}.")
+    error.__cause__ = failure
+    return error
 
 
 def packed(sizes: Sequence[int], most_bytes: int = MOST_BYTES) -> list[range]:

@@ -15,7 +15,7 @@ from totoms_aws.errors import told_as
 from totoms_aws.names import TopicArn, dead_queue_name, is_fifo, queue_name
 from totoms_aws.policies import lets_send, letting_send
 from totoms_aws.queues import Queues
-from totoms_aws.sources import RAW, Sources, absent, subscribed_as
+from totoms_aws.sources import RAW, Sources, absent, is_confirmed, subscribed_as
 from totoms_aws.topics import Topics
 
 _LONGEST: Final = 3600
@@ -76,7 +76,7 @@ class Endpoints:
             "RedrivePolicy": json.dumps({"deadLetterTargetArn": dead["QueueArn"]}),
         }
         with told_as("the topic", subscription.topic):
-            if subscribed is None or not subscribed.startswith("arn:"):  # anew, it is sent another confirmation
+            if subscribed is None or not is_confirmed(subscribed):  # anew, it is sent another confirmation
                 self._sources.sns.subscribe(
                     TopicArn=str(arn), Protocol="https", Endpoint=url, Attributes={RAW: "false", **wanted}
                 )

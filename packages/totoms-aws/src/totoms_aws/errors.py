@@ -45,8 +45,10 @@ _CODES: Final[dict[str, type[BackendError]]] = {
         (
             "400", "401", "403", "AccessDenied", "AccessDeniedException", "AuthorizationError",
             "AuthorizationErrorException", "ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId",
-            "InvalidClientTokenId", "InvalidSignatureException", "KMSAccessDenied", "KMSAccessDeniedException",
-            "RequestExpired", "SignatureDoesNotMatch", "UnrecognizedClientException",
+            "InvalidClientTokenId", "InvalidIdentityToken", "InvalidSecurity", "InvalidSignatureException",
+            "KMS.AccessDeniedException", "KMS.OptInRequired", "KMSAccessDenied", "KMSAccessDeniedException",
+            "KmsAccessDenied", "KmsOptInRequired", "RequestExpired", "SignatureDoesNotMatch",
+            "UnrecognizedClientException",
         ),
         AccessDenied,
     ),
@@ -55,13 +57,16 @@ _CODES: Final[dict[str, type[BackendError]]] = {
     **dict.fromkeys(("KeyTooLongError",), InvalidKey),
     **dict.fromkeys(
         (
-            "429", "500", "502", "503", "504", "InternalError", "InternalErrorException", "InternalFailure",
-            "KMSThrottling", "KmsThrottled", "OverLimit", "RequestThrottled", "RequestTimeout", "ServiceUnavailable",
-            "OperationAborted", "SlowDown", "Throttled", "ThrottledException", "Throttling", "ThrottlingException",
-            "TooManyRequestsException", "InternalServiceError", "InternalServiceErrorException",
+            "429", "500", "502", "503", "504", "AWS.SimpleQueueService.QueueDeletedRecently", "IDPCommunicationError",
+            "InternalError", "InternalErrorException", "InternalFailure", "KMS.ThrottlingException", "KMSThrottling",
+            "KmsThrottled", "QueueDeletedRecently", "OverLimit", "RequestThrottled", "RequestTimeout",
+            "ServiceUnavailable", "OperationAborted", "SlowDown", "Throttled", "ThrottledException", "Throttling",
+            "ThrottlingException", "TooManyRequestsException", "InternalServiceError", "InternalServiceErrorException",
         ),
         Unavailable,
     ),
+    # With a status that elsewhere says that something is denied.
+    **dict.fromkeys(("FilterPolicyLimitExceeded", "SubscriptionLimitExceeded"), BackendError),
 }  # fmt: skip
 """The error codes of SNS, SQS, S3 and Secrets Manager that have an error of ours; they are listed with each operation
 in the API references (https://docs.aws.amazon.com/)."""

@@ -22,7 +22,10 @@ def lets_send(policy: str, topic_arn: str) -> bool:
 
 
 def letting_send(policy: str, topic_arn: str, queue_arn: str) -> str:
-    """Return the policy with a statement that lets SNS write to the queue on behalf of a topic, and no other."""
+    """Return the policy with a statement that lets SNS write to the queue on behalf of a topic, and no other.
+
+    All other statements stay; one of ours for the topic that somebody changed is replaced, as their names must differ.
+    """
     document = _document(policy) or {"Version": "2012-10-17", "Statement": []}
     statement = {
         "Sid": f"totoms-{hashlib.sha256(topic_arn.encode()).hexdigest()[:16]}",
@@ -32,7 +35,12 @@ def letting_send(policy: str, topic_arn: str, queue_arn: str) -> str:
         "Resource": queue_arn,
         "Condition": {"ArnEquals": {"aws:SourceArn": topic_arn}},
     }
-    document["Statement"] = [*_listed(document.get("Statement")), statement]
+    others = [
+        one
+        for one in _listed(document.get("Statement"))
+        if not isinstance(one, dict) or one.get("Sid") != statement["Sid"]
+    ]
+    document["Statement"] = [*others, statement]
     return json.dumps(document)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Final
 
 from totoms.envelope import Outgoing
-from totoms.errors import BackendError, NotFound, Unsupported
-from totoms_aws.batches import Entry, Line, Results
+from totoms.errors import BackendError, MessageTooLarge, NotFound, Unsupported
+from totoms_aws.batches import MOST_BYTES, Entry, Line, Results
 from totoms_aws.clients import client
 from totoms_aws.configuration import AWSConfiguration
 from totoms_aws.errors import told_as
@@ -15,6 +16,9 @@ from totoms_aws.forms import size_of, to_attributes, to_text
 from totoms_aws.names import group_of, is_fifo, is_url, queue_name
 from totoms_aws.queues import Queues, for_each, in_one_request
 from totoms_aws.topics import Topics
+
+_MOST_LINES: Final = 1000
+"""Destinations that are remembered; of more, those with nothing under way are forgotten."""
 
 
 class Publisher:
@@ -49,18 +53,25 @@ class Publisher:
         in_order = is_fifo(destination)
         if outgoing.ordering_key is not None and not in_order:
             return no_order(destination)
+        if not to_topic and destination.startswith("arn:"):
+            return Unsupported(f"{destination!r} is an ARN: a queue is given by its name or URL.", resource=destination)
         try:
             text = to_text(outgoing.body)
         except Unsupported as error:
             return error
         attributes = to_attributes(outgoing.attributes)
+        size = size_of(text, attributes)
+        if size > MOST_BYTES:  # a few characters take more room than the core knows
+            return MessageTooLarge(
+                f"The message is {size} bytes as AWS carries it; the limit is {MOST_BYTES}.", resource=destination
+            )
         entry: Entry = {"Message" if to_topic else "MessageBody": text, "MessageAttributes": attributes}
         if in_order:
             # Without a key no order is asked for: a group of its own keeps a message from waiting for any other.
             key = outgoing.ordering_key
             entry["MessageGroupId"] = outgoing.message_id if key is None else group_of(key)
             entry["MessageDeduplicationId"] = outgoing.message_id
-        return self._line(destination, to_topic=to_topic).add(entry, size_of(text, attributes))
+        return self._line(destination, to_topic=to_topic).add(entry, size)
 
     def _line(self, destination: str, *, to_topic: bool) -> Line:
         loop = asyncio.get_running_loop()
@@ -68,6 +79,8 @@ class Publisher:
             self._loop, self._lines = loop, {}
         line = self._lines.get((to_topic, destination))
         if line is None:
+            if len(self._lines) >= _MOST_LINES:
+                self._lines = {where: other for where, other in self._lines.items() if other.pending}
             send = self._to_topic if to_topic else self._to_queue
             line = Line(lambda entries: send(destination, entries), in_order=is_fifo(destination))
             self._lines[to_topic, destination] = line

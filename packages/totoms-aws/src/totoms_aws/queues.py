@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from botocore.exceptions import ClientError
 
-from totoms.errors import BackendError, NotFound, Unavailable
+from totoms.errors import BackendError, MessageTooLarge, NotFound, Unavailable
 from totoms_aws.batches import Entry
 from totoms_aws.clients import client
 from totoms_aws.configuration import AWSConfiguration
@@ -20,6 +20,7 @@ from totoms_aws.names import is_fifo, is_url
 RETENTION_SECONDS: Final = 14 * 24 * 3600
 """The longest SQS keeps a message, and so does each queue that is made here."""
 _EXISTS: Final = ("QueueAlreadyExists", "QueueNameExists")
+_MOST_REMEMBERED: Final = 10_000
 _NEW_QUEUE_PATIENCE: Final = 5.0
 _NEW_QUEUE_PAUSE: Final = 0.25
 
@@ -51,7 +52,7 @@ class Queues:
         if found is None:
             try:
                 with told_as("the queue", name):
-                    found = self._urls[name] = str(self.sqs.get_queue_url(QueueName=name)["QueueUrl"])
+                    found = self._remember(name, str(self.sqs.get_queue_url(QueueName=name)["QueueUrl"]))
             except NotFound:
                 return None
         return found
@@ -68,12 +69,14 @@ class Queues:
                 if code_of(error) not in _EXISTS:
                     raise
                 url = str(self.sqs.get_queue_url(QueueName=name)["QueueUrl"])
-        self._urls[name] = url
         self._wait_for(name, url)
-        return url
+        return self._remember(name, url)
 
     def find_or_make(self, name: str) -> str:
         """Return the URL of a queue that is made when it is first used."""
+        known = self._urls.get(name)
+        if known is not None:
+            return known
         with self._lock:
             return self.url_of(name) or self.make(name, {})
 
@@ -108,6 +111,12 @@ class Queues:
         if any(isinstance(result, NotFound) for result in results):
             self.forget(name)
         return results
+
+    def _remember(self, name: str, url: str) -> str:
+        if len(self._urls) >= _MOST_REMEMBERED:
+            self._urls.clear()
+        self._urls[name] = url
+        return url
 
     def _wait_for(self, name: str, url: str) -> None:
         # "After you create a queue, you must wait at least one second": of that, what it takes until it is known.
@@ -144,11 +153,17 @@ def in_one_request(
             return [None]
         answer = send([{"Id": str(number), **entry} for number, entry in enumerate(entries)])
     except Exception as error:
-        if len(entries) > 1 and type(translate(error, *told)) is BackendError:
+        if len(entries) > 1 and type(translate(error, *told)) in (BackendError, MessageTooLarge):
             # One that AWS finds wrong has all refused: each for itself, then.
             return [in_one_request(send, send_one, [entry], told)[0] for entry in entries]
         return [_caused(translate(error, *told), error) for _ in entries]
-    return results_of(answer, len(entries), told)
+    results = results_of(answer, len(entries), told)
+    for number, (entry, result) in enumerate(zip(entries, results, strict=True)):
+        # What AWS could not take just now the SDK tries again when it is alone, but not in a batch. Where there is an
+        # order, those behind it are there already.
+        if isinstance(result, Unavailable) and result.__cause__ is not None and "MessageGroupId" not in entry:
+            (results[number],) = in_one_request(send, send_one, [entry], told)
+    return results
 
 
 def results_of(answer: dict[str, Any], number: int, told: tuple[str, str]) -> list[BackendError | None]:

@@ -87,18 +87,25 @@ class Sources:
         if url is None:
             missing.append(f"the queue {name!r} with its dead-letter queue {dead_name!r}")
         attributes = self._queues.attributes_of(name, url) if url else {}
-        dead_arn, _ = redriven_to(attributes)
+        dead_arn, receives = redriven_to(attributes)
         dead_name = dead_arn.rpartition(":")[2] or dead_name
         dead_url = self._queues.url_of(dead_name) if url else None
         if url and not dead_arn:
             missing.append(f"the redrive policy of the queue {name!r}, to a dead-letter queue")
         elif url and dead_url is None:
             missing.append(f"the dead-letter queue {dead_name!r}")
+        if dead_arn and receives < min(subscription.retry.max_attempts, _MOST_RECEIVES):
+            missing.append(
+                f"attempts: the redrive policy of the queue {name!r} has a maxReceiveCount of {receives}, of the "
+                f"{subscription.retry.max_attempts} that the service makes"
+            )
         if arn is not None:
             if url and not lets_send(attributes.get("Policy", ""), str(arn)):
                 missing.append(f"the statement in the policy of the queue {name!r} that lets the topic send to it")
             subscribed = subscribed_as(subscriptions, "sqs", attributes.get("QueueArn", ""))
-            if subscribed is None:
+            if subscribed is not None and not is_confirmed(subscribed):
+                missing.append(f"the confirmation of the subscription of the queue {name!r}")
+            elif subscribed is None:
                 missing.append(f"the subscription of the queue {name!r} to the topic {subscription.topic!r}")
         if missing:
             raise absent(subscription.name, missing)
@@ -116,27 +123,31 @@ class Sources:
         subscriptions = [] if arn is None else list(self.subscriptions_of(subscription.topic, arn))
         url, dead_name = self._queues.url_of(name), dead_queue_name(name)
         before = self._queues.attributes_of(name, url) if url else {}
-        dead_arn, most_receives = redriven_to(before)
+        dead_arn, _ = redriven_to(before)
         dead_name = dead_arn.rpartition(":")[2] or dead_name
         dead_url = self.make_dead_queue(dead_name)
         dead_arn = dead_arn or self._queues.attributes_of(dead_name, dead_url)["QueueArn"]
-        wanted: Attributes = {}
+        queue_arn = f"{dead_arn.rpartition(':')[0]}:{name}"
         receives = min(subscription.retry.max_attempts + _NET, _MOST_RECEIVES)
-        if most_receives < receives:
-            wanted["RedrivePolicy"] = redrive(dead_arn, receives)
         if url is None:
-            visibility = {"VisibilityTimeout": str(math.ceil(self._lease_seconds))}
-            url = self._queues.make(name, {**visibility, **wanted})
-            before, wanted = self._queues.attributes_of(name, url), {}
-        if arn is not None and not lets_send(before.get("Policy", ""), str(arn)):
-            wanted["Policy"] = letting_send(before.get("Policy", ""), str(arn), before["QueueArn"])
-        if wanted:
-            self._queues.set_attributes(name, url, wanted)
-        subscribed = subscribed_as(subscriptions, "sqs", before["QueueArn"])
-        if arn is not None and subscribed is None:
+            # With all at once: a change of a queue takes up to a minute, for which SNS would lose what it may not send.
+            lacking = _lacking({}, dead_arn, receives, arn, queue_arn)
+            url = self._queues.make(name, {"VisibilityTimeout": str(math.ceil(self._lease_seconds)), **lacking})
+            before = self._queues.attributes_of(name, url)  # somebody else may have been quicker
+        lacking = _lacking(before, dead_arn, receives, arn, queue_arn)
+        if lacking:
+            self._queues.set_attributes(name, url, lacking)
+        subscribed = subscribed_as(subscriptions, "sqs", queue_arn)
+        if arn is not None and not is_confirmed(subscribed):
             with told_as("the topic", subscription.topic):
-                self.sns.subscribe(
-                    TopicArn=str(arn), Protocol="sqs", Endpoint=before["QueueArn"], Attributes={RAW: "true"}
+                answer = self.sns.subscribe(
+                    TopicArn=str(arn), Protocol="sqs", Endpoint=queue_arn, Attributes={RAW: "true"}
+                )
+            if not is_confirmed(answer["SubscriptionArn"]):
+                raise NotFound(
+                    f"The subscription of the queue {name!r} to the topic {subscription.topic!r} waits for its "
+                    "confirmation: subscribe the queue with its owner's credentials.",
+                    resource=subscription.name,
                 )
             return Source(name, url, dead_name, dead_url, raw=True)
         return Source(name, url, dead_name, dead_url, self._is_raw(subscription.name, subscribed))
@@ -185,11 +196,24 @@ class Sources:
         return arn, name
 
     def _is_raw(self, name: str, subscribed: str | None) -> bool:
-        if subscribed is None:  # what is in the queue was written to it directly
+        if subscribed is None or not is_confirmed(subscribed):  # what is in the queue was written to it directly
             return True
         with told_as("the subscription", name):
             answer = self.sns.get_subscription_attributes(SubscriptionArn=subscribed)
         return str(answer["Attributes"].get(RAW, "false")).lower() == "true"
+
+
+def _lacking(
+    before: Attributes, dead_arn: str, receives: int, topic_arn: TopicArn | None, queue_arn: str
+) -> Attributes:
+    """Return what a queue's attributes must become."""
+    lacking: Attributes = {}
+    if redriven_to(before)[1] < receives:
+        lacking["RedrivePolicy"] = redrive(dead_arn, receives)
+    policy = before.get("Policy", "")
+    if topic_arn is not None and not lets_send(policy, str(topic_arn)):
+        lacking["Policy"] = letting_send(policy, str(topic_arn), queue_arn)
+    return lacking
 
 
 def subscribed_as(subscriptions: list[dict[str, str]], protocol: str, endpoint: str) -> str | None:
@@ -198,6 +222,11 @@ def subscribed_as(subscriptions: list[dict[str, str]], protocol: str, endpoint: 
         if one["Protocol"] == protocol and endpoint and one["Endpoint"] == endpoint:
             return one["SubscriptionArn"]
     return None
+
+
+def is_confirmed(subscribed: str | None) -> bool:
+    """Tell whether there is a subscription, and SNS delivers to it: of others it gives a word in place of the ARN."""
+    return subscribed is not None and subscribed.startswith("arn:")
 
 
 def absent(name: str, missing: list[str]) -> NotFound:

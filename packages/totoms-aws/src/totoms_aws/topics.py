@@ -56,11 +56,13 @@ class Topics:
             NotFound, Unsupported: As above.
             AccessDenied, Unavailable: STS cannot be asked.
         """
-        with self._lock:
-            if parse_topic(identifier) is None and self._account is None and is_topic_name(identifier):
-                with told_as("the account of the topic", identifier):
-                    caller = client("sts", self._settings).get_caller_identity()
-                self._account = caller["Arn"].split(":")[1], caller["Account"]
+        found = self.known(identifier)
+        if found is None:
+            with self._lock:
+                if self._account is None:
+                    with told_as("the account of the topic", identifier):
+                        caller = client("sts", self._settings).get_caller_identity()
+                    self._account = caller["Arn"].split(":")[1], caller["Account"]
             found = self.known(identifier)
         assert found is not None
         return found

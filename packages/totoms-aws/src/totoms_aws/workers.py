@@ -37,16 +37,27 @@ class Workers:
         self._outstanding = 0
 
     def submit(self, function: Callable[..., _Result], *args: Any) -> Future[_Result]:
-        """Call `function` in a thread, when one is free."""
+        """Call `function` in a thread, when one is free.
+
+        Raises:
+            RuntimeError: The system gives no thread, and there is none yet.
+        """
         future: Future[_Result] = Future()
         with self._lock:
             self._outstanding += 1
             starting = self._outstanding > self._threads and self._threads < self._most
             self._threads += starting
             name = f"{self._name} {self._threads}"
-        self._work.put((future, function, args))
         if starting:
-            threading.Thread(target=self._run, name=name, daemon=True).start()
+            try:
+                threading.Thread(target=self._run, name=name, daemon=True).start()
+            except RuntimeError:
+                with self._lock:
+                    self._threads -= 1
+                    if not self._threads:
+                        self._outstanding -= 1
+                        raise
+        self._work.put((future, function, args))
         return future
 
     async def run(self, function: Callable[..., _Result], *args: Any) -> _Result:
