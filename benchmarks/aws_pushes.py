@@ -62,8 +62,9 @@ def push(key: rsa.RSAPrivateKey) -> bytes:
     """Return what SNS sends for one message of 1 KiB, headers included."""
     message = {"timestamp": "2026.11.01 00:00:00", "cid": uuid.uuid4().hex, "id": "1", "type": "measured", "msg": ""}
     text = json.dumps({**message, "data": {"filling": "x" * 900}})
+    sent = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     signed = {
-        "Message": text, "MessageId": str(uuid.uuid4()), "Timestamp": datetime.now(UTC).isoformat()[:23] + "Z",
+        "Message": text, "MessageId": str(uuid.uuid4()), "Timestamp": sent,
         "TopicArn": TOPIC, "Type": "Notification",
     }  # fmt: skip
     lines = "".join(f"{name}\n{value}\n" for name, value in signed.items()).encode()
@@ -114,7 +115,7 @@ async def load(port: int, pushes: list[bytes]) -> float:
             head = (await reader.readuntil(b"\r\n\r\n")).lower()
             answer = await reader.readexactly(int(head.split(b"content-length: ", 1)[1].split(b"\r\n", 1)[0]))
             if b" 200 " not in head.split(b"\r\n", 1)[0]:
-                raise SystemExit((head + answer).decode())
+                raise SystemExit(f"{(head + answer).decode()}\nwas answered to\n{one.decode()}")
         writer.close()
 
     begun = time.perf_counter()

@@ -158,6 +158,7 @@ async def test_server_that_does_not_answer_is_given_up(
     server: CertificateServer, kept: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fetching, "_READ_SECONDS", 0.1)
+    monkeypatch.setattr(certificates, "_PATIENCE", 10 * DEADLINE)  # that is another limit
     server.hold.clear()
     async with asyncio.timeout(DEADLINE):
         with pytest.raises(Undecidable):
@@ -224,6 +225,27 @@ async def test_certificate_that_has_expired_meanwhile_is_fetched_anew(
     kept._kept[URL] = x509.load_pem_x509_certificate(make_signer(until=timedelta(seconds=-1)).pem)
     await kept.key_of(URL)
     assert server.asked == [signer().path] * 2
+
+
+@pytest.mark.parametrize("dates", [{"until": timedelta(seconds=-1)}, {"since": timedelta(days=1)}], ids=["old", "new"])
+async def test_certificate_that_is_not_valid_now_is_not_kept(
+    server: CertificateServer, kept: Certificates, dates: dict[str, timedelta]
+) -> None:
+    server.pages[path_of(1)] = 200, make_signer(**dates).pem
+    for _ in range(3):
+        with pytest.raises(Undecidable):
+            await kept.key_of(url_of(1))
+    assert server.asked == [path_of(1)]
+    assert (len(kept._kept), len(kept._keys)) == (0, 0)
+
+
+@pytest.mark.parametrize("status", [203, 206, 404, 500])
+async def test_certificate_that_comes_with_another_status_is_not_taken(
+    server: CertificateServer, kept: Certificates, status: int
+) -> None:
+    server.pages[signer().path] = status, signer().pem
+    with pytest.raises(Undecidable):
+        await kept.key_of(URL)
 
 
 async def test_certificate_that_is_used_is_kept_longest(server: CertificateServer, kept: Certificates) -> None:

@@ -140,10 +140,11 @@ async def test_subject_that_was_added_is_refused(bus: BusOfTests, sns: PushingSN
 @pytest.mark.parametrize("version", ["0", "3", "", "1.0", " 1", 1, 2, None, ["1"], {"1": "2"}])
 @pytest.mark.parametrize("signed", ["1", "2"])
 async def test_unknown_version_of_signatures_is_refused(
-    bus: BusOfTests, sns: PushingSNS, signed: str, version: Any
+    bus: BusOfTests, sns: PushingSNS, certificates: CertificateServer, signed: str, version: Any
 ) -> None:
     with pytest.raises(Forbidden):
         await push(bus, sns, {**sns.notification("a body", version=signed), "SignatureVersion": version})
+    assert certificates.asked == []  # nor is a certificate fetched for it
 
 
 async def test_version_is_not_taken_for_the_other_one(bus: BusOfTests, sns: PushingSNS) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, cast
 
@@ -29,6 +30,7 @@ from totoms_aws.publishing import Publisher, no_order
 from totoms_aws.pushes import Pushes
 from totoms_aws.queues import Queues
 from totoms_aws.receiving import LONGEST_POLL, Receiver
+from totoms_aws.returning import give_back
 from totoms_aws.sources import Sources
 from totoms_aws.topics import Topics
 from totoms_aws.workers import SETTLING
@@ -112,7 +114,7 @@ class AWSMessageBus(MessageBus):
         await self._leases.retry(received, delay)
 
     async def _release(self, batch: Sequence[Received]) -> None:
-        await self._leases.give_back(batch)
+        await SETTLING.run(give_back, self._queues, list(batch))
 
     async def _extend(self, batch: Sequence[Received]) -> Sequence[BackendError | None]:
         return await self._leases.renew(batch)
@@ -139,5 +141,4 @@ class AWSMessageBus(MessageBus):
         return await SETTLING.run(self._letters.purge, subscription, letter_ids)
 
     async def _close(self) -> None:
-        await self._publisher.flush()
-        await self._receiver.close()
+        await asyncio.gather(self._publisher.flush(), self._receiver.close())

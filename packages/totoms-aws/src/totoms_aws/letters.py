@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final, cast
 
 from totoms.envelope import DeadLetter, DeadLetterReason, Received
 from totoms.errors import BackendError, NotFound, Unsupported
 from totoms_aws.batches import Entry, packed
-from totoms_aws.forms import OURS, size_of
-from totoms_aws.leases import Lease, named
+from totoms_aws.forms import OURS, Attributes, size_of, to_attributes
+from totoms_aws.leases import Lease
 from totoms_aws.names import dead_queue_name, is_fifo, queue_name
 from totoms_aws.queues import Queues, redriven_to
-from totoms_aws.reasons import group_of, letter_of, with_reason
+from totoms_aws.reasons import group_of, is_raw, letter_of, with_reason
+from totoms_aws.returning import named
 from totoms_aws.sources import Sources
 from totoms_aws.sweeps import Message, Sweep
 
@@ -123,7 +124,7 @@ class DeadLetters:
             )
         replayed = 0
         with Sweep(self._queues, place.name, place.url) as sweep:
-            for chosen in _chosen(sweep, place, subscription, letter_ids):
+            for chosen in _chosen(sweep, place, subscription, letter_ids, each_once=True):
                 replayed += self._send_again(sweep, place, chosen)
         return replayed
 
@@ -133,7 +134,7 @@ class DeadLetters:
         purged = 0
         if place is not None:
             with Sweep(self._queues, place.name, place.url) as sweep:
-                for chosen in _chosen(sweep, place, subscription, letter_ids):
+                for chosen in _chosen(sweep, place, subscription, letter_ids, each_once=False):
                     sweep.delete([message for message, _ in chosen])
                     purged += len(chosen)
         return purged
@@ -170,7 +171,7 @@ class DeadLetters:
 
 
 def _chosen(
-    sweep: Sweep, place: _Place, subscription: str, letter_ids: Sequence[str] | None
+    sweep: Sweep, place: _Place, subscription: str, letter_ids: Sequence[str] | None, *, each_once: bool
 ) -> Iterator[list[tuple[Message, DeadLetter]]]:
     wanted = None if letter_ids is None else set(letter_ids)
     seen: set[str] = set()  # what dies again while we are at it is left for the next time
@@ -181,7 +182,8 @@ def _chosen(
             for message, letter in letters
             if (wanted is None or letter.letter_id in wanted) and letter.message_id not in seen
         ]
-        seen |= {letter.message_id for _, letter in chosen}
+        if each_once:
+            seen |= {letter.message_id for _, letter in chosen}
         if chosen:
             yield chosen
         if wanted is not None:
@@ -191,11 +193,14 @@ def _chosen(
 
 
 def _again(place: _Place, message: Message, letter: DeadLetter) -> Entry:
-    given: dict[str, Any] = message.get("MessageAttributes") or {}
+    text, given = str(message["Body"]), cast(Attributes, message.get("MessageAttributes") or {})
+    if place.raw and not is_raw(message, raw=place.raw):  # it came in an envelope, which is no longer used
+        text, given = letter.body.decode("utf-8", "surrogatepass"), to_attributes(letter.attributes)
     attributes = {name: value for name, value in given.items() if not name.startswith(OURS)}
     if place.raw:
         attributes = named(attributes, letter.message_id)
-    entry: Entry = {"MessageBody": message["Body"], "MessageAttributes": attributes}
+    entry: Entry = {"MessageBody": text, "MessageAttributes": attributes}
     if is_fifo(place.queue):
-        entry |= {"MessageGroupId": group_of(message), "MessageDeduplicationId": f"replay-{letter.letter_id}"}
-    return entry
+        again = {"MessageGroupId": group_of(message), "MessageDeduplicationId": f"replay-{letter.letter_id}"}
+        return {**entry, **again}
+    return {**entry, "DelaySeconds": 0}  # whatever the queue's own delay

@@ -46,7 +46,7 @@ def letter_of(message: Mapping[str, Any], subscription: str, *, raw: bool) -> De
         raw: Whether its body is what was published, if it does not say so itself: then SQS or SNS moved it.
     """
     why = _why(message)
-    content = from_queue(message, raw=why.get("raw", raw) is True)
+    content = from_queue(message, raw=is_raw(message, raw=raw))
     attributes = {name: value for name, value in content.attributes.items() if name not in _added(why)}
     reason = DeadLetterReason(
         str(why.get("reason", "")), str(why.get("errorClass", "")), str(why.get("description", "")),
@@ -57,6 +57,11 @@ def letter_of(message: Mapping[str, Any], subscription: str, *, raw: bool) -> De
         message["MessageId"], str(why.get("id") or content.message_id), subscription, content.body, attributes, reason,
         since,
     )  # fmt: skip
+
+
+def is_raw(message: Mapping[str, Any], *, raw: bool) -> bool:
+    """Tell whether a letter's body is what was published; `raw` where it does not say so itself."""
+    return _why(message).get("raw", raw) is True
 
 
 def group_of(message: Mapping[str, Any]) -> str:

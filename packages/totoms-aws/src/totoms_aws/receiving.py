@@ -21,6 +21,7 @@ from totoms_aws.batches import MOST_ENTRIES
 from totoms_aws.errors import told_as
 from totoms_aws.leases import Leases
 from totoms_aws.queues import Queues
+from totoms_aws.returning import give_back
 from totoms_aws.sources import Source
 from totoms_aws.workers import POLLING
 
@@ -84,6 +85,8 @@ class Poll:
             )
         messages: Sequence[dict[str, Any]] = answer.get("Messages") or ()
         brought = [self._leases.give(message, self._source, self._subscription, asked) for message in messages]
+        if brought and time.monotonic() - asked > self._linger + self._leases.seconds / 3:
+            self._leases.renew_now(brought)  # the SDK had to ask again: it hides them for longer than is known here
         with self._lock:
             if not self._abandoned:
                 self._brought = brought
@@ -92,7 +95,7 @@ class Poll:
 
     def _give_back(self, late: list[Received]) -> list[Received]:
         if late:
-            self._leases.give_back_now(late)
+            give_back(self._queues, late)
         return []
 
 

@@ -1,0 +1,169 @@
+"""Leases of SQS and what ends them: given back, tried again, dead, delivered from there again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from aws_errors import FaultyAWS, Request
+
+import aws_kit
+from aws_messages_kit import BusOfTests, make_topic, publish
+from totoms.context import new_cid
+from totoms.envelope import DeadLetterReason, Received, Subscription
+from totoms.errors import LeaseLost
+from totoms.messages import ID_ATTRIBUTE
+from totoms_aws.configuration import AWSConfiguration
+from totoms_aws.leases import COUNTED
+from totoms_aws.names import queue_name
+
+REASON = DeadLetterReason("non_retryable", "ValueError", "It is not wanted.", 1)
+
+
+def is_hiding(request: Request) -> bool:
+    return request.operation == "ChangeMessageVisibilityBatch"
+
+
+@pytest.fixture
+def topic(faulty_aws: AWSConfiguration) -> str:
+    return make_topic(faulty_aws)
+
+
+@pytest.fixture
+async def bus(faulty_aws: AWSConfiguration, topic: str) -> AsyncIterator[BusOfTests]:
+    made = BusOfTests(aws_kit.environment(faulty_aws), {"posts": topic})
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def subscription(bus: BusOfTests, topic: str) -> Subscription:
+    made = Subscription(f"blog-{new_cid()[:12]}", topic, "posts")
+    await bus._subscribe(made, create=True)
+    return made
+
+
+@pytest.fixture
+def sqs(faulty_aws: AWSConfiguration) -> Any:
+    return aws_kit.sdk("sqs", faulty_aws)
+
+
+async def received(bus: BusOfTests, subscription: Subscription) -> Received:
+    (one,) = await bus._receive(subscription, 1, 20.0)
+    return one
+
+
+@pytest.mark.parametrize("nonsense", ["9" * 5000, "\N{ARABIC-INDIC DIGIT THREE}", "-1", "many"])
+async def test_attempts_that_somebody_else_wrote_are_not_believed(
+    bus: BusOfTests, subscription: Subscription, topic: str, faulty_aws: AWSConfiguration, nonsense: str
+) -> None:
+    publish(faulty_aws, topic, "a body", {COUNTED: nonsense})
+    one = await received(bus, subscription)
+    assert (one.body, one.attempt) == (b"a body", 1)
+
+
+async def test_message_is_tried_again_after_the_renewal_that_is_under_way(
+    bus: BusOfTests, subscription: Subscription, topic: str, faults: FaultyAWS, faulty_aws: AWSConfiguration, sqs: Any
+) -> None:
+    publish(faulty_aws, topic, "a body", {})
+    one = await received(bus, subscription)
+    hiding = faults.rule(matches=is_hiding, hold=threading.Event(), times=1)
+    renewing = asyncio.ensure_future(bus._extend([one]))
+    while not hiding.seen:
+        await asyncio.sleep(0.01)
+    retrying = asyncio.ensure_future(bus._nack(one, 0.0))
+    for _ in range(3):  # one request is answered after the other: what would be sent by now has come by then
+        await asyncio.to_thread(sqs.list_queues)
+    assert sum(map(is_hiding, faults.requests)) == 1
+    assert await bus._extend([one]) == [None]  # it is leaving, and renewed no more
+    assert sum(map(is_hiding, faults.requests)) == 1
+    assert hiding.hold is not None
+    hiding.hold.set()
+    await asyncio.gather(renewing, retrying)
+    assert (await received(bus, subscription)).attempt == 2
+
+
+async def test_lease_is_renewed_in_a_thread_or_known_to_have_ended(
+    bus: BusOfTests, subscription: Subscription, topic: str, faulty_aws: AWSConfiguration, sqs: Any
+) -> None:
+    publish(faulty_aws, topic, "a body", {})
+    one = await received(bus, subscription)
+    one.lease.until = 0.0
+    await asyncio.to_thread(bus._leases.renew_now, [one])
+    assert one.lease.until > time.monotonic()
+    sqs.delete_message(QueueUrl=one.lease.source.url, ReceiptHandle=one.lease.receipt)
+    await asyncio.to_thread(bus._leases.renew_now, [one])
+    assert one.lease.until == 0.0
+    with pytest.raises(LeaseLost):
+        await bus._nack(one, 0.0)
+
+
+async def test_message_that_is_put_back_is_not_delayed_by_the_queue(
+    bus: BusOfTests, subscription: Subscription, topic: str, faults: FaultyAWS, faulty_aws: AWSConfiguration
+) -> None:
+    publish(faulty_aws, topic, "a body", {})
+    one = await received(bus, subscription)
+    await bus._release([one])
+    again = await received(bus, subscription)
+    assert (again.message_id, again.attempt) == (one.message_id, 1)
+    await bus._dead_letter(again, REASON)
+    assert await bus.replay_dead_letters(subscription.name) == 1
+    assert (await received(bus, subscription)).message_id == one.message_id
+    # The emulator takes a delay of 0 for none given, and the queue's own instead, so what was asked for is looked at.
+    sent = [json.loads(request.body) for request in faults.requests if request.operation == "SendMessage"]
+    back = [request for request in sent if request["QueueUrl"] == one.lease.source.url]
+    assert [request["DelaySeconds"] for request in back] == [0, 0]
+
+
+async def test_letters_are_listed_though_they_cannot_be_shown_to_others_again(
+    bus: BusOfTests, subscription: Subscription, topic: str, faults: FaultyAWS, faulty_aws: AWSConfiguration
+) -> None:
+    publish(faulty_aws, topic, "a body", {})
+    await bus._dead_letter(await received(bus, subscription), REASON)
+    faults.rule(matches=is_hiding, status=403, code="AccessDenied")
+    (letter,) = await bus.list_dead_letters(subscription.name)
+    assert letter.body == b"a body"
+
+
+async def test_letters_of_one_id_are_all_deleted(
+    bus: BusOfTests, subscription: Subscription, topic: str, faulty_aws: AWSConfiguration, sqs: Any
+) -> None:
+    publish(faulty_aws, topic, "a body", {ID_ATTRIBUTE: "the-same"})
+    one = await received(bus, subscription)
+    await bus._dead_letter(one, REASON)
+    same = {ID_ATTRIBUTE: {"DataType": "String", "StringValue": "the-same"}}
+    more = [{"Id": str(number), "MessageBody": "a body", "MessageAttributes": same} for number in range(10)]
+    sqs.send_message_batch(QueueUrl=one.lease.source.dead_url, Entries=more)
+    assert await bus.purge_dead_letters(subscription.name) == 11
+    assert await bus.list_dead_letters(subscription.name) == []
+
+
+async def test_letter_that_came_in_an_envelope_is_delivered_again_without_where_there_is_none_any_more(
+    bus: BusOfTests, subscription: Subscription, topic: str, faulty_aws: AWSConfiguration
+) -> None:
+    sns: Any = aws_kit.sdk("sns", faulty_aws)
+    (subscribed,) = sns.list_subscriptions_by_topic(TopicArn=topic)["Subscriptions"]
+    assert subscribed["Endpoint"].endswith(queue_name(subscription.name))
+
+    async def deliver_raw(raw: str) -> None:
+        sns.set_subscription_attributes(
+            SubscriptionArn=subscribed["SubscriptionArn"], AttributeName="RawMessageDelivery", AttributeValue=raw
+        )
+        await bus._subscribe(subscription, create=False)
+
+    await deliver_raw("false")
+    publish(faulty_aws, topic, "a body", {"traceparent": "00-1"})
+    one = await received(bus, subscription)
+    await bus._dead_letter(one, REASON)
+    await deliver_raw("true")
+    (letter,) = await bus.list_dead_letters(subscription.name)
+    assert letter.body == b"a body"
+    assert await bus.replay_dead_letters(subscription.name) == 1
+    again = await received(bus, subscription)
+    assert (again.body, again.message_id, again.attempt) == (b"a body", one.message_id, 1)
+    assert again.attributes["traceparent"] == "00-1"
