@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from aws_errors import FaultyAWS, Request
 
 import aws_kit
+from aws_errors import FaultyAWS, Request
 from aws_messages_kit import BusOfTests, make_topic, publish
 from totoms.context import new_cid
 from totoms.envelope import DeadLetterReason, Received, Subscription
