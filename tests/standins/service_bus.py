@@ -5,7 +5,8 @@ The SDK takes both addresses from one connection string, so the first byte of a 
     with ServiceBusStandIn() as server:
         server.make_topic("posts"); server.connection_string; server.ca_file
 
-As a program: ``python service_bus.py --port=N --ca-file=PATH`` writes the authority's certificate and runs until killed.
+As a program, ``python service_bus.py --port=N --ca-file=PATH``, it writes the authority's certificate and runs until
+it is killed.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import amqp
 import trustme
+
+import amqp
 from amqp import Described, described
 from service_bus_admin import administer
 from service_bus_links import Connection
@@ -194,23 +196,26 @@ class ServiceBusStandIn:
                 error = state.field(0)
                 info = {str(name): value for name, value in ((error.field(2) if error else None) or {}).items()}
                 queue.bury(
-                    token, _text(info.get("DeadLetterReason") or ""), _text(info.get("DeadLetterErrorDescription") or "")
+                    token,
+                    _text(info.get("DeadLetterReason") or ""),
+                    _text(info.get("DeadLetterErrorDescription") or ""),
                 )
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._note()
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+        connection = Connection(self, writer)
+        try:
             first = await reader.readexactly(1)
             if first[0] == _TLS:
                 await self._pass_on(first, reader, writer)
-                return
-            connection = Connection(self, writer)
-            self.connections.add(connection)
-            try:
+            else:
+                self.connections.add(connection)
                 await connection.serve(reader, first)
-            finally:
-                self.connections.discard(connection)
-                connection.close()
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            self.connections.discard(connection)
+            connection.close()
 
     def _note(self) -> None:
         task = asyncio.current_task()
@@ -223,22 +228,27 @@ class ServiceBusStandIn:
         port = self._secure.sockets[0].getsockname()[1]
         to_reader, to_writer = await asyncio.open_connection("127.0.0.1", port)
         to_writer.write(first)
-        await asyncio.gather(_pipe(reader, to_writer), _pipe(to_reader, writer))
+        try:
+            await asyncio.gather(_pipe(reader, to_writer), _pipe(to_reader, writer))
+        finally:
+            to_writer.close()
 
     async def _serve_admin(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._note()
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, ssl.SSLError):
+        try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-                length = next(
-                    (int(line.split(":")[1]) for line in head.split("\r\n") if line.lower().startswith("content-length:")), 0
-                )
                 method, target, _ = head.split(" ", 2)
-                body, updates = await reader.readexactly(length), "\r\nif-match:" in head.lower()
-                status, content = administer(self, method, target, body, updates=updates)
-                answer = f"HTTP/1.1 {status} -\r\nContent-Type: application/atom+xml\r\nContent-Length: {len(content)}\r\n\r\n"
-                writer.write(answer.encode() + content)
+                headers = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if line)
+                body = await reader.readexactly(int(headers.get("content-length", 0)))
+                status, content = administer(self, method, target, body, updates="if-match" in headers)
+                about = f"Content-Type: application/atom+xml\r\nContent-Length: {len(content)}"
+                writer.write(f"HTTP/1.1 {status} -\r\n{about}\r\n\r\n".encode() + content)
                 await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError, ssl.SSLError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.close()
 
 
 async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -268,7 +278,9 @@ def stored(data: bytes) -> Stored:
             message.message_id = fields[0] if fields else None
             message.session_id = _text(fields[10]) if len(fields) > 10 and fields[10] is not None else None
         elif code == amqp.ANNOTATIONS:
-            due = next((v for n, v in amqp.section_value(raw).items() if str(n) == "x-opt-scheduled-enqueue-time"), None)
+            due = next(
+                (v for n, v in amqp.section_value(raw).items() if str(n) == "x-opt-scheduled-enqueue-time"), None
+            )
             message.due = due / 1000 if due else 0.0
     return message
 

@@ -21,9 +21,7 @@ CONNECT = "http://schemas.microsoft.com/netservices/2010/10/servicebus/connect"
 _Answer = tuple[int, bytes]
 
 
-def administer(
-    server: ServiceBusStandIn, method: str, target: str, body: bytes, *, updates: bool = False
-) -> _Answer:
+def administer(server: ServiceBusStandIn, method: str, target: str, body: bytes, *, updates: bool = False) -> _Answer:
     """Return status and content for a request; it `updates` where it has the header If-Match."""
     parts = urlsplit(target)
     path = [unquote(one) for one in parts.path.strip("/").split("/")]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import socket
+import struct
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -142,6 +143,10 @@ class Connection:
             link.gone()
         self.outgoing.clear()
         if abruptly:
+            # With a reset: of a connection that only ends, the SDK leaves its own end open until it is collected.
+            connection = self._writer.get_extra_info("socket")
+            if connection is not None and not self._writer.transport.is_closing():
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self._writer.transport.abort()
         else:
             self._writer.close()
@@ -238,9 +243,7 @@ class Connection:
         else:
             self._attach_outgoing(link, attach)
 
-    def _attach_incoming(
-        self, channel: int, handle: int, attach: Described, node: str, why: Described | None
-    ) -> None:
+    def _attach_incoming(self, channel: int, handle: int, attach: Described, node: str, why: Described | None) -> None:
         if why is None and not node.startswith("$") and not node.endswith("$management"):
             try:
                 self.server.store.destination(node)
@@ -410,5 +413,3 @@ def _node(address: Any) -> str:
 
 def _text(value: Any) -> str:
     return bytes(value).decode() if isinstance(value, bytes) else str(value)
-
-

@@ -5,7 +5,6 @@ https://learn.microsoft.com/azure/service-bus-messaging/service-bus-amqp-request
 
 from __future__ import annotations
 
-import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -90,9 +89,7 @@ def _dispose(queue: Queue, token: bytes, given: dict[str, Any]) -> None:
         case "abandoned":
             queue.abandon(token)
         case "suspended":
-            queue.bury(
-                token, _text(given.get("deadletter-reason", "")), _text(given.get("deadletter-description", ""))
-            )
+            queue.bury(token, _text(given.get("deadletter-reason", "")), _text(given.get("deadletter-description", "")))
 
 
 def _peek(queue: Queue, number: int, count: int) -> tuple[int, Any]:
@@ -125,5 +122,3 @@ def _milliseconds(seconds: float) -> bytes:
 
 def _text(value: Any) -> str:
     return bytes(value).decode() if isinstance(value, bytes) else str(value)
-
-

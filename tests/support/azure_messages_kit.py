@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import amqp
-
 from service_bus import ServiceBusStandIn, stored
 from totoms.context import new_cid
 from totoms.environment import TotoEnvironment
@@ -64,8 +63,9 @@ class ServiceBusHarness(MessageBusHarness):
         self.server = server
         self.buses: list[AzureMessageBus] = []
         self._impatient = type(
-            "ImpatientBus", (AzureMessageBus,), {"lease_seconds": self.lease_seconds, "look_seconds": 2.0}
-        )
+            "ImpatientBus", (AzureMessageBus,),
+            {"lease_seconds": self.lease_seconds, "look_seconds": 2.0, "letters_patience": 0.3},
+        )  # fmt: skip
 
     async def create_topic(self) -> str:
         name = f"topic-{new_cid()}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from azure.servicebus import NEXT_AVAILABLE_SESSION
 
@@ -25,7 +25,8 @@ from totoms_azure.servicebus_receiving import PlainSource, Receiver, Source, Wit
 from totoms_azure.servicebus_sessions import SessionSource
 from totoms_azure.servicebus_topology import Topology, receiver_of
 
-_SESSION_WAIT = 5.0
+_SESSION_WAIT: Final = 5.0
+"""Seconds that one wait for the next session with messages takes."""
 
 
 class AzureMessageBus(MessageBus):
@@ -37,6 +38,7 @@ class AzureMessageBus(MessageBus):
     Attributes:
         lease_seconds: How long locks last on subscriptions that are made here.
         look_seconds: How often a consumer looks for dead letters that were replayed.
+        letters_patience: Seconds without a new dead letter after which there are no more.
     """
 
     capabilities = frozenset({PULL, PUSH, ORDERING, DELAY, QUEUES, DEAD_LETTERS})
@@ -46,6 +48,7 @@ class AzureMessageBus(MessageBus):
     (https://learn.microsoft.com/azure/service-bus-messaging/service-bus-quotas)."""
     lease_seconds: ClassVar[float] = 60.0
     look_seconds: ClassVar[float] = 30.0
+    letters_patience: ClassVar[float] = 2.0
 
     def __init__(self, environment: TotoEnvironment | None = None, topics: Mapping[str, str] | None = None) -> None:
         super().__init__(environment, topics)
@@ -56,7 +59,7 @@ class AzureMessageBus(MessageBus):
         self._publisher = Publisher(self._clients, self._topology)
         self._leases = Leases()
         self._receiver = Receiver()
-        self._letters = DeadLetters(self._clients, self._topology, self._publisher, self.topics)
+        self._letters = DeadLetters(self._clients, self._topology, self._publisher, self.topics, self.letters_patience)
 
     # --- publishing ---
 

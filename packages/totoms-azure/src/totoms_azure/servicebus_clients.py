@@ -20,9 +20,10 @@ from totoms_azure.servicebus_errors import translate
 
 PUBLISH_SECONDS: Final = 20.0
 """The most that sending may take, with all that is tried again."""
-_SENDING: Final[dict[str, Any]] = {"try_timeout": 10, "retry_total": 4, "retry_backoff_factor": 0.2, "retry_backoff_max": 2}
+_TRY: Final[dict[str, Any]] = {"try_timeout": 10, "retry_backoff_factor": 0.2, "retry_backoff_max": 2}
+_SENDING: Final = {**_TRY, "retry_total": 4}
 # The core's consumer tries again itself, and soon: tried here as well, it would be back late.
-_RECEIVING: Final[dict[str, Any]] = {"try_timeout": 10, "retry_total": 0, "retry_backoff_factor": 0.1, "retry_backoff_max": 1}
+_RECEIVING: Final = {**_TRY, "retry_total": 0}
 _ADMINISTRATION_SECONDS: Final = 10
 SOCKET_SECONDS: Final = 0.05
 """How long a read that finds nothing keeps others from the connection: the SDK reads and writes by turns."""

@@ -17,7 +17,7 @@ from azure.servicebus import ServiceBusReceivedMessage
 from azure.servicebus.aio import ServiceBusReceiver
 
 from totoms.envelope import Received, Subscription
-from totoms.errors import BackendError, LeaseLost
+from totoms.errors import BackendError, Closed, LeaseLost
 from totoms_azure import servicebus_sdk as sdk
 from totoms_azure.servicebus_errors import translate
 from totoms_azure.servicebus_messages import received_from
@@ -108,14 +108,12 @@ class Lane:
             NotFound: There is no such entity.
             Unavailable: It cannot be reached, or there is no session.
         """
-        async with self.turn() as receiver:
-            await receiver.__aenter__()
+        async with self.turn():
+            pass
 
     async def receive(self, most: int, wait: float) -> list[Received]:
         """Lease up to `most` messages; wait up to `wait` seconds for the first."""
         async with self.turn() as receiver:
-            # Opened by itself: a receive that has to open its link has only its own short wait for that.
-            await receiver.__aenter__()
             messages = await receiver.receive_messages(max_message_count=most, max_wait_time=wait)
             if messages and len(messages) < most:
                 await sdk.drain(receiver)  # what else comes would wait in the socket until somebody listens
@@ -139,19 +137,31 @@ class Lane:
     async def turn(self) -> AsyncIterator[ServiceBusReceiver]:
         """Give the receiver to one at a time. What the SDK raises is raised as an error of ours."""
         async with self._turn:
-            if self._receiver is None:
-                self._receiver = self._make()
-                sdk.prepare(self._receiver)
             try:
-                yield self._receiver
+                yield await self._connected()
             except BackendError:
                 raise
             except Exception as error:
                 raise self.told(error) from error
 
+    async def _connected(self) -> ServiceBusReceiver:
+        receiver = self._receiver
+        if receiver is None:
+            receiver = self._receiver = self._make()
+            sdk.prepare(receiver)
+        elif receiver.session is not None:
+            return receiver  # connected anew it would have another session
+        # By itself it does nothing where there is a connection. Settling does not make one, and who receives has only
+        # the time of its own short wait for that.
+        await receiver.__aenter__()
+        return receiver
+
     def told(self, error: Exception) -> BackendError:
         """Return the error of ours for one of the SDK's."""
-        return translate(error, "the subscription" if self.entity.topic else "the queue", str(self.entity))
+        told = translate(error, "the subscription" if self.entity.topic else "the queue", str(self.entity))
+        if isinstance(told, Closed) and self.session_id is not None:
+            return LeaseLost(f"The session of {str(self.entity)!r} is lost.", resource=str(self.entity))
+        return told
 
     async def settle(self, lease: Lease, how: Callable[[ServiceBusReceiver], Any]) -> None:
         """Settle one message.

@@ -29,8 +29,6 @@ from totoms_azure.servicebus_reasons import DESCRIPTION, REASON, Death, death_of
 from totoms_azure.servicebus_topology import Topology, receiver_of
 
 _PAGE: Final = 250
-_PATIENCE: Final = 2.0
-"""Seconds without a letter after which there are no more."""
 _PUSHED: Final = "p"
 
 
@@ -60,13 +58,17 @@ class DeadLetters:
         topology: Looks for entities.
         publisher: Sends what is replayed.
         topics: The provider's identifiers of the topics that the bus knows.
+        patience: Seconds without a letter after which there are no more.
     """
 
-    def __init__(self, clients: Clients, topology: Topology, publisher: Publisher, topics: Mapping[str, str]) -> None:
+    def __init__(
+        self, clients: Clients, topology: Topology, publisher: Publisher, topics: Mapping[str, str], patience: float
+    ) -> None:
         self._clients = clients
         self._topology = topology
         self._publisher = publisher
         self._topics = topics
+        self._patience = patience
         self._found: dict[str, Entity] = {}
 
     def know(self, name: str, entity: Entity) -> None:
@@ -140,7 +142,7 @@ class DeadLetters:
             others: list[ServiceBusReceivedMessage] = []
             try:
                 while wanted is None or wanted:
-                    messages = await receiver.receive_messages(max_message_count=_PAGE, max_wait_time=_PATIENCE)
+                    messages = await receiver.receive_messages(max_message_count=_PAGE, max_wait_time=self._patience)
                     if not messages:
                         break
                     others += messages
@@ -219,7 +221,8 @@ class DeadLetters:
 
 
 def _message(body: bytes, message_id: str, attributes: Mapping[str, str]) -> ServiceBusMessage:
-    properties: dict[str | bytes, Any] = {**attributes, ID_ATTRIBUTE: message_id}
+    properties: dict[str | bytes, Any] = {ID_ATTRIBUTE: message_id}
+    properties.update((name, value) for name, value in attributes.items() if name != ID_ATTRIBUTE)
     return ServiceBusMessage(
         body, message_id=message_id or None, content_type=CONTENT_TYPE, application_properties=properties
     )

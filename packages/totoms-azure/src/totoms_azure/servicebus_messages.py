@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import orjson
 from azure.servicebus import ServiceBusMessage, ServiceBusReceivedMessage
@@ -15,6 +15,7 @@ from totoms.envelope import Outgoing, Received, Subscription
 from totoms.errors import ValidationError
 from totoms.messages import CONTENT_TYPE, ID_ATTRIBUTE
 
+_Properties = dict[str | bytes, Any]
 UNORDERED: Final = "totoms-unordered-"
 """What sessions of messages without an ordering key begin with."""
 _UNORDERED_SESSIONS: Final = 16
@@ -43,7 +44,7 @@ def to_send(outgoing: Outgoing) -> ServiceBusMessage:
     """Return a message as the SDK sends it."""
     message = ServiceBusMessage(
         outgoing.body,
-        application_properties={**outgoing.attributes},
+        application_properties=cast("_Properties", dict(outgoing.attributes)),
         message_id=outgoing.message_id,
         content_type=CONTENT_TYPE,
         session_id=session_of(outgoing),
