@@ -50,4 +50,3 @@ class Download(Iterator[bytes]):
             ) from error
         except Exception as error:
             raise translate(error, self._called, self._key) from error
-

@@ -15,7 +15,7 @@ from azure.storage.blob import BlobBlock, BlobClient, ContentSettings
 
 from totoms.errors import PreconditionFailed, Unavailable
 from totoms.storage_driver import WriteOptions
-from totoms_azure.blob_client import CHUNK
+from totoms_azure.blob_client import BLOCK
 from totoms_azure.errors import told_as
 
 _FAILED: Final = (409, 412)
@@ -91,7 +91,7 @@ def described(options: WriteOptions) -> dict[str, Any]:
 
 def read(source: BinaryIO) -> tuple[bytes, bool]:
     """Read one block; return it, and whether it is all there is."""
-    pieces, missing = [], CHUNK
+    pieces, missing = [], BLOCK
     while missing and (piece := source.read(missing)):
         pieces.append(piece)
         missing -= len(piece)

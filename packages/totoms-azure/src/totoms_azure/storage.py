@@ -17,6 +17,7 @@ from totoms.storage import CloudStorage
 from totoms.storage_driver import SIGNED_URLS, FileInfo, WriteOptions
 from totoms_azure import blob_client, blob_signing
 from totoms_azure.blob_download import Download
+from totoms_azure.blob_listing import by_code_points, by_utf16
 from totoms_azure.blob_upload import Upload, code_of, described, read
 from totoms_azure.configuration import AzureConfiguration
 from totoms_azure.errors import told_as
@@ -81,12 +82,12 @@ class AzureCloudStorage(CloudStorage):
     def _list(self, prefix: str, delimiter: str) -> Iterator[str]:
         with told_as("the bucket", self.bucket_name):
             container = self._service().get_container_client(self.bucket_name)
-            if not delimiter:
-                yield from container.list_blob_names(name_starts_with=prefix or None, results_per_page=_PAGE)
-                return
-            found = container.walk_blobs(prefix or None, delimiter=delimiter, results_per_page=_PAGE)
-            for page in found.by_page():
-                yield from sorted((one.name for one in page), key=str.encode)
+            if delimiter:
+                found = container.walk_blobs(prefix or None, delimiter=delimiter, results_per_page=_PAGE)
+                names = (name for page in found.by_page() for name in sorted((one.name for one in page), key=by_utf16))
+            else:
+                names = iter(container.list_blob_names(name_starts_with=prefix or None, results_per_page=_PAGE))
+            yield from by_code_points(names)
 
     def _copy(self, source: str, destination: str) -> str:
         failure: BaseException | None = None
