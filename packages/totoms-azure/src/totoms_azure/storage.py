@@ -86,7 +86,8 @@ class AzureCloudStorage(CloudStorage):
                 found = container.walk_blobs(prefix or None, delimiter=delimiter, results_per_page=_PAGE)
                 names = (name for page in found.by_page() for name in sorted((one.name for one in page), key=by_utf16))
             else:
-                names = iter(container.list_blob_names(name_starts_with=prefix or None, results_per_page=_PAGE))
+                found_names = container.list_blob_names(name_starts_with=prefix or None, results_per_page=_PAGE)
+                names = (name for name in found_names)
             yield from by_code_points(names)
 
     def _copy(self, source: str, destination: str) -> str:
