@@ -302,6 +302,16 @@ async def test_publishing_is_tried_again_within_its_deadline(broker: Broker) -> 
     assert await broker.bus()._publish([_outgoing(b"1")]) == [None]
 
 
+async def test_closing_waits_for_what_is_being_published(broker: Broker) -> None:
+    bus = broker.bus()
+    await bus._publish([_outgoing(b"first")])
+    broker.server.delays["Publish"] = 0.3
+    publishing = [asyncio.create_task(bus._publish([_outgoing(b"%d" % number)])) for number in range(20)]
+    await asyncio.sleep(0)
+    await bus.close()
+    assert await asyncio.gather(*publishing) == [[None]] * 20
+
+
 async def test_batch_with_a_topic_that_is_missing_fails_alone(broker: Broker) -> None:
     bus = broker.bus()
     lost = Outgoing(b"1", new_cid(), {"messageId": "1"}, "missing-topic")

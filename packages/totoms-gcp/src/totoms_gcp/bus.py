@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -150,5 +151,5 @@ class PubSubMessageBus(MessageBus):
 
     async def _close(self) -> None:
         self._receiver.close()
-        await self._calls.flush()
+        await asyncio.gather(self._publisher.flush(), self._calls.flush())
         await self._clients.close()
