@@ -10,6 +10,7 @@ import pytest
 from grpc import StatusCode
 
 from gcp_messages_kit import Broker
+from oracle import until
 from pubsub import Entry
 from totoms.context import new_cid
 from totoms.envelope import DeadLetterReason, Outgoing, Received, RetryPolicy, Subscription
@@ -138,6 +139,37 @@ async def test_pull_that_stayed_open_brings_no_more_than_is_asked_for_by_now(bro
     await asyncio.to_thread(broker.operator.topics.publish, topic=broker.topic, messages=messages)
     assert len(await receiving) == 1
     assert sum(entry.leased for entry in _entries(broker, "shop-posts")) == 1
+
+
+async def test_more_than_is_asked_for_by_now_is_given_back(broker: Broker) -> None:
+    bus = broker.bus()
+    await bus._subscribe(SUBSCRIPTION, create=True)
+    assert await bus._receive(SUBSCRIPTION, 5, 0.1) == []
+    messages = [{"data": b"%d" % number} for number in range(3)]
+    await asyncio.to_thread(broker.operator.topics.publish, topic=broker.topic, messages=messages)
+    pull = bus._receiver._sources["shop-posts"].pull
+    assert pull is not None
+    await asyncio.wait({pull}, timeout=10.0)
+    came = set[bytes]()
+    while len(came) < 3:
+        (one,) = await bus._receive(SUBSCRIPTION, 1, 10.0)
+        came.add(one.body)
+
+
+async def test_what_comes_just_when_a_consumer_stops_is_given_back(broker: Broker) -> None:
+    bus = broker.bus()
+    await bus._subscribe(SUBSCRIPTION, create=True)
+    receiving = asyncio.create_task(bus._receive(SUBSCRIPTION, 1, 30.0))
+    await asyncio.to_thread(until, lambda: broker.server.calls["Pull"] > 1, lambda: "it does not pull")
+    # The loop stands still: the answer is there, and has not been heard.
+    broker.operator.publish("posts-topic", b"1", {})
+    until(lambda: _entries(broker, "shop-posts")[0].leased, lambda: "it is not delivered")
+    for _ in range(3):
+        broker.operator.topics.get_topic(topic=broker.topic)
+    await bus._stop_receiving(SUBSCRIPTION)
+    assert await receiving == []
+    await bus.close()
+    assert not _entries(broker, "shop-posts")[0].leased
 
 
 @pytest.mark.parametrize("status", [StatusCode.NOT_FOUND, StatusCode.PERMISSION_DENIED])
