@@ -105,6 +105,20 @@ async def test_pause_is_rounded_up_and_no_longer_than_pubsub_allows(broker: Brok
     assert 599.0 < entries[b"3"].lease_until - before < 601.0
 
 
+async def test_pause_holds_though_a_renewal_is_under_way(broker: Broker) -> None:
+    bus, (one, other) = await _subscribed(broker, b"1", b"2")
+    broker.server.delays["ModifyAckDeadline"] = 0.3
+    renewing = asyncio.create_task(bus._extend([one, other]))
+    await asyncio.to_thread(until, lambda: broker.server.calls["ModifyAckDeadline"] == 1, lambda: "it does not renew")
+    broker.server.delays["ModifyAckDeadline"] = 0.0
+    await bus._nack(one, 1.0)
+    assert await renewing == [None, None]
+    assert await bus._extend([one, other]) == [None, None]
+    left = {entry.message.data: entry.lease_until - time.monotonic() for entry in _entries(broker, "shop-posts")}
+    assert left[b"1"] < 3.0
+    assert left[b"2"] > 50.0
+
+
 async def test_lease_is_what_the_subscription_says(broker: Broker) -> None:
     bus = broker.bus()
     await bus._subscribe(SUBSCRIPTION, create=True)
