@@ -294,6 +294,22 @@ async def test_replay_ended_half_way_loses_nothing(broker: Broker) -> None:
     assert sorted(entry.message.data for entry in _entries(broker, "shop-posts-replay")) == [b"1", b"2", b"3"]
 
 
+async def test_letters_are_held_no_longer_than_it_takes_to_replay_them(broker: Broker) -> None:
+    bus = broker.bus()
+    await bus._subscribe(SUBSCRIPTION, create=True)
+    for number in range(120):
+        await asyncio.to_thread(broker.operator.publish, "shop-posts-dead", b"%d" % number, {})
+    broker.server.delays["Publish"] = 0.005
+    held = []
+    replaying = asyncio.create_task(bus.replay_dead_letters("shop-posts"))
+    while not replaying.done():
+        await asyncio.wait({replaying}, timeout=0.01)
+        held.append(sum(entry.leased for entry in list(_entries(broker, "shop-posts-dead"))))
+    assert await replaying == 120
+    assert 0 < max(held) <= 50
+    assert len(_entries(broker, "shop-posts-replay")) == 120
+
+
 async def test_letters_beyond_one_request_are_all_had(broker: Broker) -> None:
     bus, received = await _subscribed(broker, *(b"%d" % number for number in range(60)))
     await asyncio.gather(*(bus._dead_letter(one, REASON) for one in received))
