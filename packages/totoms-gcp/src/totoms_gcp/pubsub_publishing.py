@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ from totoms_gcp.pubsub_names import topic_path
 
 _Waiting = tuple[PublisherClient, str, Outgoing, "_Batch", int]
 # The client's `publish` takes locks that its own threads hold, so it is called in this thread, which keeps the order.
-_handing_over: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="totoms pubsub publish")
+_handing_over = ThreadPoolExecutor(max_workers=1, thread_name_prefix="totoms pubsub publish")
 _STOPPED: Final = "Cannot publish on a stopped publisher."
 
 
@@ -179,3 +180,12 @@ def _publish_all(waiting: list[_Waiting]) -> None:
 def _caused(ours: BackendError, theirs: BaseException | None) -> BackendError:
     ours.__cause__ = theirs
     return ours
+
+
+def _forget() -> None:
+    # Its thread is not there in a forked child.
+    global _handing_over
+    _handing_over = ThreadPoolExecutor(max_workers=1, thread_name_prefix="totoms pubsub publish")
+
+
+os.register_at_fork(after_in_child=_forget)
