@@ -142,7 +142,7 @@ async def test_without_create_another_way_of_delivery_is_named(broker: Broker) -
         with pytest.raises(NotFound, match="push of"):
             await bus._subscribe(PUSHED, create=False)
         setattr(token, field, before)
-    with pytest.raises(NotFound, match="pull of .*, which pushes to"):
+    with pytest.raises(NotFound, match=r"pull of .*, which pushes to"):
         await bus._subscribe(PULLED, create=False)
 
 

@@ -104,8 +104,7 @@ class Leases:
             for one in staying:
                 one.lease.renewal = None
         return [
-            None if one.lease.held or one.lease.leaving or one.lease.state == "settled" else _lost(one)
-            for one in batch
+            None if one.lease.held or one.lease.leaving or one.lease.state == "settled" else _lost(one) for one in batch
         ]
 
     async def _renew(self, batch: Sequence[Received]) -> None:
