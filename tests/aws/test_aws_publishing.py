@@ -6,7 +6,6 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import AsyncIterator
 from urllib.parse import parse_qs
 
 import pytest
@@ -23,18 +22,6 @@ from totoms_aws.configuration import AWSConfiguration
 from totoms_aws.workers import Workers
 
 POSTS = MessageDestination(topic="posts")
-
-
-@pytest.fixture
-def topic(faulty_aws: AWSConfiguration) -> str:
-    return make_topic(faulty_aws)
-
-
-@pytest.fixture
-async def bus(faulty_aws: AWSConfiguration, topic: str) -> AsyncIterator[BusOfTests]:
-    made = BusOfTests(aws_kit.environment(faulty_aws), {"posts": topic})
-    yield made
-    await made.close()
 
 
 def message(number: int = 0, filling: str = "") -> TotoMessage:
