@@ -16,7 +16,8 @@ from collections.abc import Callable
 from typing import Any, Final, cast
 from urllib.parse import parse_qs, urlsplit
 
-CONTENT_BYTES: Final = 64 * 1024 * 1024
+from benchmarks.files import CONTENT_BYTES
+
 SIGNING_KEY: Final = "a signing key for benchmarks only, long enough"
 TOPIC: Final = "arn:aws:sns:eu-north-1:000000000000:bench"
 QUEUE: Final = "measured-bench"

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from typing import Final, cast
 
 import google_crc32c
+from benchmarks.files import CONTENT_BYTES
 
-CONTENT_BYTES: Final = 64 * 1024 * 1024
 _PIECE: Final = b"0123456789abcdef" * 16384  # 256 KiB
 _FIELD: Final = re.compile(rb"\r\n(content-length|content-range|range): *([^\r]*)", re.IGNORECASE)
 _RESOURCE: Final = {"kind": "storage#object", "name": "key", "bucket": "bench-files", "generation": "1"}

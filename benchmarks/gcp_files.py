@@ -1,26 +1,16 @@
 """Files on Cloud Storage, beside the bare client (`upload_from_filename`, `download_to_filename`) doing the same.
 
-The server answers without storing anything. For speed both take turns in one process, each figure the median; for
-memory each has a process of its own. Run as ``python -m benchmarks.gcp_files``; memory is read from /proc: on Linux.
+The server answers without storing anything. Run as ``python -m benchmarks.gcp_files``.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-import statistics
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
-CONTENT_BYTES = 64 * 1024 * 1024
-ROUNDS = 25
-MIB = 1024 * 1024
-GOAL_RATIO, GOAL_MEMORY_MIB = 0.95, 24
+from benchmarks.files import BUCKET, FileBenchmark, Sides
 
 
 @contextlib.contextmanager
@@ -35,94 +25,15 @@ def canned_gcs() -> Iterator[dict[str, str]]:
             server.kill()
 
 
-def status_mib(field: str) -> float:
-    """Return a field of this process's status in MiB: VmRSS is what it holds, VmHWM the most it held."""
-    text = Path("/proc/self/status").read_text()
-    return int(text.split(f"{field}:")[1].split()[0]) / 1024
-
-
-def compare(path: str) -> None:
-    """Let both take turns, up and down; print the median seconds, of the bare client first, and of the ratios."""
-    for number, direction in enumerate(("up", "down")):
-        sides = [_bare()[number], _totoms()[number]]
-        arguments = (path, "key") if direction == "up" else ("key", f"{path}.down")
-        found: list[tuple[float, ...]] = []
-        for turn in range(ROUNDS + 2):
-            seconds = {}
-            for side in (0, 1) if turn % 2 else (1, 0):
-                begun = time.perf_counter()
-                sides[side](*arguments)
-                seconds[side] = time.perf_counter() - begun
-            found.append((seconds[0], seconds[1], seconds[0] / seconds[1]))
-        print(direction, *(statistics.median(figures) for figures in zip(*found[2:], strict=True)))
-
-
-def hold(who: str, direction: str, path: str) -> None:
-    """Move something small to warm up, then a file, and print the MiB above idle that were held at most."""
-    up, down = _bare() if who == "bare" else _totoms()
-    small = Path(path).with_name("small")
-    small.write_bytes(b"x")
-    up(str(small), "small")
-    idle = status_mib("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
-    for _ in range(3):
-        if direction == "up":
-            up(path, "key")
-        else:
-            down("key", f"{path}.down")
-    print(status_mib("VmHWM") - idle)
-
-
-def _bare() -> tuple[Any, Any]:
+def _bare() -> Sides:
     from google.cloud import storage
 
-    bucket = storage.Client(project="bench-project").bucket("bench-files")
+    bucket = storage.Client(project="bench-project").bucket(BUCKET)
     return (
         lambda path, key: bucket.blob(key).upload_from_filename(path),
         lambda key, path: bucket.blob(key).download_to_filename(path),
     )
 
 
-def _totoms() -> tuple[Any, Any]:
-    from totoms import CloudStorage
-
-    storage = CloudStorage("bench-files")
-    return storage.upload_file, storage.download_file
-
-
-def run(variables: dict[str, str], *arguments: str) -> str:
-    """Run a part of this in a process of its own and return what it prints."""
-    command = [sys.executable, "-m", "benchmarks.gcp_files", *arguments]
-    return subprocess.run(
-        command, env={**os.environ, **variables}, check=True, stdout=subprocess.PIPE, text=True
-    ).stdout
-
-
-def measure() -> None:
-    """Measure and print."""
-    ratios, most = {}, 0.0
-    with tempfile.TemporaryDirectory() as folder, canned_gcs() as variables:
-        path = Path(folder) / "file"
-        path.write_bytes(b"0123456789abcdef" * (CONTENT_BYTES // 16))
-        for line in run(variables, "compare", str(path)).splitlines():
-            direction, *figures = line.split()
-            theirs, ours, ratios[direction] = map(float, figures)
-            speeds = [CONTENT_BYTES / MIB / seconds for seconds in (theirs, ours)]
-            print(f"64 MiB {direction:<5} bare client {speeds[0]:5.0f} MiB/s, totoms {speeds[1]:5.0f} MiB/s")
-        for direction in ("down", "up"):
-            held = {who: float(run(variables, who, direction, str(path))) for who in ("bare", "totoms")}
-            told = ", ".join(f"{who} {mib:.1f}" for who, mib in held.items())
-            print(f"64 MiB {direction:<5} {told} MiB above idle")
-            most = max(most, held["totoms"])
-    for direction, ratio in ratios.items():
-        print(f"GOAL {ratio:.2f} >= {GOAL_RATIO} a 64 MiB file {direction}, of the bare client of Cloud Storage")
-    print(f"GOAL {most:.1f} <= {GOAL_MEMORY_MIB} a file up or down on Cloud Storage, MiB above idle")
-
-
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["compare"]:
-        compare(sys.argv[2])
-    elif sys.argv[1:]:
-        hold(*sys.argv[1:])
-    else:
-        measure()
+    FileBenchmark("benchmarks.gcp_files", "Cloud Storage", "the bare client", _bare, canned_gcs).main()

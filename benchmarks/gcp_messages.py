@@ -25,7 +25,8 @@ import uvloop
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "examples" / "blog"))
 
-from on_gcp import PROJECT, pubsub, server, stand_in
+from on_gcp import PROJECT, pubsub, stand_in
+from servers import server
 
 from totoms import (
     MessageBusConfig,

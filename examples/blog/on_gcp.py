@@ -8,24 +8,15 @@ import contextlib
 import os
 import secrets
 import shutil
-import socket
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from servers import server
+
 PROJECT = "blog-on-a-laptop"
 STANDINS = Path(__file__).resolve().parents[2] / "tests" / "standins"
-PATIENCE_SECONDS = 60.0
-KEEPER = """
-import subprocess, sys, threading
-server = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
-threading.Thread(target=lambda: (sys.stdin.read(), server.kill()), daemon=True).start()
-sys.exit(server.wait())
-"""
-"""Runs a server until its own input ends, which is when the demonstration does, though it be killed."""
 
 
 @contextlib.contextmanager
@@ -80,33 +71,3 @@ def make_what_the_blog_needs() -> None:
         for name, value in values.items():
             store.create_secret(parent=f"projects/{PROJECT}", secret_id=name, secret={"replication": {"automatic": {}}})
             store.add_secret_version(parent=f"projects/{PROJECT}/secrets/{name}", payload={"data": value.encode()})
-
-
-@contextlib.contextmanager
-def server(command: list[str]) -> Iterator[str]:
-    """Run a server on a free port and give its address; ``{port}`` in the command is that port."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    # In a session of its own: Ctrl-C is for the service, which drains while its broker is still there.
-    process = subprocess.Popen(
-        [sys.executable, "-c", KEEPER, *(word.format(port=port) for word in command)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        wait_for(port, process)
-        yield f"127.0.0.1:{port}"
-    finally:
-        process.communicate(timeout=PATIENCE_SECONDS)
-
-
-def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    """Wait until the server answers."""
-    end = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < end and process.poll() is None:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-            return
-        time.sleep(0.02)
-    sys.exit(f"It did not start: {' '.join(map(str, process.args[3:]))}")  # type: ignore[index]

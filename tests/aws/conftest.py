@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 import aws_kit
 from aws_errors import FaultyAWS
+from aws_messages_kit import BusOfTests, make_topic
+from totoms.context import new_cid
+from totoms.envelope import Subscription
 from totoms_aws.configuration import AWSConfiguration
 
 
@@ -30,3 +33,25 @@ def faulty_aws(monkeypatch: pytest.MonkeyPatch, faults: FaultyAWS) -> Iterator[A
     """Settings for a ministack behind `faults`."""
     with aws_kit.settings(monkeypatch, faults.address) as configuration:
         yield configuration
+
+
+@pytest.fixture
+def topic(faulty_aws: AWSConfiguration) -> str:
+    """A topic behind `faults`."""
+    return make_topic(faulty_aws)
+
+
+@pytest.fixture
+async def bus(faulty_aws: AWSConfiguration, topic: str) -> AsyncIterator[BusOfTests]:
+    """A bus that knows it as ``posts``."""
+    made = BusOfTests(aws_kit.environment(faulty_aws), {"posts": topic})
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def subscription(bus: BusOfTests, topic: str) -> Subscription:
+    """One of the bus to the topic, by pull."""
+    made = Subscription(f"blog-{new_cid()[:12]}", topic, "posts")
+    await bus._subscribe(made, create=True)
+    return made

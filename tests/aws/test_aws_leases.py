@@ -6,15 +6,13 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 import aws_kit
 from aws_errors import FaultyAWS, Request
-from aws_messages_kit import BusOfTests, make_topic, publish
-from totoms.context import new_cid
+from aws_messages_kit import BusOfTests, publish
 from totoms.envelope import DeadLetterReason, Received, Subscription
 from totoms.errors import LeaseLost
 from totoms.messages import ID_ATTRIBUTE
@@ -27,25 +25,6 @@ REASON = DeadLetterReason("non_retryable", "ValueError", "It is not wanted.", 1)
 
 def is_hiding(request: Request) -> bool:
     return request.operation == "ChangeMessageVisibilityBatch"
-
-
-@pytest.fixture
-def topic(faulty_aws: AWSConfiguration) -> str:
-    return make_topic(faulty_aws)
-
-
-@pytest.fixture
-async def bus(faulty_aws: AWSConfiguration, topic: str) -> AsyncIterator[BusOfTests]:
-    made = BusOfTests(aws_kit.environment(faulty_aws), {"posts": topic})
-    yield made
-    await made.close()
-
-
-@pytest.fixture
-async def subscription(bus: BusOfTests, topic: str) -> Subscription:
-    made = Subscription(f"blog-{new_cid()[:12]}", topic, "posts")
-    await bus._subscribe(made, create=True)
-    return made
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator
+import time
 from urllib.parse import parse_qs
 
 import pytest
@@ -17,22 +17,11 @@ from totoms.context import new_cid
 from totoms.envelope import DeadLetterReason, Subscription
 from totoms.errors import AccessDenied, BackendError, MessageTooLarge, NotFound, Unavailable, Unsupported
 from totoms.messages import MessageDestination, TotoMessage
+from totoms_aws import batches
 from totoms_aws.configuration import AWSConfiguration
 from totoms_aws.workers import Workers
 
 POSTS = MessageDestination(topic="posts")
-
-
-@pytest.fixture
-def topic(faulty_aws: AWSConfiguration) -> str:
-    return make_topic(faulty_aws)
-
-
-@pytest.fixture
-async def bus(faulty_aws: AWSConfiguration, topic: str) -> AsyncIterator[BusOfTests]:
-    made = BusOfTests(aws_kit.environment(faulty_aws), {"posts": topic})
-    yield made
-    await made.close()
 
 
 def message(number: int = 0, filling: str = "") -> TotoMessage:
@@ -86,6 +75,27 @@ async def test_those_that_come_while_a_request_is_under_way_leave_with_the_next(
     held.hold.set()
     await asyncio.gather(*first, *gathered)
     assert [len(texts(asked)) for asked in publishes(faults)] == [1, 1, 1, 1, 9]
+
+
+@pytest.mark.parametrize("away", [True, False])
+async def test_who_waits_is_told_when_aws_answers_nobody(monkeypatch: pytest.MonkeyPatch, away: bool) -> None:
+    monkeypatch.setattr(batches, "_PATIENCE", 0.2)
+    sent: list[int] = []
+
+    def send(entries: list[batches.Entry]) -> batches.Results:
+        sent.append(len(entries))
+        time.sleep(0.3)
+        return [Unavailable("as the test says") if away else None for _ in entries]
+
+    line = batches.Line(send, in_order=True)
+    first = line.add({}, 1)
+    while not sent:
+        await asyncio.sleep(0.01)
+    rest = [line.add({}, 1) for _ in range(25)]
+    assert isinstance(await first, Unavailable) is away
+    results = await asyncio.gather(*rest)
+    assert sent == ([1] if away else [1, 10, 10, 5])
+    assert [isinstance(result, Unavailable) for result in results] == [away] * 25
 
 
 async def test_request_is_not_larger_than_sns_takes(bus: BusOfTests, faults: FaultyAWS) -> None:

@@ -22,8 +22,8 @@ from aws_push_kit import HOST, Clock, signer, use_clock
 from connections import connections
 from sns_certificates import CertificateServer
 from sns_push import PushingSNS, body_of, make_signer
-from totoms.envelope import PushReply, PushRequest, Received
-from totoms.errors import BackendError, Forbidden, Unauthorized, Undecidable
+from totoms.envelope import DeadLetterReason, PushReply, PushRequest, Received
+from totoms.errors import BackendError, Forbidden, NotFound, Unauthorized, Undecidable
 from totoms.messages import ID_ATTRIBUTE
 from totoms_aws.configuration import AWSConfiguration
 
@@ -461,3 +461,18 @@ async def test_topic_given_by_its_bare_name_is_known_by_its_arn(
         assert json.loads(body_of(other.notification("x")))["TopicArn"] != sns.topic
     finally:
         await bus.close()
+
+
+async def test_dead_letters_of_an_endpoint_that_the_operator_subscribed_go_to_a_queue_of_his(
+    bus: BusOfTests, sns: PushingSNS, aws_settings: AWSConfiguration
+) -> None:
+    received = await one(bus, sns, sns.notification("a body"))
+    reason = DeadLetterReason("non_retryable", "ValueError", "it never will", 1)
+    with pytest.raises(NotFound, match="push-posts-dead"):
+        await bus._dead_letter(received, reason)
+    sqs = aws_kit.sdk("sqs", aws_settings)
+    url = sqs.create_queue(QueueName="push-posts-dead")["QueueUrl"]
+    await bus._dead_letter(received, reason)
+    (letter,) = await bus.list_dead_letters("push-posts")
+    sqs.delete_queue(QueueUrl=url)
+    assert (letter.body, letter.reason) == (b"a body", reason)

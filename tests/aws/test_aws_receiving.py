@@ -4,40 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 import aws_kit
 from aws_errors import FaultyAWS, Request
-from aws_messages_kit import BusOfTests, make_topic, publish
-from totoms.context import new_cid
+from aws_messages_kit import BusOfTests, publish
 from totoms.envelope import Subscription
 from totoms_aws.configuration import AWSConfiguration
 
 
 def is_polling(request: Request) -> bool:
     return request.operation == "ReceiveMessage"
-
-
-@pytest.fixture
-def topic(faulty_aws: AWSConfiguration) -> str:
-    return make_topic(faulty_aws)
-
-
-@pytest.fixture
-async def bus(faulty_aws: AWSConfiguration, topic: str) -> AsyncIterator[BusOfTests]:
-    made = BusOfTests(aws_kit.environment(faulty_aws), {"posts": topic})
-    yield made
-    await made.close()
-
-
-@pytest.fixture
-async def subscription(bus: BusOfTests, topic: str) -> Subscription:
-    made = Subscription(f"blog-{new_cid()[:12]}", topic, "posts")
-    await bus._subscribe(made, create=True)
-    return made
 
 
 @pytest.mark.parametrize("how", ["stopped", "cancelled"])

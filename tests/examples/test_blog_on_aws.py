@@ -22,7 +22,7 @@ def test_printed_lines_work_and_the_service_drains(tmp_path: Path, sig: signal.S
         post, (entry,) = paste(read), paste(digest)["entries"]
         assert (post["slug"], entry["slug"]) == (slug, slug)
     finally:
-        demo.send(sig)  # it ends its server; killed, it could not
+        demo.send(sig)
         status = demo.wait()
         demo.kill()
     assert status == 0

@@ -52,8 +52,8 @@ def test_servers_end_when_the_demonstration_is_killed(tmp_path: Path) -> None:
     script = tmp_path / "starter.py"
     script.write_text(
         f"import sys; sys.path.insert(0, {str(DEMO.parent)!r})\n"
-        "import on_gcp\n"
-        "with on_gcp.server(on_gcp.stand_in('gcs.py')) as address:\n"
+        "import on_gcp, servers\n"
+        "with servers.server(on_gcp.stand_in('gcs.py')) as address:\n"
         "    print('at', address, flush=True)\n"
         "    __import__('time').sleep(60)\n"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import wait
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from gcp_secrets_kit import GCPSecretsHarness, secrets_of_a_test
 from totoms import TotoEnvironment
 from totoms.errors import ConfigurationError
-from totoms_gcp import GCPConfiguration, clients
+from totoms_gcp import GCPConfiguration, clients, pubsub_publishing
 
 FOREIGN = ("boto", "azure", "totoms_aws", "totoms_azure", "totoms.local")
 
@@ -111,6 +112,14 @@ def test_child_that_was_forked_makes_clients_of_its_own(monkeypatch: pytest.Monk
     clients.close_clients()
 
     assert answer == b"own"
+
+
+def test_child_that_was_forked_after_something_was_published_hands_over_to_a_thread_of_its_own() -> None:
+    for _ in range(2):  # with the second the thread has said that it is idle
+        pubsub_publishing._handing_over.submit(int).result(10)
+    answer = in_a_fork(lambda: b"%d" % len(wait([pubsub_publishing._handing_over.submit(int)], 5.0).done))
+
+    assert answer == b"1"
 
 
 async def test_child_that_was_forked_after_a_secret_was_read_reads_secrets() -> None:

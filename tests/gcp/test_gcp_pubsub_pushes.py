@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from gcp_push_kit import ACCOUNT, PubSubPushHarness
 from http_kit import KeyServer, rsa_key
 from pubsub import PubSubStandIn
-from totoms.envelope import PushRequest, Received
+from totoms.envelope import PushRequest, Received, Subscription
 from totoms.errors import Forbidden, TotoError, Unauthorized
 from totoms.testing import Pushed
 from totoms_gcp.bus import PubSubMessageBus
@@ -194,5 +194,28 @@ async def test_subscription_of_the_operators_to_another_topic_is_refused(
 
 async def test_replayed_dead_letter_is_taken(pusher: PubSubPushHarness) -> None:
     bus = await pusher.connect()
+    one = await _accept(bus, pusher.request(BODY, pusher.token(), path=f"{pusher.path}-replay"))
+    assert one.subscription.name == "tested-posts"
+
+
+async def test_every_subscription_that_the_operator_made_is_taken(pusher: PubSubPushHarness) -> None:
+    await pusher.connect()
+    maker = pusher.bus()
+    other = Subscription("tested-orders", "orders-topic", "orders", delivery="push", push_url=pusher.url)
+    await maker._topology.make_topic(maker._topology.paths(other)[1])
+    await maker._subscribe(other, create=True)
+    bus = pusher.bus(push_audience=pusher.url)
+    bus.topics["orders"] = "orders-topic"
+    for name in ("posts", "orders", "posts"):
+        path = pusher.path.replace("posts", name)
+        one = await _accept(bus, pusher.request(BODY, pusher.token(), path=path))
+        assert one.subscription.logical_name == name
+
+
+async def test_replayed_dead_letter_of_a_subscription_that_the_operator_made_is_taken(
+    pusher: PubSubPushHarness,
+) -> None:
+    await (await pusher.connect())._topology.make_replay(pusher.path)
+    bus = pusher.bus(push_audience=pusher.url)
     one = await _accept(bus, pusher.request(BODY, pusher.token(), path=f"{pusher.path}-replay"))
     assert one.subscription.name == "tested-posts"

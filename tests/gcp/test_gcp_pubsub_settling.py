@@ -10,6 +10,7 @@ import pytest
 from grpc import StatusCode
 
 from gcp_messages_kit import Broker
+from oracle import until
 from pubsub import Entry
 from totoms.context import new_cid
 from totoms.envelope import DeadLetterReason, Outgoing, Received, RetryPolicy, Subscription
@@ -104,6 +105,20 @@ async def test_pause_is_rounded_up_and_no_longer_than_pubsub_allows(broker: Brok
     assert 599.0 < entries[b"3"].lease_until - before < 601.0
 
 
+async def test_pause_holds_though_a_renewal_is_under_way(broker: Broker) -> None:
+    bus, (one, other) = await _subscribed(broker, b"1", b"2")
+    broker.server.delays["ModifyAckDeadline"] = 0.3
+    renewing = asyncio.create_task(bus._extend([one, other]))
+    await asyncio.to_thread(until, lambda: broker.server.calls["ModifyAckDeadline"] == 1, lambda: "it does not renew")
+    broker.server.delays["ModifyAckDeadline"] = 0.0
+    await bus._nack(one, 1.0)
+    assert await renewing == [None, None]
+    assert await bus._extend([one, other]) == [None, None]
+    left = {entry.message.data: entry.lease_until - time.monotonic() for entry in _entries(broker, "shop-posts")}
+    assert left[b"1"] < 3.0
+    assert left[b"2"] > 50.0
+
+
 async def test_lease_is_what_the_subscription_says(broker: Broker) -> None:
     bus = broker.bus()
     await bus._subscribe(SUBSCRIPTION, create=True)
@@ -138,6 +153,37 @@ async def test_pull_that_stayed_open_brings_no_more_than_is_asked_for_by_now(bro
     await asyncio.to_thread(broker.operator.topics.publish, topic=broker.topic, messages=messages)
     assert len(await receiving) == 1
     assert sum(entry.leased for entry in _entries(broker, "shop-posts")) == 1
+
+
+async def test_more_than_is_asked_for_by_now_is_given_back(broker: Broker) -> None:
+    bus = broker.bus()
+    await bus._subscribe(SUBSCRIPTION, create=True)
+    assert await bus._receive(SUBSCRIPTION, 5, 0.1) == []
+    messages = [{"data": b"%d" % number} for number in range(3)]
+    await asyncio.to_thread(broker.operator.topics.publish, topic=broker.topic, messages=messages)
+    pull = bus._receiver._sources["shop-posts"].pull
+    assert pull is not None
+    await asyncio.wait({pull}, timeout=10.0)
+    came = set[bytes]()
+    while len(came) < 3:
+        (one,) = await bus._receive(SUBSCRIPTION, 1, 10.0)
+        came.add(one.body)
+
+
+async def test_what_comes_just_when_a_consumer_stops_is_given_back(broker: Broker) -> None:
+    bus = broker.bus()
+    await bus._subscribe(SUBSCRIPTION, create=True)
+    receiving = asyncio.create_task(bus._receive(SUBSCRIPTION, 1, 30.0))
+    await asyncio.to_thread(until, lambda: broker.server.calls["Pull"] > 1, lambda: "it does not pull")
+    # The loop stands still: the answer is there, and has not been heard.
+    broker.operator.publish("posts-topic", b"1", {})
+    until(lambda: _entries(broker, "shop-posts")[0].leased, lambda: "it is not delivered")
+    for _ in range(3):
+        broker.operator.topics.get_topic(topic=broker.topic)
+    await bus._stop_receiving(SUBSCRIPTION)
+    assert await receiving == []
+    await bus.close()
+    assert not _entries(broker, "shop-posts")[0].leased
 
 
 @pytest.mark.parametrize("status", [StatusCode.NOT_FOUND, StatusCode.PERMISSION_DENIED])
@@ -248,6 +294,22 @@ async def test_replay_ended_half_way_loses_nothing(broker: Broker) -> None:
     assert sorted(entry.message.data for entry in _entries(broker, "shop-posts-replay")) == [b"1", b"2", b"3"]
 
 
+async def test_letters_are_held_no_longer_than_it_takes_to_replay_them(broker: Broker) -> None:
+    bus = broker.bus()
+    await bus._subscribe(SUBSCRIPTION, create=True)
+    for number in range(120):
+        await asyncio.to_thread(broker.operator.publish, "shop-posts-dead", b"%d" % number, {})
+    broker.server.delays["Publish"] = 0.005
+    held = []
+    replaying = asyncio.create_task(bus.replay_dead_letters("shop-posts"))
+    while not replaying.done():
+        await asyncio.wait({replaying}, timeout=0.01)
+        held.append(sum(entry.leased for entry in list(_entries(broker, "shop-posts-dead"))))
+    assert await replaying == 120
+    assert 0 < max(held) <= 50
+    assert len(_entries(broker, "shop-posts-replay")) == 120
+
+
 async def test_letters_beyond_one_request_are_all_had(broker: Broker) -> None:
     bus, received = await _subscribed(broker, *(b"%d" % number for number in range(60)))
     await asyncio.gather(*(bus._dead_letter(one, REASON) for one in received))
@@ -300,6 +362,16 @@ async def test_messages_published_at_the_same_time_travel_together(broker: Broke
 async def test_publishing_is_tried_again_within_its_deadline(broker: Broker) -> None:
     broker.server.faults["Publish"] += [StatusCode.UNAVAILABLE] * 3
     assert await broker.bus()._publish([_outgoing(b"1")]) == [None]
+
+
+async def test_closing_waits_for_what_is_being_published(broker: Broker) -> None:
+    bus = broker.bus()
+    await bus._publish([_outgoing(b"first")])
+    broker.server.delays["Publish"] = 0.3
+    publishing = [asyncio.create_task(bus._publish([_outgoing(b"%d" % number)])) for number in range(20)]
+    await asyncio.sleep(0)
+    await bus.close()
+    assert await asyncio.gather(*publishing) == [[None]] * 20
 
 
 async def test_batch_with_a_topic_that_is_missing_fails_alone(broker: Broker) -> None:

@@ -113,6 +113,39 @@ async def test_without_create_a_missing_dead_letter_policy_is_named(broker: Brok
         await broker.bus()._subscribe(PULLED, create=False)
 
 
+async def test_without_create_too_few_attempts_are_named(broker: Broker) -> None:
+    await broker.bus()._subscribe(PULLED, create=True)
+    patient = Subscription("shop-posts", "posts-topic", "posts", retry=RetryPolicy(50))
+    with pytest.raises(NotFound, match="allows 50 attempts"):
+        await broker.bus()._subscribe(patient, create=False)
+    await broker.bus()._subscribe(patient, create=True)
+    await broker.bus()._subscribe(patient, create=False)
+
+
+async def test_without_create_missing_order_is_named(broker: Broker) -> None:
+    await broker.bus()._subscribe(PULLED, create=True)
+    with pytest.raises(NotFound, match="message ordering of the subscription"):
+        await broker.bus()._subscribe(Subscription("shop-posts", "posts-topic", "posts", ordered=True), create=False)
+
+
+async def test_without_create_another_way_of_delivery_is_named(broker: Broker) -> None:
+    bus = broker.bus(push_service_account=ACCOUNT)
+    await bus._subscribe(PULLED, create=True)
+    with pytest.raises(NotFound, match=f"push of .* to '{PUSHED.push_url}', as '{ACCOUNT}'"):
+        await bus._subscribe(PUSHED, create=False)
+    await bus._subscribe(PUSHED, create=True)
+    await bus._subscribe(PUSHED, create=False)
+    for field, value in {"service_account_email": "another@example.com", "audience": "another"}.items():
+        token = broker.made("shop-posts").push_config.oidc_token
+        before = getattr(token, field)
+        setattr(token, field, value)
+        with pytest.raises(NotFound, match="push of"):
+            await bus._subscribe(PUSHED, create=False)
+        setattr(token, field, before)
+    with pytest.raises(NotFound, match=r"pull of .*, which pushes to"):
+        await bus._subscribe(PULLED, create=False)
+
+
 async def test_without_create_a_dead_letter_topic_of_the_operators_own_is_used(broker: Broker) -> None:
     dead = broker.operator.make_topic("graveyard")
     dead_path = f"projects/{broker.project}/topics/{dead}"

@@ -10,14 +10,16 @@ from __future__ import annotations
 import http.client
 import json
 import threading
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 _NOT_PASSED_ON = ("connection", "transfer-encoding", "content-length", "expect", "date", "server")
+_BETWEEN_POLLS = 0.04
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,9 @@ class FaultyAWS:
         self.requests: list[Request] = []
         self.away = False
         """Connections are closed as soon as a request comes."""
+        self.longest_poll: float | None = None
+        """Seconds after which a poll of SQS that finds nothing is answered; None for as long as it asks for, which is a
+        whole second at least."""
         self._lock = threading.Lock()
         standin = self
 
@@ -119,7 +124,19 @@ class FaultyAWS:
         """Pass a request on and return what was answered."""
         if self._behind is None:
             return 501, [], b""
-        connection = http.client.HTTPConnection(self._behind, timeout=60)
+        if self.longest_poll is None or request.operation != "ReceiveMessage":
+            return self._ask(request)
+        asked = json.loads(request.body)
+        until = time.monotonic() + min(asked.get("WaitTimeSeconds", 0), self.longest_poll)
+        at_once = replace(request, body=json.dumps({**asked, "WaitTimeSeconds": 0}).encode())
+        while True:
+            answer = self._ask(at_once)
+            if time.monotonic() >= until or answer[0] != 200 or b'"Messages"' in answer[2]:
+                return answer
+            time.sleep(_BETWEEN_POLLS)
+
+    def _ask(self, request: Request) -> tuple[int, list[tuple[str, str]], bytes]:
+        connection = http.client.HTTPConnection(str(self._behind), timeout=60)
         try:
             connection.putrequest(request.method, request.path, skip_host=True, skip_accept_encoding=True)
             for name, value in request.headers.items():

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import botocore.session
 import pytest
 
 from emulators import require
@@ -27,6 +28,9 @@ REGION = "eu-north-1"
 REMEDY = "pip install ministack"
 _PATIENCE = 60.0
 _BESIDE = Path(sys.executable).parent / "ministack"
+
+# Each test makes clients of its own, from descriptions of the services that take longer to read than all else.
+botocore.session.create_loader = functools.cache(botocore.session.create_loader)  # type: ignore[attr-defined]
 
 # Neither the developer's account nor the machine's may be reached by a test.
 _OF_TESTS = {

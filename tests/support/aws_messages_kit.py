@@ -20,8 +20,8 @@ from totoms_aws.bus import AWSMessageBus
 from totoms_aws.configuration import AWSConfiguration
 from totoms_aws.names import is_fifo
 
-LEASE_SECONDS = 4.0
-"""SQS knows whole seconds; a lease is counted from the beginning of a poll, which takes one."""
+LEASE_SECONDS = 3.0
+"""SQS knows whole seconds; a lease is counted from the beginning of a poll, which takes a part of one."""
 
 
 class BusOfTests(AWSMessageBus):
@@ -47,6 +47,7 @@ class SNSHarness(MessageBusHarness):
     def __init__(self, configuration: AWSConfiguration, faults: FaultyAWS, *, fifo: bool = False) -> None:
         self.configuration = configuration
         self._faults = faults
+        faults.longest_poll = 0.2  # of some hundred tests, each would wait for seconds
         self._fifo = fifo
         self._buses: list[AWSMessageBus] = []
 

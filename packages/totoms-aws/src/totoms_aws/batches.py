@@ -24,6 +24,8 @@ _AT_ONCE: Final = 4
 """Requests under way to one destination before more gather."""
 _FULL_AT_ONCE: Final = 16
 """The same, where there is enough to fill them."""
+_PATIENCE: Final = 30.0
+"""Seconds that a message waits while nothing before it gets through: when AWS is away, more come than can be tried."""
 
 Entry = dict[str, Any]
 Results = Sequence[BackendError | None]
@@ -33,6 +35,7 @@ Results = Sequence[BackendError | None]
 class _Waiting:
     entry: Entry
     size: int
+    since: float
     done: asyncio.Future[BackendError | None]
 
 
@@ -53,11 +56,12 @@ class Line:
         self._waiting: deque[_Waiting] = deque()
         self._sending: dict[int, list[_Waiting]] = {}
         self._scheduled = False
+        self._through = float("-inf")
 
     def add(self, entry: Entry, size: int) -> asyncio.Future[BackendError | None]:
         """Have an entry of `size` bytes sent; the future tells how it ended, and never raises."""
         done: asyncio.Future[BackendError | None] = self._loop.create_future()
-        self._waiting.append(_Waiting(entry, size, done))
+        self._waiting.append(_Waiting(entry, size, self._loop.time(), done))
         if not self._scheduled and len(self._sending) < self._full_at_once:
             # When those who run now have run: so that they leave together.
             self._scheduled = True
@@ -71,6 +75,7 @@ class Line:
 
     def _leave(self) -> None:
         self._scheduled = False
+        self._give_up()
         while self._waiting and len(self._sending) < self._full_at_once:
             if len(self._sending) >= self._at_once and len(self._waiting) < MOST_ENTRIES:
                 return
@@ -82,6 +87,13 @@ class Line:
                 sending = Future()
                 sending.set_exception(error)
             sending.add_done_callback(lambda sent, batch=batch: self._sent(batch, sent))  # type: ignore[misc]
+
+    def _give_up(self) -> None:
+        oldest = self._loop.time() - _PATIENCE
+        while self._waiting and max(self._waiting[0].since, self._through) < oldest:
+            one = self._waiting.popleft()
+            if not one.done.done():
+                one.done.set_result(Unavailable("The message was not published: AWS does not answer those before it."))
 
     def _take(self) -> list[_Waiting]:
         batch = [self._waiting.popleft()]
@@ -99,6 +111,8 @@ class Line:
         del self._sending[id(batch)]
         failure = sent.exception()
         results = sent.result() if failure is None else [_unanswered(failure) for _ in batch]
+        if not all(isinstance(result, Unavailable) for result in results):
+            self._through = self._loop.time()
         for one, result in zip(batch, results, strict=True):
             if not one.done.done():
                 one.done.set_result(result)

@@ -25,8 +25,9 @@ Service = Literal["sns", "sqs", "s3", "secretsmanager", "sts"]
 CONNECTIONS: Final = 50
 """Connections of one client: as many calls at a time."""
 _CONNECT_SECONDS: Final = 5
-_READ_SECONDS: Final[dict[Service, int]] = {"sns": 30, "sqs": 30, "s3": 30, "secretsmanager": 8, "sts": 8}
-"""For SQS more than the 20 s of a long poll; for secrets less than a caller waits."""
+_READ_SECONDS: Final[dict[Service, int]] = {"sns": 10, "sqs": 10, "s3": 30, "secretsmanager": 8, "sts": 8}
+"""For SQS more than a poll waits, and so little that a renewal whose answer is lost can be tried again before the lease
+ends; for secrets less than a caller waits."""
 _ATTEMPTS: Final = 4
 
 # What a form may hold as it is. https://url.spec.whatwg.org/#application-x-www-form-urlencoded-percent-encode-set

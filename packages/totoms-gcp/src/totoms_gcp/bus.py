@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -58,6 +59,7 @@ class PubSubMessageBus(MessageBus):
         self._letters = DeadLetters(self._clients, calls, self._topology, settings.project_id, self.letters_patience)
         self._verifier = PushVerifier(settings, self.keys_uri)
         self._pushed: dict[str, CoreSubscription] = {}
+        self._looked_up: dict[str, CoreSubscription] = {}
         self._dead_topics: dict[str, str] = {}
 
     # --- publishing ---
@@ -110,7 +112,7 @@ class PubSubMessageBus(MessageBus):
 
     async def _accept_push(self, request: PushRequest) -> PushReply | Sequence[Received]:
         path, envelope = subscription_of(request)
-        subscription = self._pushed.get(path)
+        subscription = self._pushed.get(path) or self._looked_up.get(path)
         known = subscription or next(iter(self._pushed.values()), None)
         await self._verifier.verify(request, known.push_url or "" if known else "")
         if subscription is None and not path and len(set(self._pushed.values())) == 1:
@@ -122,12 +124,14 @@ class PubSubMessageBus(MessageBus):
     async def _look_up(self, path: str) -> CoreSubscription:
         """Return the subscription of a request that is known to come from Pub/Sub, if it is to a topic of ours."""
         if not self._pushed and path.startswith("projects/"):  # the service subscribed nothing itself
-            found = await self._topology.find(path)
-            if found is not None:
+            for original in dict.fromkeys((path, path.removesuffix(REPLAY))):
+                found = await self._topology.find(original)
+                if found is None:
+                    continue
                 for name, identifier in self.topics.items():
-                    subscription = CoreSubscription(path.rpartition("/")[2], identifier, name, "push")
+                    subscription = CoreSubscription(original.rpartition("/")[2], identifier, name, "push")
                     if self._topology.paths(subscription)[1] == found.topic:
-                        self._pushed[path] = subscription
+                        self._looked_up[path] = subscription
                         self._dead_topics[subscription.name] = found.dead_letter_policy.dead_letter_topic
                         return subscription
         raise Forbidden("The push is of a subscription that is none of this service's.")
@@ -147,5 +151,5 @@ class PubSubMessageBus(MessageBus):
 
     async def _close(self) -> None:
         self._receiver.close()
-        await self._calls.flush()
+        await asyncio.gather(self._publisher.flush(), self._calls.flush())
         await self._clients.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import grpc
@@ -41,7 +41,7 @@ class Calls:
     async def pull(
         self, subscription: str, max_messages: int, *, timeout: float, at_once: bool = False
     ) -> Sequence[Any]:
-        """Return messages; none when `timeout` is over. Cancelled, the request is.
+        """Return messages; none when `timeout` is over. Cancelled, the request is, and what came is given back.
 
         Args:
             subscription: The path.
@@ -51,7 +51,10 @@ class Calls:
         """
         request = _PullRequest(subscription=subscription, max_messages=max_messages, return_immediately=at_once)
         try:
-            answer = await self._call("Pull", request, _PullResponse, timeout)
+            answer = await self._call(
+                "Pull", request, _PullResponse, timeout,
+                unheard=lambda late: self.give_back(subscription, [one.ack_id for one in late.received_messages]),
+            )  # fmt: skip
         except api.DeadlineExceeded:
             return []
         except api.GoogleAPICallError as error:
@@ -69,10 +72,22 @@ class Calls:
         request = _ModifyAckDeadlineRequest(subscription=subscription, ack_ids=ack_ids, ack_deadline_seconds=seconds)
         return await self._settle("ModifyAckDeadline", request, subscription, ack_ids)
 
+    def give_back(self, subscription: str, ack_ids: Sequence[str]) -> None:
+        """Have messages that nobody takes delivered again at once; `flush` waits for that."""
+        if ack_ids:
+            request = _ModifyAckDeadlineRequest(subscription=subscription, ack_ids=ack_ids, ack_deadline_seconds=0)
+            self._begin("ModifyAckDeadline", request)
+
     async def flush(self) -> None:
         """Wait until what was settled is, or has failed."""
         if self._settling:
             await asyncio.wait(set(self._settling))
+
+    def _begin(self, method: str, request: Any) -> asyncio.Task[Any]:
+        settling = asyncio.create_task(self._call(method, request, None, RPC_SECONDS))
+        self._settling.add(settling)
+        settling.add_done_callback(self._settled)
+        return settling
 
     def _settled(self, settling: asyncio.Task[Any]) -> None:
         self._settling.discard(settling)
@@ -83,11 +98,8 @@ class Calls:
         self, method: str, request: Any, subscription: str, ack_ids: Sequence[str]
     ) -> dict[str, BackendError | None]:
         # It goes on when whoever waits for it goes away: an acknowledgement that is on its way at shutdown counts.
-        settling = asyncio.create_task(self._call(method, request, None, RPC_SECONDS))
-        self._settling.add(settling)
-        settling.add_done_callback(self._settled)
         try:
-            await asyncio.shield(settling)
+            await asyncio.shield(self._begin(method, request))
         except api.GoogleAPICallError as error:
             ours = translate(error, "the subscription", subscription)
             told = dict(error.metadata or {})
@@ -98,7 +110,9 @@ class Calls:
             return {ack_id: None if told[ack_id] == _TOO_LATE else ours for ack_id in ack_ids if ack_id in told}
         return {}
 
-    async def _call(self, method: str, request: Any, response: Any, timeout: float) -> Any:
+    async def _call(
+        self, method: str, request: Any, response: Any, timeout: float, unheard: Callable[[Any], None] | None = None
+    ) -> Any:
         transport: Any = (await self._clients.subscriber()).transport
         call = self._methods.get(method)
         if call is None:
@@ -124,6 +138,8 @@ class Calls:
             await done.wait()
         except asyncio.CancelledError:
             rpc.cancel()
+            if unheard is not None and not rpc.cancelled() and rpc.exception() is None:  # the answer was quicker
+                unheard(rpc.result())
             raise
         if rpc.cancelled():  # with the channel
             raise Closed("The message bus is closed.")

@@ -89,11 +89,16 @@ class Clients:
             raise translate(error, what, resource) from error
 
     async def close(self) -> None:
-        """Send what waits to be published, and close the connections. A second call does nothing."""
+        """Close the connections. A second call does nothing."""
+        # In a thread, as the guard may be held by one that waits for credentials.
+        made = await run_in_thread(self._take_all)
+        await asyncio.gather(*(run_in_thread(_close, client) for client in made))
+
+    def _take_all(self) -> list[Any]:
         with self._guard:
             self._closed = True
             made, self._made = self._made, {}
-        await asyncio.gather(*(run_in_thread(_close, client) for client in made.values()))
+        return list(made.values())
 
     def _make(self, name: str, make: Callable[[], Any]) -> Any:
         with self._guard:

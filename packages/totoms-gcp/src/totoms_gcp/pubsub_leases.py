@@ -32,9 +32,11 @@ class Lease:
         seconds: How long it lasts when it is given or extended.
         expires: When it ends, by `time.monotonic`.
         state: Whether it is held, settled, or somebody else's by now.
+        leaving: Whether it is being given up, and no longer renewed.
+        renewal: Done when the renewal that is under way is.
     """
 
-    __slots__ = ("ack_id", "expires", "path", "seconds", "state")
+    __slots__ = ("ack_id", "expires", "leaving", "path", "renewal", "seconds", "state")
 
     def __init__(self, path: str, ack_id: str, seconds: float) -> None:
         self.path = path
@@ -42,6 +44,8 @@ class Lease:
         self.seconds = seconds
         self.expires = time.monotonic() + seconds * (1 - _ON_THE_WAY)
         self.state: Literal["held", "settled", "gone"] = "held"
+        self.leaving = False
+        self.renewal: asyncio.Future[None] | None = None
 
     @property
     def held(self) -> bool:
@@ -75,6 +79,10 @@ class Leases:
 
     async def nack(self, received: Received, delay: float) -> None:
         """Let the lease end after `delay` seconds: that is when the message comes again, one attempt later."""
+        lease: Lease = received.lease
+        lease.leaving = True
+        if lease.renewal is not None:  # else it might be answered last, and hide the message for longer
+            await asyncio.wait({lease.renewal})
         self.check(received)
         # Whole seconds, rounded up: a pause is never shorter than was asked for.
         await self._end([received], min(math.ceil(delay), LONGEST_DELAY))
@@ -85,6 +93,21 @@ class Leases:
 
     async def extend(self, batch: Sequence[Received]) -> list[BackendError | None]:
         """Renew, for as long as the lease was given at first."""
+        staying = [one for one in batch if not one.lease.leaving]
+        renewal = asyncio.get_running_loop().create_future()
+        for one in staying:
+            one.lease.renewal = renewal
+        try:
+            await self._renew(staying)
+        finally:
+            renewal.set_result(None)
+            for one in staying:
+                one.lease.renewal = None
+        return [
+            None if one.lease.held or one.lease.leaving or one.lease.state == "settled" else _lost(one) for one in batch
+        ]
+
+    async def _renew(self, batch: Sequence[Received]) -> None:
         for path, held in _by_path(batch).items():
             seconds, asked = held[0].lease.seconds, time.monotonic()
             failed = await self._each(path, held, partial(self._calls.modify, seconds=int(seconds)))
@@ -92,7 +115,6 @@ class Leases:
                 if one.lease.ack_id not in failed and one.lease.state == "held":
                     one.lease.expires = asked + seconds
             _mark(held, failed, "held")
-        return [None if one.lease.held or one.lease.state == "settled" else _lost(one) for one in batch]
 
     async def _end(self, batch: Sequence[Received], seconds: int) -> None:
         for path, held in _by_path(batch).items():

@@ -30,6 +30,9 @@ _THEIRS: Final = "CloudPubSubDeadLetterSource"
 _MOST_ATTRIBUTES: Final = 100
 _MOST_VALUE_BYTES: Final = 1024
 _PAUSE: Final = 0.1
+_AT_ONCE: Final = 50
+"""Letters held while they are replayed or purged, one after the other: their leases last for 10 seconds, and what is
+acknowledged later may stay, and be replayed once more."""
 _MOST_BYTES: Final = 256 * 1024 * 1024
 
 
@@ -83,7 +86,7 @@ class DeadLetters:
         """Return the oldest letters of a subscription."""
         found: list[DeadLetter] = []
         size = 0
-        async with aclosing(self._letters(subscription)) as letters:
+        async with aclosing(self._letters(subscription, MOST_IDS)) as letters:
             async for held in letters:
                 found.append(held.letter)
                 size += len(held.letter.body)
@@ -116,7 +119,7 @@ class DeadLetters:
 
     async def _selected(self, subscription: str, letter_ids: Sequence[str] | None) -> AsyncGenerator[_Held, None]:
         wanted = None if letter_ids is None else set(letter_ids)
-        async with aclosing(self._letters(subscription)) as letters:
+        async with aclosing(self._letters(subscription, _AT_ONCE)) as letters:
             async for held in letters:
                 if wanted is None:
                     yield held
@@ -126,14 +129,14 @@ class DeadLetters:
                     if not wanted:
                         return
 
-    async def _letters(self, subscription: str) -> AsyncGenerator[_Held, None]:
-        """Give each letter once, and at the end give back those that were not deleted."""
+    async def _letters(self, subscription: str, most: int) -> AsyncGenerator[_Held, None]:
+        """Give each letter once, pulled `most` at a time; at the end give back those that were not deleted."""
         dead = beside(subscription_path(self._project, subscription), DEAD)[1]
         held: dict[str, str] = {}
         last = time.monotonic()
         try:
             while time.monotonic() - last < self._patience:
-                messages = await self._calls.pull(dead, MOST_IDS, timeout=RPC_SECONDS, at_once=True)
+                messages = await self._calls.pull(dead, most, timeout=RPC_SECONDS, at_once=True)
                 new = [message for message in messages if message.message.message_id not in held]
                 held.update((message.message.message_id, message.ack_id) for message in messages)
                 for message in new:

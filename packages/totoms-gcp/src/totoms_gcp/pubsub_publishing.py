@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ from totoms_gcp.pubsub_names import topic_path
 
 _Waiting = tuple[PublisherClient, str, Outgoing, "_Batch", int]
 # The client's `publish` takes locks that its own threads hold, so it is called in this thread, which keeps the order.
-_handing_over: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="totoms pubsub publish")
+_handing_over = ThreadPoolExecutor(max_workers=1, thread_name_prefix="totoms pubsub publish")
 _STOPPED: Final = "Cannot publish on a stopped publisher."
 
 
@@ -58,7 +59,7 @@ class _Batch:
     """Waits for messages that were published together: its publisher goes on when the last of them is settled."""
 
     def __init__(self, size: int, bell: _Bell) -> None:
-        self._done: asyncio.Future[None] = bell.loop.create_future()
+        self.done: asyncio.Future[None] = bell.loop.create_future()
         self.settled: list[bool] = [False] * size
         self.errors: list[BaseException | None] = [None] * size
         self._left = size
@@ -69,7 +70,7 @@ class _Batch:
         """Return when all are settled, or after some seconds."""
         timer = self._bell.loop.call_later(seconds, self.wake)
         try:
-            await self._done
+            await self.done
         finally:
             timer.cancel()
 
@@ -88,8 +89,8 @@ class _Batch:
 
     def wake(self) -> None:
         """Have the publisher go on."""
-        if not self._done.done():
-            self._done.set_result(None)
+        if not self.done.done():
+            self.done.set_result(None)
 
 
 class Publisher:
@@ -104,6 +105,7 @@ class Publisher:
         self._clients = clients
         self._project = project
         self._waiting: list[_Waiting] = []
+        self._under_way: set[_Batch] = set()
         self._bell: _Bell | None = None
 
     async def publish(self, batch: Sequence[Outgoing]) -> list[BackendError | None]:
@@ -112,6 +114,23 @@ class Publisher:
         if self._bell is None or self._bell.loop is not loop:
             self._bell = _Bell(loop)
         together = _Batch(len(batch), self._bell)
+        self._under_way.add(together)
+        try:
+            await self._send(batch, together, loop)
+        finally:
+            self._under_way.discard(together)
+        results: list[BackendError | None] = []
+        for index, outgoing in enumerate(batch):
+            failed = together.errors[index] is not None or not together.settled[index]
+            results.append(await self._told(outgoing, together, index) if failed else None)
+        return results
+
+    async def flush(self) -> None:
+        """Wait until everything under way is settled."""
+        while waiting := [batch.done for batch in self._under_way if not batch.done.done()]:
+            await asyncio.wait(waiting)
+
+    async def _send(self, batch: Sequence[Outgoing], together: _Batch, loop: asyncio.AbstractEventLoop) -> None:
         for index, outgoing in enumerate(batch):
             try:
                 topic = topic_path(self._project, outgoing.topic or "")
@@ -123,11 +142,6 @@ class Publisher:
             if len(self._waiting) == 1:  # what comes until the loop gets to it goes over with it
                 loop.call_soon(self._hand_over)
         await together.wait(PUBLISH_SECONDS + 1.0)
-        results: list[BackendError | None] = []
-        for index, outgoing in enumerate(batch):
-            failed = together.errors[index] is not None or not together.settled[index]
-            results.append(await self._told(outgoing, together, index) if failed else None)
-        return results
 
     def _hand_over(self) -> None:
         waiting, self._waiting = self._waiting, []
@@ -166,3 +180,12 @@ def _publish_all(waiting: list[_Waiting]) -> None:
 def _caused(ours: BackendError, theirs: BaseException | None) -> BackendError:
     ours.__cause__ = theirs
     return ours
+
+
+def _forget() -> None:
+    # Its thread is not there in a forked child.
+    global _handing_over
+    _handing_over = ThreadPoolExecutor(max_workers=1, thread_name_prefix="totoms pubsub publish")
+
+
+os.register_at_fork(after_in_child=_forget)

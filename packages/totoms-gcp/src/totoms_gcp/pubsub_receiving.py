@@ -43,11 +43,6 @@ class Source:
         self.pull: asyncio.Task[list[Received]] | None = None
         self.asked = 0
 
-    def cancel(self) -> None:
-        """End a pull that waits."""
-        if self.pull is not None and not self.pull.done():
-            self.pull.cancel()
-
 
 class Receiver:
     """Pulls subscriptions.
@@ -66,7 +61,7 @@ class Receiver:
         """Know a subscription from now on."""
         before = self._sources.get(source.subscription.name)
         if before is not None:
-            before.cancel()
+            self._leave(before)
         self._sources[source.subscription.name] = source
 
     async def receive(self, subscription: Subscription, most: int, wait: float) -> list[Received]:
@@ -79,7 +74,7 @@ class Receiver:
                 source.next_look = time.monotonic() + self._look_every
                 replayed = await self._look(source, most)
                 if replayed:
-                    source.cancel()  # what it might still bring would be more than was asked for
+                    self._leave(source)  # what it might still bring would be more than was asked for
                     return replayed
             batch = await self._take(source, most, min(until, source.next_look) - time.monotonic())
             if batch or time.monotonic() >= until:
@@ -90,18 +85,17 @@ class Receiver:
         """Have a `receive` that waits return now."""
         source = self._source(subscription)
         source.stopping = True
-        source.cancel()
+        self._leave(source)
 
     def close(self) -> None:
         """End all pulls."""
         for source in self._sources.values():
             source.stopping = True
-            source.cancel()
+            self._leave(source)
 
     async def _take(self, source: Source, most: int, wait: float) -> list[Received]:
-        if source.pull is not None and source.asked > most:
-            source.cancel()
-            source.pull = None
+        if source.asked > most:
+            self._leave(source)
         if source.pull is None:
             if source.stopping:
                 return []
@@ -111,12 +105,18 @@ class Receiver:
             source.pull.add_done_callback(_look_at)
         pull = source.pull
         await asyncio.wait({pull}, timeout=max(wait, 0.0))
-        if not pull.done():
+        if not pull.done() or source.pull is not pull:  # it waits, or was left meanwhile
             return []
         source.pull = None
         if pull.cancelled():
             return []
         return [one for one in pull.result() if one.lease.held]
+
+    def _leave(self, source: Source) -> None:
+        """End a pull; what it has brought, or brings just now, is given back."""
+        pull, source.pull = source.pull, None
+        if pull is not None and not pull.cancel() and not pull.cancelled() and pull.exception() is None:
+            self._calls.give_back(source.path, [one.lease.ack_id for one in pull.result()])
 
     async def _pull(self, source: Source, path: str, most: int) -> list[Received]:
         until = time.monotonic() + _POLL_SECONDS

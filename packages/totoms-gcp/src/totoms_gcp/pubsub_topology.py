@@ -49,8 +49,9 @@ class Topology:
         missing = []
         if found is None or found.topic != topic:
             missing.append(f"subscription {path!r} to the topic {topic!r}")
-        elif not found.dead_letter_policy.dead_letter_topic:
-            missing.append(f"dead-letter policy of the subscription {path!r}")
+        else:
+            wanted = self._wanted(subscription, path, topic)
+            missing += _lacking(found, wanted, min(subscription.retry.max_attempts, _ATTEMPTS[1]))
         dead_topic, dead = beside(path, DEAD)
         if await self.find(dead) is None:
             if found is not None and found.dead_letter_policy.dead_letter_topic:
@@ -230,6 +231,27 @@ def _unless_there(make: Any, *arguments: Any, **named: Any) -> Any:
         return make(*arguments, **named)
     except api.AlreadyExists:
         return None
+
+
+def _lacking(found: types.Subscription, wanted: types.Subscription, attempts: int) -> list[str]:
+    """Return what a subscription does not have, and without which the service would not get its messages."""
+    of = f"of the subscription {found.name!r}"
+    lacking = []
+    if not found.dead_letter_policy.dead_letter_topic:
+        lacking.append(f"dead-letter policy {of}")
+    elif found.dead_letter_policy.max_delivery_attempts < attempts:
+        lacking.append(f"dead-letter policy {of} that allows {attempts} attempts")
+    if wanted.enable_message_ordering and not found.enable_message_ordering:
+        lacking.append(f"message ordering {of}")
+    if _differs(found.push_config, wanted.push_config):
+        push = wanted.push_config
+        lacking.append(
+            f"push {of} to {push.push_endpoint!r}, as {push.oidc_token.service_account_email!r}, with the audience "
+            f"{push.oidc_token.audience!r}"
+            if push.push_endpoint
+            else f"pull {of}, which pushes to {found.push_config.push_endpoint!r}"
+        )
+    return lacking
 
 
 def _differs(found: types.PushConfig, wanted: types.PushConfig) -> bool:

@@ -1,0 +1,49 @@
+"""Servers that stand in for a cloud on this machine, for as long as the demonstration runs."""
+
+import contextlib
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+
+PATIENCE_SECONDS = 60.0
+KEEPER = """
+import subprocess, sys, threading
+server = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
+threading.Thread(target=lambda: (sys.stdin.read(), server.kill()), daemon=True).start()
+sys.exit(server.wait())
+"""
+"""Runs a server until its own input ends, which is when the demonstration does, though it be killed."""
+
+
+@contextlib.contextmanager
+def server(command: Sequence[str]) -> Iterator[str]:
+    """Run a server on a free port and give its address; ``{port}`` in the command is that port."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    words = [word.replace("{port}", str(port)) for word in command]
+    # In a session of its own: Ctrl-C is for the service, which drains while its broker is still there.
+    process = subprocess.Popen(
+        [sys.executable, "-c", KEEPER, *words],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        if not answers(port, process):
+            sys.exit(f"It did not start: {' '.join(words)}")
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.communicate(timeout=PATIENCE_SECONDS)
+
+
+def answers(port: int, process: subprocess.Popen[bytes]) -> bool:
+    """Wait until the server answers; tell whether it does."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < end and process.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return True
+        time.sleep(0.02)
+    return False
