@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 from on_aws import aws
+from on_azure import azure
 from on_gcp import gcp
 
 from service import get_microservice_config
@@ -78,7 +79,7 @@ def nats() -> Iterator[None]:
         yield
 
 
-PREPARATIONS = {"local": local, "aws": aws, "gcp": gcp, "nats": nats}
+PREPARATIONS = {"local": local, "aws": aws, "gcp": gcp, "azure": azure, "nats": nats}
 """What each backend needs before the service starts."""
 
 

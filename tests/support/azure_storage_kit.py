@@ -31,19 +31,25 @@ _SPEC.loader.exec_module(azurite)
 _START_SECONDS = 60.0
 
 
-@contextmanager
-def run_azurite() -> Iterator[int]:
-    """Run Azurite; give its port. Where it cannot be had the tests are skipped, or fail."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
+def require_azurite(port: int = 0) -> list[str]:
+    """Return the command that runs it. Where it cannot be had the tests are skipped, or fail."""
     try:
-        command = azurite.command(port)
+        command: list[str] = azurite.command(port)
     except FileNotFoundError as error:
         told = f"NOT TESTED: {error}"
         if os.environ.get("TOTOMS_REQUIRE_EMULATORS") == "1":
             pytest.fail(told, pytrace=False)
         pytest.skip(told)
+    return command
+
+
+@contextmanager
+def run_azurite() -> Iterator[int]:
+    """Run Azurite; give its port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    command = require_azurite(port)
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             _wait_for(port)

@@ -1,0 +1,82 @@
+"""Azure on this machine, for the demonstration: Azurite, and stand-ins of this repository's tests.
+
+Messages go to a stand-in for Service Bus that speaks AMQP, secrets come from one for Key Vault, with a managed
+identity, and files are kept by Azurite, which npm installs the first time.
+"""
+
+import contextlib
+import os
+import secrets
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from servers import server
+
+ROOT = Path(__file__).resolve().parents[2]
+STANDINS = ROOT / "tests" / "standins"
+IDENTITY = "the header that the platform gives the service"
+
+
+@contextlib.contextmanager
+def azure() -> Iterator[None]:
+    """Run the servers, with the topic, the container and the secrets of the blog. With their end everything is gone."""
+    sys.path.append(str(ROOT / "tools"))
+    import azurite
+
+    with contextlib.ExitStack() as running:
+        folder = Path(running.enter_context(tempfile.TemporaryDirectory()))
+        identities = free_port()
+        vault = running.enter_context(
+            server([*stand_in("key_vault.py", folder / "vault.pem"), f"--entra-port={identities}"])
+        )
+        messages = running.enter_context(server(stand_in("service_bus.py", folder / "messages.pem")))
+        try:
+            files = running.enter_context(server(azurite.command("{port}")))
+        except FileNotFoundError as error:
+            sys.exit(str(error))
+        authorities = folder / "authorities.pem"
+        authorities.write_bytes((folder / "vault.pem").read_bytes() + (folder / "messages.pem").read_bytes())
+        # On Azure there would be the platform's identity, and the names of a vault, an account and a namespace.
+        os.environ |= {
+            "REQUESTS_CA_BUNDLE": str(authorities),
+            "AZURE_TOKEN_CREDENTIALS": "ManagedIdentityCredential",
+            "IDENTITY_ENDPOINT": f"http://127.0.0.1:{identities}/msi/token", "IDENTITY_HEADER": IDENTITY,
+            "AZURE_KEY_VAULT_URL": f"https://{vault}",
+            "AZURE_STORAGE_CONNECTION_STRING": azurite.connection_string(files.rpartition(":")[2]),
+            "AZURE_SERVICEBUS_CONNECTION_STRING": (
+                f"Endpoint=sb://{messages};SharedAccessKeyName=key;SharedAccessKey=c2VjcmV0;UseDevelopmentEmulator=true"
+            ),
+        }  # fmt: skip
+        make_what_the_blog_needs()
+        yield
+
+
+def stand_in(script: str, authority: Path) -> list[str]:
+    """Return the command that runs a stand-in, which writes the certificate of its authority."""
+    return [sys.executable, str(STANDINS / script), "--port={port}", f"--ca-file={authority}"]
+
+
+def free_port() -> int:
+    """Return a port that nobody has."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def make_what_the_blog_needs() -> None:
+    """Make a topic, a container and secrets, with the SDK, as an operator would."""
+    from azure.identity import DefaultAzureCredential
+    from azure.keyvault.secrets import SecretClient
+    from azure.servicebus.management import ServiceBusAdministrationClient
+    from azure.storage.blob import BlobServiceClient
+
+    BlobServiceClient.from_connection_string(os.environ["AZURE_STORAGE_CONNECTION_STRING"]).create_container("blog")
+    connection = os.environ["AZURE_SERVICEBUS_CONNECTION_STRING"]
+    ServiceBusAdministrationClient.from_connection_string(connection).create_topic("blog-posts")
+    store = SecretClient(os.environ["AZURE_KEY_VAULT_URL"], DefaultAzureCredential())
+    values = {"posts-topic": "blog-posts"} | {name: secrets.token_hex(32) for name in ("digest-key", "jwt-signing-key")}
+    for name, value in values.items():
+        store.set_secret(name, value)
