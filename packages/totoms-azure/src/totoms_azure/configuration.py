@@ -23,7 +23,7 @@ class AzureConfiguration(HyperscalerConfiguration):
     (https://learn.microsoft.com/python/api/azure-identity/azure.identity.defaultazurecredential). A connection string
     takes their place for its service; emulators have nothing else.
 
-    Each of the three services is needed when it is used: then a missing setting is a `ConfigurationError` that names it.
+    Each service's setting is needed when that is used: then a missing one is a `ConfigurationError` that names it.
 
     Attributes:
         region: ``AZURE_REGION``: where the service runs. Addresses on Azure are whole, so nothing is derived from it.

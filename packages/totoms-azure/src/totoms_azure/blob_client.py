@@ -1,0 +1,45 @@
+"""The client of Blob Storage: one for a process and account."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import requests
+from azure.core.pipeline.transport import RequestsTransport
+from azure.storage.blob import BlobServiceClient
+from requests.adapters import HTTPAdapter
+
+from totoms_azure import clients
+from totoms_azure.configuration import AzureConfiguration
+
+CHUNK: Final = 4 * 1024 * 1024
+"""Bytes that a request for content brings at the most; one chunk is in memory."""
+_CONNECTIONS: Final = 50
+"""As many calls at a time."""
+_SETTINGS: Final[dict[str, Any]] = {
+    **clients.RETRY, "connection_timeout": 5, "read_timeout": 30, "max_single_get_size": CHUNK,
+    "max_chunk_get_size": CHUNK, "max_single_put_size": CHUNK,
+}  # fmt: skip
+
+
+def service(settings: AzureConfiguration) -> BlobServiceClient:
+    """Return the client. It may block: call it in a thread."""
+    connection = settings.storage_connection_string.get_secret_value()
+    url = settings.storage_account_url
+
+    def make() -> BlobServiceClient:
+        options = {**_SETTINGS, "transport": _transport()}
+        if connection:
+            return BlobServiceClient.from_connection_string(connection, **options)
+        return BlobServiceClient(url, clients.credential(), **options)
+
+    return clients.shared(("blob storage", url, connection), make)
+
+
+def _transport() -> RequestsTransport:
+    session = requests.Session()
+    # The SDK's own tries nothing again here either: that is done above, once.
+    pool = HTTPAdapter(pool_connections=4, pool_maxsize=_CONNECTIONS, max_retries=0)
+    session.mount("https://", pool)
+    session.mount("http://", pool)
+    return RequestsTransport(session=session, session_owner=True)

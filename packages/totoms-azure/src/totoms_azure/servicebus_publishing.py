@@ -1,0 +1,233 @@
+"""Publishing: one sender for each topic or queue, and batches of what many publish at once.
+
+A message that is published alone goes at once. What is published while one request is on its way goes with the next,
+in requests as large as the link takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+from azure.servicebus import ServiceBusMessage
+from azure.servicebus.aio import ServiceBusSender
+from azure.servicebus.exceptions import MessageSizeExceededError
+
+from totoms.envelope import Outgoing
+from totoms.errors import BackendError, Closed, NotFound, Unavailable
+from totoms_azure.servicebus_clients import PUBLISH_SECONDS, Clients
+from totoms_azure.servicebus_errors import translate
+from totoms_azure.servicebus_messages import to_send
+from totoms_azure.servicebus_names import Entity, queue_name, topic_name
+from totoms_azure.servicebus_topology import Topology
+
+_MOST_IN_BATCH: Final = 1000
+
+
+class Pending:
+    """A message that waits to be sent.
+
+    Args:
+        message: The SDK's.
+        done: Gets None, or the error that the message met.
+    """
+
+    __slots__ = ("done", "message")
+
+    def __init__(self, message: ServiceBusMessage, done: asyncio.Future[BackendError | None]) -> None:
+        self.message = message
+        self.done = done
+
+    def settle(self, error: BackendError | None) -> None:
+        """Tell whoever published it."""
+        if not self.done.done():
+            self.done.set_result(error)
+
+
+class Destination:
+    """Sends to one topic or queue.
+
+    Args:
+        clients: Of the bus.
+        entity: The topic, with no name beneath it, or the queue.
+    """
+
+    def __init__(self, clients: Clients, entity: Entity) -> None:
+        self._clients = clients
+        self._entity = entity
+        self._called = ("the topic", entity.topic) if entity.topic else ("the queue", entity.name)
+        self._waiting: deque[Pending] = deque()
+        self._sending: asyncio.Task[None] | None = None
+        self._sender: ServiceBusSender | None = None
+        self._mixed = True
+
+    def send(self, messages: Sequence[ServiceBusMessage]) -> list[asyncio.Future[BackendError | None]]:
+        """Have messages sent, in their order; return what tells how each fared."""
+        loop = asyncio.get_running_loop()
+        pending = [Pending(message, loop.create_future()) for message in messages]
+        self._waiting.extend(pending)
+        if self._sending is None or self._sending.done():
+            self._sending = asyncio.create_task(self._send_all(), name=f"totoms send to {self._entity}")
+        return [one.done for one in pending]
+
+    async def close(self) -> None:
+        """Send what waits, and close the connection."""
+        if self._sending is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PUBLISH_SECONDS):
+                    await asyncio.wait({self._sending})
+            self._sending.cancel()
+        await self._forget()
+        while self._waiting:
+            self._waiting.popleft().settle(Closed("The message bus is closed."))
+
+    async def _send_all(self) -> None:
+        while self._waiting:
+            try:
+                await self._send_some()
+            except Exception as error:  # whatever it is: somebody waits for each of them
+                self._fail([self._waiting.popleft() for _ in range(len(self._waiting))], error)
+
+    async def _send_some(self) -> None:
+        sending: list[Pending] = [self._waiting.popleft()]
+        try:
+            async with asyncio.timeout(PUBLISH_SECONDS):
+                sender = await self._open()
+                if not self._waiting:
+                    await sender.send_messages(sending[0].message)
+                else:
+                    batch = await sender.create_message_batch()
+                    batch.add_message(sending[0].message)
+                    while self._waiting and len(sending) < _MOST_IN_BATCH and self._go_together(sending[0]):
+                        try:
+                            batch.add_message(self._waiting[0].message)
+                        except MessageSizeExceededError:
+                            break
+                        sending.append(self._waiting.popleft())
+                    await sender.send_messages(batch)
+        except Exception as error:
+            await self._failed(sending, error)
+        except BaseException:  # closing: nobody sends them any more
+            self._fail(sending, Closed("The message bus is closed."))
+            raise
+        else:
+            for one in sending:
+                one.settle(None)
+
+    def _go_together(self, first: Pending) -> bool:
+        return self._mixed or self._waiting[0].message.session_id == first.message.session_id
+
+    async def _failed(self, sending: list[Pending], error: Exception) -> None:
+        told = self._told(error)
+        if isinstance(error, TimeoutError):
+            await self._forget()  # what its connection is at is not known
+        if len(sending) == 1 or isinstance(told, Unavailable | NotFound | Closed):
+            self._fail(sending, told)
+            return
+        # One of them is to blame, or that there are several: a partitioned entity takes no batch of several sessions.
+        succeeded = 0
+        for one in sending:
+            try:
+                async with asyncio.timeout(PUBLISH_SECONDS):
+                    await (await self._open()).send_messages(one.message)
+            except Exception as alone:
+                one.settle(self._told(alone))
+            else:
+                succeeded += 1
+                one.settle(None)
+        if succeeded == len(sending):
+            self._mixed = False
+
+    def _fail(self, pending: Sequence[Pending], error: Exception) -> None:
+        for one in pending:
+            one.settle(self._told(error))
+
+    def _told(self, error: Exception) -> BackendError:
+        what, name = self._called
+        if isinstance(error, TimeoutError):
+            told: BackendError = Unavailable(
+                f"Sending to {what} {name!r} took too long; it may still arrive.", resource=name
+            )
+        else:
+            told = translate(error, what, name)
+        if told is not error:
+            told.__cause__ = error
+        return told
+
+    async def _open(self) -> ServiceBusSender:
+        if self._sender is None:
+            client = self._clients.sending
+            topic, queue = self._entity.topic, self._entity.name
+            self._sender = client.get_topic_sender(topic) if topic else client.get_queue_sender(queue)
+        return self._sender
+
+    async def _forget(self) -> None:
+        sender, self._sender = self._sender, None
+        if sender is not None:
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(1.0):
+                    await sender.close()
+
+
+class Publisher:
+    """Publishes to topics and queues.
+
+    Args:
+        clients: Of the bus.
+        topology: Makes queues that are missing.
+    """
+
+    def __init__(self, clients: Clients, topology: Topology) -> None:
+        self._clients = clients
+        self._topology = topology
+        self._destinations: dict[Entity, Destination] = {}
+
+    async def publish(self, batch: Sequence[Outgoing]) -> list[BackendError | None]:
+        """Publish messages; return for each, in order, what it alone met.
+
+        Raises:
+            ValidationError: One has an ordering key that is too long. Nothing was sent.
+        """
+        messages = [to_send(outgoing) for outgoing in batch]
+        by_entity: dict[Entity, list[int]] = {}
+        results: list[BackendError | None] = [None] * len(batch)
+        for index, outgoing in enumerate(batch):
+            try:
+                by_entity.setdefault(_entity_of(outgoing), []).append(index)
+            except NotFound as error:
+                results[index] = error
+        for entity, indexes in by_entity.items():
+            sent = await self.send(entity, [messages[index] for index in indexes])
+            for index, result in zip(indexes, sent, strict=True):
+                results[index] = result
+        return results
+
+    async def send(self, entity: Entity, messages: Sequence[ServiceBusMessage]) -> list[BackendError | None]:
+        """Send messages to one topic or queue; a queue that is missing is made, where that is allowed."""
+        results = await self._send(entity, messages)
+        missing = [index for index, error in enumerate(results) if isinstance(error, NotFound)]
+        if missing and not entity.topic:
+            await self._topology.make_queue(entity.name)
+            for index, result in zip(missing, await self._send(entity, [messages[n] for n in missing]), strict=True):
+                results[index] = result
+        return results
+
+    async def close(self) -> None:
+        """Send what waits, and close the connections."""
+        await asyncio.gather(*(destination.close() for destination in self._destinations.values()))
+
+    async def _send(self, entity: Entity, messages: Sequence[ServiceBusMessage]) -> list[BackendError | None]:
+        destination = self._destinations.get(entity)
+        if destination is None:
+            destination = self._destinations[entity] = Destination(self._clients, entity)
+        # A publisher that is cancelled takes nothing back: it may be on its way.
+        return [await done for done in destination.send(messages)]
+
+
+def _entity_of(outgoing: Outgoing) -> Entity:
+    if outgoing.topic is not None:
+        return Entity(topic_name(outgoing.topic), "")
+    return Entity("", queue_name(outgoing.queue or ""))

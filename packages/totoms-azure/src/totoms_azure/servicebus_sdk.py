@@ -1,0 +1,62 @@
+"""Three things that AMQP has and the SDK of Service Bus offers to nobody. Each does without where the SDK has changed.
+
+The SDK awaits the broker's word for each message that is settled, one round trip after the other; it can put a message
+back only as failed; and messages that were asked for and came when nobody listened lie in its socket. All three stand
+in its private parts, which are touched here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from azure.servicebus import ServiceBusReceivedMessage
+from azure.servicebus.aio import ServiceBusReceiver
+
+_AWAITED: Final = "_await_settlement_outcome"
+_GAP: Final = "_further_pull_receive_timeout"
+_GAP_SECONDS: Final = 0.02
+
+
+def prepare(receiver: ServiceBusReceiver) -> None:
+    """Have a receive of several return soon after the last that comes; by itself it waits for 0.2 s more."""
+    if hasattr(receiver, _GAP):
+        setattr(receiver, _GAP, _GAP_SECONDS)
+
+
+async def complete(receiver: ServiceBusReceiver, message: ServiceBusReceivedMessage, *, confirmed: bool) -> None:
+    """Settle a message for good.
+
+    Args:
+        receiver: It came from.
+        message: The message.
+        confirmed: Whether to wait for the broker's word. Those before it on the same link have been received then.
+    """
+    awaited = getattr(receiver, _AWAITED, None)
+    if confirmed or awaited is None:
+        await receiver.complete_message(message)
+        return
+    setattr(receiver, _AWAITED, False)
+    try:
+        await receiver.complete_message(message)
+    finally:
+        setattr(receiver, _AWAITED, awaited)
+
+
+async def release(receiver: ServiceBusReceiver, message: ServiceBusReceivedMessage) -> None:
+    """Put a message back with no attempt counted: AMQP's outcome ``released`` (AMQP 1.0 part 3, section 3.4.4)."""
+    link: Any = getattr(receiver, "_handler", None)
+    delivery: Any = getattr(message, "_delivery_id", None)
+    settle = getattr(link, "settle_messages_async", None)
+    if settle is None or delivery is None:
+        await receiver.abandon_message(message)  # which counts one
+        return
+    await settle(delivery, getattr(message, "_delivery_tag", None), "released")
+    message._settled = True
+
+
+async def drain(receiver: ServiceBusReceiver) -> None:
+    """Take back what was asked for, and release what has come all the same (AMQP 1.0 part 2, section 2.6.7)."""
+    link: Any = getattr(receiver, "_handler", None)
+    drain_and_release = getattr(getattr(receiver, "_amqp_transport", None), "drain_and_release_messages_async", None)
+    if link is not None and drain_and_release is not None:
+        await drain_and_release(link)

@@ -1,0 +1,157 @@
+"""Receiving from what keeps an order: sessions, each of one ordering key and each by a lane of its own.
+
+A session belongs to one consumer at a time, and hands over one message after the other: the next when that before it
+is settled, the same again when it has failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Final
+
+from totoms.envelope import Received
+from totoms.errors import BackendError, LeaseLost, Unavailable
+from totoms_azure.servicebus_lanes import Lane
+
+_LOOK: Final = 0.1
+_IDLE_SECONDS: Final = 0.5
+"""How long a session without messages is kept, in case there are more."""
+_LONGEST_SECONDS: Final = 10.0
+"""How long one is kept at the most while it has messages: others want their turn."""
+_NO_SESSION: Final = "OperationTimeoutError"
+
+
+class SessionSource:
+    """As many sessions at a time as there are messages asked for and being handled.
+
+    Args:
+        make_lane: Makes a lane to the next session that has messages.
+    """
+
+    def __init__(self, make_lane: Callable[[], Lane]) -> None:
+        self._make_lane = make_lane
+        self._holders: set[asyncio.Task[None]] = set()
+        self._busy = 0
+        self._wanted = 0
+        self._ready: list[Received] = []
+        self._news = asyncio.Event()
+        self._demand = asyncio.Event()
+        self._accepting = asyncio.Lock()
+        self._failure: BackendError | None = None
+        self._stopping = False
+
+    async def receive(self, most: int, wait: float) -> list[Received]:
+        """Lease up to `most` messages, each of another session; wait up to `wait` seconds for the first."""
+        self._stopping = False
+        self._wanted = most
+        self._demand.set()
+        for _ in range(self._busy + most - len(self._holders)):
+            holder = asyncio.create_task(self._hold(), name="totoms session")
+            self._holders.add(holder)
+            holder.add_done_callback(self._holders.discard)
+        try:
+            async with asyncio.timeout(wait):
+                while not (self._ready or self._failure or self._stopping):
+                    self._news.clear()
+                    await self._news.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self._wanted = 0
+            self._demand.clear()
+        if not self._ready and self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+        batch, self._ready = self._ready[:most], self._ready[most:]
+        return [one for one in batch if one.lease.held]
+
+    async def stop(self) -> None:
+        """Have a `receive` that waits return; sessions of which nothing is being handled are given up."""
+        self._stopping = True
+        self._news.set()
+        self._demand.set()
+
+    async def close(self) -> None:
+        """Give up all sessions."""
+        await self.stop()
+        for holder in list(self._holders):
+            holder.cancel()
+        if self._holders:
+            await asyncio.wait(list(self._holders))
+
+    async def _hold(self) -> None:
+        lane = self._make_lane()
+        try:
+            if await self._accept(lane):
+                await self._serve(lane)
+        except BackendError as error:
+            self._failure = error
+            self._news.set()
+        finally:
+            await lane.close()
+
+    async def _accept(self, lane: Lane) -> bool:
+        # One waits for the next session, and not as many as there are slots: each takes a connection.
+        async with self._accepting:
+            while not self._stopping:
+                try:
+                    await lane.open()
+                except Unavailable as error:
+                    if type(error.__cause__).__name__ != _NO_SESSION:
+                        raise
+                    await lane.close()
+                else:
+                    return True
+        return False
+
+    async def _serve(self, lane: Lane) -> None:
+        began = idle_since = time.monotonic()
+        while not self._stopping:
+            if not self._wanted:
+                if time.monotonic() - idle_since > _IDLE_SECONDS:
+                    return
+                await self._until_wanted()
+                continue
+            self._wanted -= 1
+            self._busy += 1
+            try:
+                received = await self._next(lane)
+                if received is not None:
+                    await self._until_settled(lane, received)
+            except LeaseLost:  # of the session: whoever has it by now has its messages
+                return
+            finally:
+                self._busy -= 1
+            now = time.monotonic()
+            if received is not None:
+                idle_since = now
+            elif now - idle_since > _IDLE_SECONDS:
+                return
+            if now - began > _LONGEST_SECONDS:
+                return
+
+    async def _until_wanted(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LOOK):
+                await self._demand.wait()
+
+    async def _next(self, lane: Lane) -> Received | None:
+        batch = await lane.receive(1, _LOOK)
+        if not batch:
+            self._wanted += 1
+            return None
+        self._ready.append(batch[0])
+        self._news.set()
+        return batch[0]
+
+    async def _until_settled(self, lane: Lane, received: Received) -> None:
+        while lane.unsettled:
+            lane.changed.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.01, received.lease.expires - time.monotonic())):
+                    await lane.changed.wait()
+            for lease in list(lane.unsettled):
+                _ = lease.alive  # notes when it is over

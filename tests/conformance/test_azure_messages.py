@@ -1,0 +1,30 @@
+"""The contract of the message bus, held against Service Bus, for which a stand-in stands in."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from azure_messages_kit import ServiceBusHarness, stand_in
+from service_bus import ServiceBusStandIn
+from totoms.testing import MessageBusContract
+from totoms_azure.bus import AzureMessageBus
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ServiceBusStandIn]:
+    with stand_in() as running:
+        yield running
+
+
+class TestServiceBus(MessageBusContract):
+    backend = "azure"
+    capabilities = AzureMessageBus.capabilities
+    arrangement = "stand-in"
+
+    @pytest.fixture
+    async def harness(self, server: ServiceBusStandIn) -> AsyncIterator[ServiceBusHarness]:
+        made = ServiceBusHarness(server)
+        yield made
+        await made.close()

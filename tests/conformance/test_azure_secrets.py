@@ -1,0 +1,21 @@
+"""The secrets contract, held against Key Vault, for which a stand-in stands in."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from azure_secrets_kit import AzureSecretsHarness, secrets_of_a_test
+from totoms.testing import SecretsManagerContract
+
+
+class TestAzureSecrets(SecretsManagerContract):
+    backend = "azure"
+    capabilities = frozenset({"versions", "cache"})
+    arrangement = "stand-in"
+
+    @pytest.fixture
+    async def harness(self) -> AsyncIterator[AzureSecretsHarness]:
+        with secrets_of_a_test() as made:
+            yield made

@@ -1,0 +1,99 @@
+"""Blob Storage under the storage contract: Azurite, and its account."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from azure.storage.blob import BlobServiceClient
+
+from totoms.context import new_cid
+from totoms.environment import TotoEnvironment
+from totoms.testing import CloudStorageHarness
+from totoms_azure import clients
+from totoms_azure.configuration import AzureConfiguration
+
+_PLACE = Path(__file__).parents[2] / "tools" / "azurite.py"
+_SPEC = importlib.util.spec_from_file_location("azurite", _PLACE)
+assert _SPEC is not None
+assert _SPEC.loader is not None
+azurite = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(azurite)
+_START_SECONDS = 60.0
+
+
+@contextmanager
+def run_azurite() -> Iterator[int]:
+    """Run Azurite; give its port. Where it cannot be had the tests are skipped, or fail."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    try:
+        command = azurite.command(port)
+    except FileNotFoundError as error:
+        told = f"NOT TESTED: {error}"
+        if os.environ.get("TOTOMS_REQUIRE_EMULATORS") == "1":
+            pytest.fail(told, pytrace=False)
+        pytest.skip(told)
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            _wait_for(port)
+            yield port
+        finally:
+            process.kill()
+
+
+def _wait_for(port: int) -> None:
+    end = time.monotonic() + _START_SECONDS
+    while time.monotonic() < end:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise AssertionError("Azurite did not start.")
+
+
+class BlobHarness(CloudStorageHarness):
+    """Containers of an account.
+
+    Args:
+        connection_string: The service's.
+        operator: The operator's, if it is another.
+    """
+
+    def __init__(self, connection_string: str, operator: str = "") -> None:
+        configuration = AzureConfiguration(storage_connection_string=connection_string)
+        self._environment = TotoEnvironment("azure", configuration)
+        self.operator = BlobServiceClient.from_connection_string(operator or connection_string)
+        self.missing_bucket = f"missing-{new_cid()}"
+
+    @property
+    def environment(self) -> TotoEnvironment:
+        return self._environment
+
+    async def create_bucket(self) -> str:
+        name = f"bucket-{new_cid()}"
+        await asyncio.to_thread(self.operator.create_container, name)
+        return name
+
+    async def fetch(
+        self, method: str, url: str, content: bytes = b"", headers: Mapping[str, str] | None = None
+    ) -> httpx.Response:
+        # Blob Storage asks every client that uploads to say what kind of blob it shall be.
+        kind = {"x-ms-blob-type": "BlockBlob"} if method == "PUT" else {}
+        return await super().fetch(method, url, content, {**kind, **(headers or {})})
+
+    async def close(self) -> None:
+        self.operator.close()
+        clients.close_clients()
