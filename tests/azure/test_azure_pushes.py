@@ -388,7 +388,8 @@ async def test_senseless_event_is_kept_and_never_taken_for_a_message_and_the_goo
 _NO_EVENTS = {
     "empty": b"", "a number": b"7", "no JSON": b"poison", "no end": b'[{"id":"m"',
     "no end of a text": b'["' + b'\\"' * 9,
-    "something after it": b"[][]", "no end of the outer": b"[[]", "another bracket": b"[}", "not UTF-8": b"\xff\xfe", "brackets": b"[" * 100_000,
+    "something after it": b"[][]", "no end of the outer": b"[[]", "another bracket": b"[}",
+    "not UTF-8": b"\xff\xfe", "brackets": b"[" * 100_000,
     "another bracket at the end": b"[{}}",
 }  # fmt: skip
 
@@ -416,7 +417,8 @@ async def test_message_in_utf_16_in_place_of_events_is_not_read(harness: AzurePu
 async def test_large_body_is_taken_apart_in_linear_time(harness: AzurePushHarness) -> None:
     # Each of these takes minutes where a text is looked for again and again.
     for body in (
-        b'["' + b'\\"' * 500_000 + b"]", b'["' + b"\\" * 999_999 + b"]", b'["' * 300_000 + b"]", b'{"a":' * 200_000 + b"}",
+        b'["' + b'\\"' * 500_000 + b"]", b'["' + b"\\" * 999_999 + b"]", b'["' * 300_000 + b"]",
+        b'{"a":' * 200_000 + b"}",
     ):  # fmt: skip
         assert await _bodies(await harness.connect(), Pushed(body, harness.grid.request().headers)) == [body]
 
