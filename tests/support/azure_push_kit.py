@@ -37,7 +37,8 @@ TENANT = "0f0f0f0f-1234-4321-abcd-0123456789ab"
 AUDIENCE = "api://blog"
 SECRET = "the secret of the tests, 32 characters or more"
 RESOURCE = "/subscriptions/5a5a/resourceGroups/shop/providers/Microsoft.EventGrid/topics/"
-TOPIC_ID = f"{RESOURCE}posts-topic"
+NAME = "posts-topic"
+TOPIC_ID = f"{RESOURCE}{NAME}"
 SUBSCRIBED = "tested-posts"
 
 
@@ -48,12 +49,16 @@ class EventGrid:
         key_server: Has the key "one".
         credential: What it shows: ``token`` or ``secret``.
         cloud_events: Whether in that schema.
+        topic: The name of the topic that it pushes of.
     """
 
-    def __init__(self, key_server: KeyServer, credential: str = "token", *, cloud_events: bool = False) -> None:
+    def __init__(
+        self, key_server: KeyServer, credential: str = "token", *, cloud_events: bool = False, topic: str = NAME
+    ) -> None:
         self.key_server = key_server
         self.credential = credential
         self.cloud_events = cloud_events
+        self.topic = topic
 
     def settings(self, **settings: str) -> dict[str, str]:
         """Return the settings of a service that accepts the credential."""
@@ -88,9 +93,10 @@ class EventGrid:
             return {"x-totoms-push-secret": SECRET}
         return {"authorization": f"Bearer {self.token()}"}
 
-    def event(self, body: bytes, *, message_id: str = "m-1", topic: str = TOPIC_ID) -> bytes:
+    def event(self, body: bytes, *, message_id: str = "m-1", topic: str | None = None) -> bytes:
         """Return an event that brings a message: as it is if it is an object, else as text or in base64."""
         data = _as_object(body)
+        topic = f"{RESOURCE}{self.topic}" if topic is None else topic
         if not self.cloud_events:
             told = {"id": message_id, "topic": topic, "subject": "post", "eventType": "postCreated"}
             return _with(
@@ -206,14 +212,14 @@ class AzurePushHarness(PushHarness):
         """Return a bus that nothing is subscribed on."""
         configuration = AzureConfiguration(**{**self._settings, **self.grid.settings(**settings)})
         environment = TotoEnvironment("azure", configuration)
-        made = self._make(environment, topics or {TOPIC: "posts-topic"}, self.grid.key_server.uri)
+        made = self._make(environment, topics or {TOPIC: self.grid.topic}, self.grid.key_server.uri)
         self._buses.append(made)
         return made
 
     async def connect(self) -> MessageBus:
         made = self.bus()
         await made._subscribe(
-            Subscription(SUBSCRIBED, "posts-topic", TOPIC, delivery="push", push_url=self.url), create=True
+            Subscription(SUBSCRIBED, self.grid.topic, TOPIC, delivery="push", push_url=self.url), create=True
         )
         return made
 
