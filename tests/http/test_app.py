@@ -12,6 +12,7 @@ import pytest
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.routing import APIRoute
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Host, Mount, Route, WebSocketRoute
 
 from http_kit import KEY, Log, Service, Settings, make_service
@@ -111,6 +112,34 @@ async def test_push_is_served_below_the_base_path_without_our_authentication(log
         assert "/api/events" not in (await client.get("/openapi.json")).text
     async with make_service(base_path="/api").client() as client:
         assert (await client.post("/api/events", content="x")).status_code == 404
+
+
+async def test_options_reach_the_push_endpoint_only_as_a_handshake(log: Log) -> None:
+    async def push(request: Request) -> Any:
+        return JSONResponse({"method": request.method}, headers={"webhook-allowed-origin": "broker.example"})
+
+    for middleware in (False, True):
+        service = make_service(base_path="/api", push=push, cors=None)
+        if middleware:  # then the edge does not answer by itself
+            service.app.add_middleware(GZipMiddleware)
+        async with service.client(**{"x-correlation-id": "c"}) as client:
+            asked = await client.options("/api/events", headers={"WebHook-Request-Origin": "broker.example"})
+            assert (asked.status_code, asked.json()) == (200, {"method": "OPTIONS"})
+            assert asked.headers["webhook-allowed-origin"] == "broker.example"
+            for answer in (await client.options("/api/events"), await client.put("/api/events")):
+                assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+                assert answer.json() == {"code": 405, "message": "Method Not Allowed", "cid": "c"}
+
+
+async def test_preflight_of_the_push_endpoint_is_answered_as_any_other() -> None:
+    async def push(_request: Request) -> Any:
+        raise AssertionError("a preflight is no push")
+
+    headers = {"origin": "https://a.example", "webhook-request-origin": "broker.example", **PREFLIGHT}
+    async with make_service(push=push, cors=CORSConfiguration(allow_origins=["https://a.example"])).client() as client:
+        answer = await client.options("/events", headers=headers)
+    assert answer.status_code == 200
+    assert answer.headers["access-control-allow-origin"] == "https://a.example"
 
 
 async def test_endpoints_go_on_being_served_while_draining() -> None:

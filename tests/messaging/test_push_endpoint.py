@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from fastapi import Request, Response
 
-from messaging_kit import Handler, MemoryBus, make_router, succeed
+from messaging_kit import SUBSCRIPTION, Handler, MemoryBus, make_router, succeed
 from totoms import (
     Forbidden,
     NonRetryableError,
@@ -18,21 +18,23 @@ from totoms import (
     Unauthorized,
     Undecidable,
 )
+from totoms.envelope import DeadLetterReason, PushReply, PushRequest, Received, Subscription
 from totoms.logging import TotoLogger
 from totoms.messages import encode_message
 from totoms.push import PushEndpoint
+from totoms.repeats import Repeats
 
 BROKER = {"authorization": "Bearer the-broker"}
 
 
-def request(body: bytes | TotoMessage, headers: dict[str, str]) -> Request:
+def request(body: bytes | TotoMessage, headers: dict[str, str], method: str = "POST") -> Request:
     content = body if isinstance(body, bytes) else encode_message(body)
 
     async def receive() -> Any:
         return {"type": "http.request", "body": content, "more_body": False}
 
     scope = {
-        "type": "http", "method": "POST", "path": "/events", "query_string": b"", "scheme": "http",
+        "type": "http", "method": method, "path": "/events", "query_string": b"", "scheme": "http",
         "server": ("127.0.0.1", 80), "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
     }  # fmt: skip
     return Request(scope, receive)
@@ -131,6 +133,21 @@ async def test_handshake_is_answered_by_the_backend(bus: MemoryBus) -> None:
     assert (response.status_code, response.body) == (200, b'{"validationResponse":"yes"}')
 
 
+async def test_headers_of_a_handshake_are_the_backends(bus: MemoryBus, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[PushRequest] = []
+
+    async def accept(pushed: PushRequest) -> PushReply:
+        asked.append(pushed)
+        return PushReply(headers={"WebHook-Allowed-Origin": "broker.example"})
+
+    monkeypatch.setattr(bus, "_accept_push", accept)
+    response = await answer(endpoint(bus, Handler(succeed)), request(b"", {}, "OPTIONS"))
+    assert [pushed.method for pushed in asked] == ["OPTIONS"]
+    assert (response.status_code, response.headers["webhook-allowed-origin"]) == (200, "broker.example")
+    await answer(endpoint(bus, Handler(succeed)), request(b"", {}))
+    assert asked[1].method == "POST"
+
+
 async def test_backend_without_push_is_closed(bus: MemoryBus, monkeypatch: pytest.MonkeyPatch) -> None:
     from totoms.bus import MessageBus
 
@@ -176,3 +193,173 @@ async def test_draining_endpoint_answers_503_and_finishes_what_it_has(bus: Memor
     go.set()
     await stopping
     assert (await first).status_code == 200
+
+
+# --- several messages in one request ---
+
+
+def several(bus: MemoryBus, *messages: tuple[str, bytes]) -> None:
+    """Have each request bring these messages: ids and bodies."""
+
+    async def accept(_request: PushRequest) -> list[Received]:
+        return [Received(body, message_id, 1, SUBSCRIPTION) for message_id, body in messages]
+
+    vars(bus).update(_accept_push=accept)
+
+
+def post(name: str) -> bytes:
+    return encode_message(TotoMessage(type="postCreated", id=name, timestamp="now", cid="c"))
+
+
+def failing(*names: str) -> Handler:
+    """Return a handler that fails for messages of these ids; `failing_now` can be emptied."""
+    handler = Handler(lambda message: _fail() if message.id in failing_now else succeed(message))
+    failing_now = vars(handler)["failing"] = set(names)
+    return handler
+
+
+def _fail() -> ProcessingResponse:
+    return ProcessingResponse(ProcessingStatus.FAILED)
+
+
+def seen(handler: Handler) -> list[str]:
+    return sorted(message.id for message in handler.seen)
+
+
+async def test_each_message_of_a_request_is_handled_whatever_becomes_of_the_others(bus: MemoryBus) -> None:
+    several(bus, ("1", post("a")), ("2", post("bad")), ("3", b"poison"), ("4", post("c")))
+    handler = failing("bad")
+    assert (await answer(endpoint(bus, handler), request(b"", {}))).status_code == 500
+    assert seen(handler) == ["a", "bad", "c"]
+    assert [received.message_id for received, _ in bus.dead] == ["3"]
+
+
+async def test_request_whose_messages_are_all_settled_is_answered_200(bus: MemoryBus) -> None:
+    several(bus, ("1", post("a")), ("2", b"poison"), ("3", encode_message(TotoMessage(type="other"))))
+    response = await answer(endpoint(bus, Handler(succeed)), request(b"", {}))
+    assert (response.status_code, response.body) == (200, b'{"status":"success"}')
+
+
+async def test_request_whose_messages_are_all_of_unknown_types_is_answered_ignored(bus: MemoryBus) -> None:
+    several(bus, *((name, encode_message(TotoMessage(type="other"))) for name in "123"))
+    response = await answer(endpoint(bus, Handler(succeed)), request(b"", {}))
+    assert (response.status_code, response.body) == (200, b'{"status":"ignored"}')
+
+
+async def test_request_without_messages_is_answered_200(bus: MemoryBus) -> None:
+    several(bus)
+    response = await answer(endpoint(bus, Handler(succeed)), request(b"", {}))
+    assert (response.status_code, response.body) == (200, b'{"status":"success"}')
+
+
+async def test_messages_that_were_settled_are_skipped_when_the_request_comes_again(bus: MemoryBus) -> None:
+    several(bus, ("1", post("a")), ("2", post("bad")), ("3", b"poison"))
+    handler = failing("bad")
+    push = endpoint(bus, handler)
+    for _ in range(3):  # skipped, and not forgotten, as long as the request fails
+        assert (await answer(push, request(b"", {}))).status_code == 500
+    assert seen(handler) == ["a", "bad", "bad", "bad"]
+    vars(handler)["failing"].clear()
+    assert (await answer(push, request(b"", {}))).status_code == 200
+    assert seen(handler) == ["a", "bad", "bad", "bad", "bad"]
+    assert len(bus.dead) == 1
+    assert (await answer(push, request(b"", {}))).status_code == 200
+    assert seen(handler).count("a") == 2, "skipped more than once"
+
+
+async def test_message_that_was_settled_is_skipped_when_it_comes_again_alone(bus: MemoryBus) -> None:
+    several(bus, ("1", post("a")), ("2", post("bad")))
+    handler = failing("bad")
+    push = endpoint(bus, handler)
+    await answer(push, request(b"", {}))
+    several(bus, ("1", post("a")))
+    assert (await answer(push, request(b"", {}))).status_code == 200
+    assert seen(handler) == ["a", "bad"]
+
+
+async def test_another_message_with_the_same_id_is_not_skipped(bus: MemoryBus) -> None:
+    several(bus, ("1", post("a")), ("2", post("bad")), ("", post("b")))
+    handler = failing("bad")
+    push = endpoint(bus, handler)
+    await answer(push, request(b"", {}))
+    several(bus, ("1", post("c")), ("", post("b")))
+    assert (await answer(push, request(b"", {}))).status_code == 200
+    assert seen(handler) == ["a", "b", "b", "bad", "c"]
+
+
+async def test_message_that_came_twice_in_a_request_and_failed_once_is_not_skipped(bus: MemoryBus) -> None:
+    several(bus, ("1", post("a")), ("1", post("a")))
+    answers = iter([succeed(TotoMessage(type="x")), _fail()])
+    handler = Handler(lambda message: next(answers, succeed(message)))
+    push = endpoint(bus, handler, max_concurrency=1)
+    assert (await answer(push, request(b"", {}))).status_code == 500
+    assert (await answer(push, request(b"", {}))).status_code == 200
+    assert len(handler.seen) == 4
+
+
+async def test_single_message_is_handled_each_time_it_is_pushed(bus: MemoryBus) -> None:
+    handler = failing("bad")
+    push = endpoint(bus, handler)
+    for name in ("a", "bad", "a", "bad"):
+        several(bus, (name, post(name)))
+        await answer(push, request(b"", {}))
+    assert seen(handler) == ["a", "a", "bad", "bad"]
+
+
+async def test_message_that_cannot_be_kept_does_not_keep_the_others_from_being_handled(bus: MemoryBus) -> None:
+    keep = bus._dead_letter
+
+    async def broken(received: Received, reason: DeadLetterReason) -> None:
+        if received.message_id == "1":
+            raise OSError("disk full")
+        await keep(received, reason)
+
+    vars(bus).update(_dead_letter=broken)
+    several(bus, ("1", b"poison"), ("2", b"more poison"), ("3", post("a")))
+    handler = Handler(succeed)
+    push = endpoint(bus, handler, max_concurrency=1)
+    with pytest.raises(Undecidable):
+        await answer(push, request(b"", {}))
+    assert seen(handler) == ["a"]
+    vars(bus).update(_dead_letter=keep)
+    assert (await answer(push, request(b"", {}))).status_code == 200
+    assert seen(handler) == ["a"]
+    assert sorted(received.message_id for received, _ in bus.dead) == ["1", "2"]
+
+
+async def test_messages_of_requests_are_handled_at_the_same_time_up_to_the_limit(bus: MemoryBus) -> None:
+    several(bus, *((str(number), post(str(number))) for number in range(10)))
+    running, most, full, go = 0, 0, asyncio.Event(), asyncio.Event()
+
+    async def process(message: TotoMessage) -> ProcessingResponse:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        if running == 3:
+            full.set()
+        await go.wait()
+        running -= 1
+        return succeed(message)
+
+    handler = Handler(process)
+    push = endpoint(bus, handler, max_concurrency=3)
+    asked = [asyncio.create_task(answer(push, request(b"", {}))) for _ in range(2)]
+    async with asyncio.timeout(10):
+        await full.wait()
+        go.set()
+        assert [(await one).status_code for one in asked] == [200, 200]
+    assert (most, len(handler.seen)) == (3, 20)
+
+
+def test_what_is_remembered_is_bounded_and_the_oldest_is_forgotten_first() -> None:
+    repeats = Repeats(most=3)
+    messages = [Received(b"x", str(number), 1, SUBSCRIPTION) for number in range(5)]
+    repeats.add(messages, ())
+    assert repeats.take(messages) == set(messages[2:])
+    assert repeats.take(messages) == set()
+
+
+def test_message_of_another_subscription_is_not_a_repeat() -> None:
+    repeats = Repeats()
+    repeats.add([Received(b"x", "1", 1, SUBSCRIPTION)], ())
+    assert repeats.take([Received(b"x", "1", 1, Subscription("other", "t", "posts"))]) == set()

@@ -100,6 +100,12 @@ class AcceptsOtherEnvelopes(LocalMessageBus):
         return received(request) if b'"TopicArn"' in request.body else await super()._accept_push(request)
 
 
+class AgreesToBePushedToByAnybody(LocalMessageBus):
+    async def _accept_push(self, request: PushRequest) -> Accepted:
+        origin = request.headers.get("webhook-request-origin")
+        return PushReply(headers={"webhook-allowed-origin": origin}) if origin else await super()._accept_push(request)
+
+
 class FetchesToVerify(LocalMessageBus):
     async def _accept_push(self, request: PushRequest) -> Accepted:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", 1), 0.1):
@@ -230,6 +236,8 @@ MUTANTS = [
     Mutant(FORGERY, KeepsForgeries, arguments=("forged",)),
     Mutant(FORGERY, QuotesCredentials, arguments=("forged",)),
     Mutant(FORGERY, endpoint=RunsBeforeVerifying, arguments=("forged",)),
+    Mutant("test_29_handshake_of_a_stranger_is_refused", AgreesToBePushedToByAnybody),
+    Mutant("test_29_handshake_of_a_stranger_is_refused", FetchesToVerify),
     Mutant("test_30_unreachable_keys_are_answered_503", CallsUnreachableKeysAForgery),
     Mutant("test_30_unreachable_keys_are_answered_503", BelievesWhileKeysAreUnreachable),
     Mutant("test_31_outcome_is_the_same_by_push_and_by_pull", ThrowsPoisonAway, arguments=("undecodable",)),
@@ -320,6 +328,6 @@ async def test_backend_without_push_passes_with_its_endpoint_closed(make: Make) 
 
     for name in dir(PushContract):
         if name.startswith("test_") and not name.startswith("test_00"):
-            arguments = {"test_28": ["FAILED"], "test_29": ["forged"], "test_31_outcome": ["SUCCESS"]}
+            arguments = {"test_28": ["FAILED"], "test_29_forgery": ["forged"], "test_31_outcome": ["SUCCESS"]}
             extra = next((given for start, given in arguments.items() if name.startswith(start)), [])
             await getattr(WithoutPush(), name)(make(NoPush), *extra)

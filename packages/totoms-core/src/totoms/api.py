@@ -80,7 +80,7 @@ def create_app(runtime: Runtime, api: APIConfiguration, base_path: str = "", *, 
         runtime: The microservice.
         api: Its endpoints and rules.
         base_path: Prefix of every endpoint; not of ``/``, ``/health`` and ``/ready``.
-        push: Answers ``POST {base_path}/events``. It verifies its callers itself.
+        push: Answers ``POST {base_path}/events``, and the handshake by ``OPTIONS``. It verifies its callers itself.
 
     Raises:
         ConfigurationError: An endpoint's path is taken, its delegate is not decorated, or no caller could be verified.
@@ -89,7 +89,7 @@ def create_app(runtime: Runtime, api: APIConfiguration, base_path: str = "", *, 
     install(app)
     _add_status(app, runtime)
     if push is not None:
-        app.router.routes.append(PushRoute(base_path + EVENTS_PATH, push, ["POST"]))
+        app.router.routes += [PushRoute(base_path + EVENTS_PATH, push, method) for method in ("POST", "OPTIONS")]
     if path := getattr(runtime.environment.hyperscaler_configuration, "signed_urls_path", ""):
         answer = partial(_answer_signed, environment=runtime.environment)
         app.add_route(path, answer, methods=["GET", "PUT"], include_in_schema=False)

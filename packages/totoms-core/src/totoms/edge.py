@@ -143,7 +143,7 @@ class Edge:
         self, route: DelegateRoute | PushRoute, request: TotoRequest, call: Call, headers: dict[bytes, bytes]
     ) -> bytes | Response:
         if isinstance(route, PushRoute):
-            return await route.push(request)
+            return await route.respond(request)
         runtime = self._runtime
         authorization = headers.get(b"authorization")
         user = None

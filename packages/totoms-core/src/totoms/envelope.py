@@ -153,11 +153,14 @@ class PushRequest:
         headers: Names in lower case; of a repeated header the values, joined with ", ".
         body: The raw body: signatures are over bytes.
         url: The address it was sent to, as the service's own configuration knows it, else as requested.
+        method: ``POST``; or ``OPTIONS``, which brings no message: it asks whether messages may be pushed here
+            (https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/http-webhook.md#4-abuse-protection).
     """
 
     headers: Mapping[str, str]
     body: bytes
     url: str
+    method: str = "POST"
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +170,9 @@ class PushReply:
     Attributes:
         status: The HTTP status.
         body: JSON content of the answer.
+        headers: Further headers of the answer.
     """
 
     status: int = 200
     body: Any = None
+    headers: Mapping[str, str] = field(default_factory=dict)

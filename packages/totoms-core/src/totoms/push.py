@@ -19,7 +19,8 @@ from totoms.describe import where
 from totoms.envelope import DeadLetterReason, PushReply, PushRequest, Received
 from totoms.errors import BackendError, Forbidden, Undecidable, Unsupported
 from totoms.logging import TotoLogger
-from totoms.routing import Action, MessageRouter
+from totoms.repeats import Repeats
+from totoms.routing import Action, MessageRouter, Outcome
 
 EVENTS_PATH: Final = "/events"
 _RETRY_AFTER: Final = 1
@@ -33,7 +34,8 @@ class PushEndpoint:
     Args:
         bus: Verifies and decodes.
         router: Finds and runs handlers.
-        max_concurrency: Push requests at a time; more are answered 503, and the broker tries again.
+        max_concurrency: Push requests at a time, and handlers at a time where requests bring several messages. More
+            requests are answered 503, and the broker tries again.
         url: The public address of this endpoint, if it is known.
         logger: The service's logger.
     """
@@ -46,6 +48,8 @@ class PushEndpoint:
         self._max_concurrency = max_concurrency
         self._url = url
         self._logger = logger
+        self._handlers = asyncio.Semaphore(max_concurrency)
+        self._repeats = Repeats()
         self._active = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -85,26 +89,59 @@ class PushEndpoint:
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
         body = await request.body()
         try:
-            accepted = await self._bus._accept_push(PushRequest(headers, body, self._url or str(request.url)))
+            accepted = await self._bus._accept_push(
+                PushRequest(headers, body, self._url or str(request.url), request.method)
+            )
         except Unsupported as error:
             raise Forbidden(error.message) from error
         except BackendError as error:
             raise Undecidable("The push cannot be verified now.") from error
         if isinstance(accepted, PushReply):
-            return JSONResponse(accepted.body, accepted.status)
+            return JSONResponse(accepted.body, accepted.status, dict(accepted.headers))
         return await self._handle(accepted)
 
     async def _handle(self, accepted: Sequence[Received]) -> bytes | Response:
-        ignored = bool(accepted)
-        for received in accepted:
-            outcome = await self._router.handle(received)
-            if outcome.action is Action.RETRY:
-                content = {"code": 500, "message": "The message was not processed.", "cid": current_cid.get()}
-                return JSONResponse(content, 500)
-            if outcome.action is Action.DEAD_LETTER:
+        """Handle each message, whatever becomes of the others; if one must come again, have all come again."""
+        settled = self._repeats.take(accepted)
+        outcomes = await self._outcomes([received for received in accepted if received not in settled])
+        failed = {one for one, outcome in outcomes.items() if outcome is None or outcome.action is Action.RETRY}
+        if not failed:
+            ignored = outcomes and not settled and all(outcome and outcome.ignored for outcome in outcomes.values())
+            return _IGNORED if ignored else _SUCCESS
+        self._repeats.add((received for received in accepted if received not in failed), failed)
+        if None in outcomes.values():
+            raise Undecidable("The message cannot be kept now.")
+        content = {"code": 500, "message": "The message was not processed.", "cid": current_cid.get()}
+        return JSONResponse(content, 500)
+
+    async def _outcomes(self, messages: Sequence[Received]) -> dict[Received, Outcome | None]:
+        outcomes: dict[Received, Outcome | None] = {}
+        waiting, cid = iter(messages), current_cid.get()
+
+        async def work() -> None:
+            for received in waiting:
+                async with self._handlers:
+                    current_cid.set(cid)
+                    outcomes[received] = await self._settle(received)
+
+        if len(messages) == 1:
+            await work()
+            return outcomes
+        # As many tasks as may be at work, not as there are messages: others' requests get their turn in between.
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(len(messages), self._max_concurrency)):
+                group.create_task(work())
+        return outcomes
+
+    async def _settle(self, received: Received) -> Outcome | None:
+        """Return what became of a message; None when it was to be dead-lettered and could not be kept."""
+        outcome = await self._router.handle(received)
+        if outcome.action is Action.DEAD_LETTER:
+            try:
                 await self._keep(received, outcome.reason or DeadLetterReason("unknown"))
-            ignored = ignored and outcome.ignored
-        return _IGNORED if ignored else _SUCCESS
+            except Undecidable:
+                return None
+        return outcome
 
     async def _keep(self, received: Received, reason: DeadLetterReason) -> None:
         try:

@@ -8,7 +8,7 @@ or is registered with options of FastAPI's, goes FastAPI's way, authenticated be
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
 from fastapi import Request, Response
@@ -17,6 +17,7 @@ from fastapi.exceptions import FastAPIError, ResponseValidationError
 from fastapi.routing import APIRoute
 from starlette._exception_handler import wrap_app_handling_exceptions
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.routing import Route, compile_path
 from starlette.types import Receive, Scope, Send
 
@@ -28,6 +29,8 @@ from totoms.requests import TotoRequest
 
 Push = Callable[[Request], Awaitable[bytes | Response]]
 JSON_HEADER: Final = (b"content-type", b"application/json")
+HANDSHAKE_HEADER: Final = "webhook-request-origin"
+"""With it a broker asks, by OPTIONS, whether it may push here."""
 
 
 class DelegateRoute(APIRoute):
@@ -127,14 +130,26 @@ class DelegateRoute(APIRoute):
 class PushRoute(Route):
     """The route of the push endpoint, which verifies its callers itself.
 
-    Attributes:
+    Args:
+        path: Its path.
         push: Answers a request; with bytes for JSON.
+        method: ``POST``, or ``OPTIONS`` for handshakes.
     """
 
-    def __init__(self, path: str, push: Push, methods: Sequence[str]) -> None:
-        super().__init__(path, push, methods=list(methods), include_in_schema=False)
-        self.push = push
+    def __init__(self, path: str, push: Push, method: str) -> None:
+        super().__init__(path, push, methods=[method], include_in_schema=False)
+        self._push = push
         self.app = self._serve
+
+    async def respond(self, request: Request) -> bytes | Response:
+        """Answer a request.
+
+        Raises:
+            HTTPException: 405, for an OPTIONS that is no handshake.
+        """
+        if request.method == "OPTIONS" and HANDSHAKE_HEADER not in request.headers:
+            raise HTTPException(405, headers={"Allow": "POST"})
+        return await self._push(request)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         call = scope.get("totoms")
@@ -143,7 +158,7 @@ class PushRoute(Route):
             return
         request = TotoRequest(scope, receive, send)
         try:
-            answer = await self.push(request)
+            answer = await self.respond(request)
             if isinstance(answer, bytes):
                 answer = Response(answer, media_type="application/json")
             await answer(scope, receive, send)

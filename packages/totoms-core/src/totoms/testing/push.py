@@ -135,6 +135,19 @@ class PushContract(Contract):
         assert not credentials or credentials not in answer.text
         assert (await service.send(await harness.genuine(_BODY, message_id="m-29"))).status_code == 200
 
+    async def test_29_handshake_of_a_stranger_is_refused(self, harness: PushHarness) -> None:
+        """Who asks by OPTIONS whether it may push here, and is not the broker, is refused; nothing is fetched."""
+        service = await self._serve(harness)
+        if service is None:
+            return
+        before = harness.outbound_requests()
+        asked = {"webhook-request-origin": "stranger.example", "webhook-request-callback": "http://127.0.0.1:1/confirm"}
+        answer = await service.send(Pushed(b"", asked, "OPTIONS"))
+        assert answer.status_code in (401, 403), f"answered {answer.status_code}"
+        assert "webhook-allowed-origin" not in answer.headers
+        assert service.handled == []
+        assert harness.outbound_requests() == before, "something was fetched"
+
     async def test_30_unreachable_keys_are_answered_503(self, harness: PushHarness) -> None:
         """What cannot be verified now is answered 503 with Retry-After, and taken when the keys are there again."""
         if await self._serve(harness) is None:

@@ -28,10 +28,12 @@ class Pushed:
     Attributes:
         body: The raw body.
         headers: As sent.
+        method: ``POST``, or ``OPTIONS`` for a handshake.
     """
 
     body: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
+    method: str = "POST"
 
 
 class PushHarness(ABC):

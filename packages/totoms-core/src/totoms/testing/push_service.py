@@ -135,7 +135,7 @@ class PushedService:
 
     async def send(self, pushed: Pushed) -> httpx.Response:
         """Send a request to the endpoint and return the answer."""
-        return await self._client.post(EVENTS_PATH, content=pushed.body, headers=dict(pushed.headers))
+        return await self._client.request(pushed.method, EVENTS_PATH, content=pushed.body, headers=dict(pushed.headers))
 
 
 async def pull_one(

@@ -1,0 +1,80 @@
+"""The push contract, held against Event Grid and Service Bus: each schema, and each way to show who pushes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
+from azure_messages_kit import stand_in
+from azure_push_kit import AzurePushHarness, EventGrid
+from http_kit import KeyServer, rsa_key
+from service_bus import ServiceBusStandIn
+from totoms import jwks
+from totoms.bus import MessageBus
+from totoms.context import new_cid
+from totoms.environment import TotoEnvironment
+from totoms.testing import PushContract
+from totoms_azure.bus import AzureMessageBus
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ServiceBusStandIn]:
+    with stand_in() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def keys() -> tuple[RSAPrivateKey, RSAPrivateKey]:
+    return rsa_key(), rsa_key()
+
+
+@pytest.fixture
+def key_server(keys: tuple[RSAPrivateKey, RSAPrivateKey], monkeypatch: pytest.MonkeyPatch) -> Iterator[KeyServer]:
+    monkeypatch.setattr(jwks, "FAILED_COOLDOWN", 0.0)
+    made = KeyServer()
+    made.keys["one"] = keys[0]
+    with made.running():
+        yield made
+
+
+async def _harness(grid: EventGrid, other: RSAPrivateKey, server: ServiceBusStandIn) -> AsyncIterator[AzurePushHarness]:
+    grid.topic = f"posts-{new_cid()}"
+    await asyncio.to_thread(server.make_topic, grid.topic)
+
+    def make(environment: TotoEnvironment, topics: Mapping[str, str], keys_uri: str) -> MessageBus:
+        options = {"keys_uri": keys_uri, "letters_patience": 0.3, "look_seconds": 2.0}
+        bus: MessageBus = type("ImpatientBus", (AzureMessageBus,), options)(environment, topics)
+        return bus
+
+    made = AzurePushHarness(grid, other, make, servicebus_connection_string=server.connection_string)
+    yield made
+    await made.close()
+
+
+class TestEventGridWithTokens(PushContract):
+    backend = "azure"
+    capabilities = AzureMessageBus.capabilities
+    arrangement = "stand-in"
+
+    @pytest.fixture
+    async def harness(
+        self, key_server: KeyServer, keys: tuple[RSAPrivateKey, RSAPrivateKey], server: ServiceBusStandIn
+    ) -> AsyncIterator[AzurePushHarness]:
+        async for made in _harness(EventGrid(key_server), keys[1], server):
+            yield made
+
+
+class TestCloudEventsWithASecret(PushContract):
+    backend = "azure"
+    capabilities = AzureMessageBus.capabilities
+    arrangement = "stand-in"
+
+    @pytest.fixture
+    async def harness(
+        self, key_server: KeyServer, keys: tuple[RSAPrivateKey, RSAPrivateKey], server: ServiceBusStandIn
+    ) -> AsyncIterator[AzurePushHarness]:
+        async for made in _harness(EventGrid(key_server, "secret", cloud_events=True), keys[1], server):
+            yield made
