@@ -15,11 +15,13 @@ from totoms.envelope import Subscription as CoreSubscription
 from totoms.environment import TotoEnvironment
 from totoms.errors import BackendError
 from totoms_azure.configuration import AzureConfiguration
+from totoms_azure.eventgrid_callers import KEYS
+from totoms_azure.eventgrid_pushes import EventGridPushes
 from totoms_azure.servicebus_clients import Clients
 from totoms_azure.servicebus_lanes import Lane
 from totoms_azure.servicebus_leases import Leases
 from totoms_azure.servicebus_letters import DeadLetters
-from totoms_azure.servicebus_names import REPLAY, Entity, entity_of
+from totoms_azure.servicebus_names import DEAD, REPLAY, Entity, entity_of
 from totoms_azure.servicebus_publishing import Publisher
 from totoms_azure.servicebus_receiving import PlainSource, Receiver, Source, WithReplays
 from totoms_azure.servicebus_sessions import SessionSource
@@ -39,6 +41,7 @@ class AzureMessageBus(MessageBus):
         lease_seconds: How long locks last on subscriptions that are made here.
         look_seconds: How often a consumer looks for dead letters that were replayed.
         letters_patience: Seconds without a new dead letter after which there are no more.
+        keys_uri: Where Entra ID publishes the keys of its tokens.
     """
 
     capabilities = frozenset({PULL, PUSH, ORDERING, DELAY, QUEUES, DEAD_LETTERS})
@@ -49,6 +52,7 @@ class AzureMessageBus(MessageBus):
     lease_seconds: ClassVar[float] = 60.0
     look_seconds: ClassVar[float] = 30.0
     letters_patience: ClassVar[float] = 2.0
+    keys_uri: ClassVar[str] = KEYS
 
     def __init__(self, environment: TotoEnvironment | None = None, topics: Mapping[str, str] | None = None) -> None:
         super().__init__(environment, topics)
@@ -59,6 +63,8 @@ class AzureMessageBus(MessageBus):
         self._publisher = Publisher(self._clients, self._topology)
         self._leases = Leases()
         self._receiver = Receiver()
+        self._pushes = EventGridPushes(settings, self.topics, self.keys_uri)
+        self._pushed: dict[str, CoreSubscription] = {}
         self._letters = DeadLetters(self._clients, self._topology, self._publisher, self.topics, self.letters_patience)
 
     # --- publishing ---
@@ -70,8 +76,13 @@ class AzureMessageBus(MessageBus):
 
     async def _subscribe(self, subscription: CoreSubscription, *, create: bool) -> None:
         self._check_open()
-        await (self._topology.make if create else self._topology.check)(subscription)
         entity = entity_of(subscription)
+        if subscription.delivery == "push":  # the event subscription is the operator's; what it brings may be poison
+            await self._topology.require_queue(entity.beside(DEAD).name, create=create)
+            self._pushed[subscription.topic] = subscription
+            self._letters.know(subscription.name, entity, pushed=True)
+            return
+        await (self._topology.make if create else self._topology.check)(subscription)
         self._letters.know(subscription.name, entity)
         await self._receiver.add(subscription, self._source(subscription, entity))
 
@@ -106,7 +117,7 @@ class AzureMessageBus(MessageBus):
     # --- push ---
 
     async def _accept_push(self, request: PushRequest) -> PushReply | Sequence[Received]:
-        return await super()._accept_push(request)
+        return await self._pushes.accept(request, self._pushed)
 
     # --- dead letters ---
 

@@ -23,7 +23,7 @@ from totoms_azure import servicebus_sdk as sdk
 from totoms_azure.servicebus_clients import Clients
 from totoms_azure.servicebus_errors import translate
 from totoms_azure.servicebus_messages import attributes_of, body_of
-from totoms_azure.servicebus_names import DEAD, REPLAY, Entity, queue_name, subscription_name, topic_name
+from totoms_azure.servicebus_names import DEAD, REPLAY, Entity, beneath, queue_name, subscription_name
 from totoms_azure.servicebus_publishing import Publisher
 from totoms_azure.servicebus_reasons import DESCRIPTION, REASON, Death, death_of
 from totoms_azure.servicebus_topology import Topology, receiver_of
@@ -70,10 +70,13 @@ class DeadLetters:
         self._topics = topics
         self._patience = patience
         self._found: dict[str, Entity] = {}
+        self._pushed: set[str] = set()
 
-    def know(self, name: str, entity: Entity) -> None:
-        """Know where the subscription of that name is."""
+    def know(self, name: str, entity: Entity, *, pushed: bool = False) -> None:
+        """Know where the subscription of that name is, and if it is pushed to: then it is none of Service Bus."""
         self._found[name] = entity
+        if pushed:
+            self._pushed.add(name)
 
     async def keep(self, received: Received, reason: DeadLetterReason, entity: Entity) -> None:
         """Keep a message that was pushed, with the reason, beside `entity`; the queue is made if it is missing."""
@@ -90,7 +93,7 @@ class DeadLetters:
             try:
                 return [_letter(subscription, box, one) async for one in self._peeked(box, limit)]
             except NotFound:
-                if box.entity == entity:
+                if box.entity == entity and subscription not in self._pushed:
                     raise
                 return []  # nothing was ever replayed, or pushed
 
@@ -204,20 +207,20 @@ class DeadLetters:
 
     async def _look_for(self, subscription: str) -> Entity:
         topic, _, name = subscription.rpartition("/")
-        if topic:
-            candidates = [Entity(topic_name(topic), subscription_name(name))]
-        else:
-            candidates = [
-                Entity(topic_name(one), subscription_name(subscription)) for one in dict.fromkeys(self._topics.values())
-            ]
+        topics = [topic] if topic else list(dict.fromkeys(self._topics.values()))
+        candidates = [beneath(one, name) for one in topics]
+        if not topic:
             candidates.append(Entity("", queue_name(subscription)))
         for entity in candidates:
             if await self._topology.exists(entity):
                 return entity
-        beneath = None if topic else await self._topology.find_topic_of(subscription_name(subscription))
-        if beneath is None:
+            if entity.topic and await self._topology.exists(entity.beside(DEAD)):
+                self._pushed.add(subscription)
+                return entity
+        found = None if topic else await self._topology.find_topic_of(subscription_name(subscription))
+        if found is None:
             raise NotFound(f"There is no subscription {subscription!r}.", resource=subscription)
-        return Entity(beneath, subscription_name(subscription))
+        return beneath(found, subscription)
 
 
 def _message(body: bytes, message_id: str, attributes: Mapping[str, str]) -> ServiceBusMessage:

@@ -74,7 +74,18 @@ def entity_of(subscription: Subscription) -> Entity:
     """
     if not subscription.topic:
         return Entity("", queue_name(subscription.name))
-    return Entity(topic_name(subscription.topic), subscription_name(subscription.name))
+    return beneath(subscription.topic, subscription.name)
+
+
+def beneath(identifier: str, subscription: str) -> Entity:
+    """Return the subscription of that name to a topic; one of Event Grid may go by its resource id.
+
+    Raises:
+        NotFound: There can be no such topic.
+    """
+    if identifier.lower().startswith("/subscriptions/"):
+        identifier = identifier.rstrip("/").rpartition("/")[2]
+    return Entity(topic_name(identifier), subscription_name(subscription))
 
 
 def subscription_name(name: str) -> str:

@@ -77,7 +77,7 @@ class Topology:
             found.max_delivery_count = attempts
             await self._update(entity, found)
 
-    async def make_queue(self, name: str, attempts: int = _MOST_ATTEMPTS) -> None:
+    async def make_queue(self, name: str) -> None:
         """Make a queue, unless it exists.
 
         Raises:
@@ -85,9 +85,24 @@ class Topology:
         """
         entity = Entity("", name)
         try:
-            await self._make(entity, False, attempts)
+            await self._make(entity, False, _MOST_ATTEMPTS)
         except AccessDenied as error:
+            if await self.exists(entity):
+                return
             raise AccessDenied(f"The {_called(entity)} is missing, and may not be made.", resource=name) from error
+
+    async def require_queue(self, name: str, *, create: bool) -> None:
+        """See that a queue is there, made where it is missing if `create` says so.
+
+        Raises:
+            NotFound: It is missing, and nothing is to be made.
+            AccessDenied: It is missing and may not be made.
+        """
+        entity = Entity("", name)
+        if create:
+            await self.make_queue(name)
+        elif not await self.exists(entity):
+            raise NotFound(f"There is no {_called(entity)}; and create_subscriptions is off.", resource=name)
 
     async def find_topic_of(self, subscription: str) -> str | None:
         """Return the topic beneath which there is a subscription of that name, or None.
