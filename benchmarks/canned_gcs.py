@@ -17,7 +17,7 @@ import google_crc32c
 from benchmarks.files import CONTENT_BYTES
 
 _PIECE: Final = b"0123456789abcdef" * 16384  # 256 KiB
-_FIELD: Final = re.compile(rb"\r\n(content-length|content-range|range): *([^\r]*)", re.IGNORECASE)
+_FIELD: Final = re.compile(rb"\r\n(content-length|content-range|range|x-ms-range): *([^\r]*)", re.IGNORECASE)
 _RESOURCE: Final = {"kind": "storage#object", "name": "key", "bucket": "bench-files", "generation": "1"}
 
 
@@ -93,16 +93,19 @@ class Connection(asyncio.Protocol):
         self._transport.write((head + text).encode())
 
     def _send_object(self, span: str) -> None:
+        self.send_content(span, f"x-goog-generation: 1\r\nx-goog-hash: crc32c={_CRC32C}\r\n")
+
+    def send_content(self, span: str, headers: str) -> None:
+        """Send the content, or the part of it that a header asks for."""
         first, last, status = 0, CONTENT_BYTES - 1, "200 OK"
         if span:
             begin, _, end = span.removeprefix("bytes=").partition("-")
             first, last = int(begin), min(int(end or last), last)
             status = f"206 Partial Content\r\ncontent-range: bytes {first}-{last}/{CONTENT_BYTES}"
-        self._transport.write(
-            f"HTTP/1.1 {status}\r\ncontent-length: {last - first + 1}\r\ncontent-type: text/plain\r\n"
-            f"x-goog-generation: 1\r\nx-goog-hash: crc32c={_CRC32C}\r\n\r\n".encode()
-        )
-        self._sending = asyncio.ensure_future(self._stream(last - first + 1))
+        length = last - first + 1
+        head = f"HTTP/1.1 {status}\r\ncontent-length: {length}\r\ncontent-type: text/plain\r\n{headers}\r\n"
+        self._transport.write(head.encode())
+        self._sending = asyncio.ensure_future(self._stream(length))
 
     async def _stream(self, length: int) -> None:
         while length > 0 and not self._transport.is_closing():
@@ -111,9 +114,9 @@ class Connection(asyncio.Protocol):
             await self._writable.wait()
 
 
-async def serve(ready: Callable[[int], None]) -> None:
+async def serve(ready: Callable[[int], None], connection: type[Connection] = Connection) -> None:
     """Serve on a free port until cancelled."""
-    server = await asyncio.get_running_loop().create_server(Connection, "127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(connection, "127.0.0.1", 0)
     ready(server.sockets[0].getsockname()[1])
     async with server:
         await server.serve_forever()

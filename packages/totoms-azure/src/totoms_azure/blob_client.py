@@ -12,17 +12,18 @@ from requests.adapters import HTTPAdapter
 from totoms_azure import clients
 from totoms_azure.configuration import AzureConfiguration
 
-BLOCK: Final = 4 * 1024 * 1024
+BLOCK: Final = 8 * 1024 * 1024
 """Bytes that a request with content brings at the most."""
 CHUNK: Final = 2 * 1024 * 1024
 """Bytes that a request for content brings at the most: of each the SDK has several copies in memory for a while."""
-_READ_AT_ONCE: Final = 64 * 1024
+_CONNECTION: Final[dict[str, Any]] = {
+    "connection_timeout": 5, "read_timeout": 30, "connection_data_block_size": 256 * 1024,
+}  # fmt: skip
 """By itself the SDK reads 4 KiB at a time, which takes twice as long."""
 _CONNECTIONS: Final = 50
 """As many calls at a time."""
 _SETTINGS: Final[dict[str, Any]] = {
-    **clients.RETRY, "connection_timeout": 5, "read_timeout": 30, "max_single_get_size": CHUNK,
-    "max_chunk_get_size": CHUNK, "max_single_put_size": BLOCK, "connection_data_block_size": _READ_AT_ONCE,
+    **clients.RETRY, "max_single_get_size": CHUNK, "max_chunk_get_size": CHUNK, "max_single_put_size": BLOCK,
 }  # fmt: skip
 
 
@@ -46,4 +47,4 @@ def _transport() -> RequestsTransport:
     pool = HTTPAdapter(pool_connections=4, pool_maxsize=_CONNECTIONS, max_retries=0)
     session.mount("https://", pool)
     session.mount("http://", pool)
-    return RequestsTransport(session=session, session_owner=True)
+    return RequestsTransport(session=session, session_owner=True, **_CONNECTION)
