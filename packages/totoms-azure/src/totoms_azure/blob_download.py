@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
+from azure.core import MatchConditions
 from azure.core.exceptions import HttpResponseError, ResourceModifiedError, ResourceNotFoundError
 from azure.storage.blob import BlobClient
 
 from totoms.errors import Unavailable
+from totoms_azure.blob_client import CHUNK
 from totoms_azure.errors import translate
 
 _BEYOND: Final = 416
 
 
 class Download(Iterator[bytes]):
-    """The chunks of one version of a blob: the SDK asks for each further one on condition that it is the same.
+    """The chunks of one version of a blob.
+
+    Each is asked for by itself: of a whole download the SDK joins and cuts the chunks, and holds several at a time.
 
     Args:
         blob: The SDK's client of it.
@@ -29,24 +33,39 @@ class Download(Iterator[bytes]):
     """
 
     def __init__(self, blob: BlobClient, key: str, called: str, start: int, length: int | None) -> None:
-        self._key, self._called = key, called
-        self._chunks: Iterator[Any] = iter(())
+        self._blob, self._key, self._called = blob, key, called
+        self._position, self._end = start, None if length is None else start + length
+        self._version: dict[str, Any] = {}
+        self._chunk = b""
         try:
-            # A length needs a start.
-            offset = start if start or length is not None else None
-            self._chunks = blob.download_blob(offset, length, max_concurrency=1).chunks()
+            self._chunk = self._next()
         except HttpResponseError as error:
             if error.status_code != _BEYOND:
                 raise
+            self._end = start
 
     def __next__(self) -> bytes:
-        try:
-            return bytes(next(self._chunks))
-        except StopIteration:
-            raise
-        except (ResourceModifiedError, ResourceNotFoundError) as error:
-            raise Unavailable(
-                f"It was replaced while it was read: {self._called} {self._key!r}.", resource=self._key
-            ) from error
-        except Exception as error:
-            raise translate(error, self._called, self._key) from error
+        chunk, self._chunk = self._chunk, b""
+        if not chunk and (self._end is None or self._position < self._end):
+            try:
+                chunk = self._next()
+            except (ResourceModifiedError, ResourceNotFoundError) as error:
+                raise Unavailable(
+                    f"It was replaced while it was read: {self._called} {self._key!r}.", resource=self._key
+                ) from error
+            except Exception as error:
+                raise translate(error, self._called, self._key) from error
+        if not chunk:
+            raise StopIteration
+        return chunk
+
+    def _next(self) -> bytes:
+        most = CHUNK if self._end is None else min(CHUNK, self._end - self._position)
+        found = self._blob.download_blob(self._position, most, max_concurrency=1, **self._version)
+        if not self._version:
+            self._version = {"etag": found.properties.etag, "match_condition": MatchConditions.IfNotModified}
+            size = int(str(found.properties.content_range).rpartition("/")[2])  # "bytes 0-9/2000"
+            self._end = size if self._end is None else min(self._end, size)
+        chunk: bytes = next(iter(found.chunks()), b"")
+        self._position += len(chunk)
+        return chunk

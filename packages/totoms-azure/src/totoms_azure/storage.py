@@ -33,7 +33,7 @@ _NO_CONTAINER: Final = ("ContainerNotFound", "ContainerBeingDeleted")
 class AzureCloudStorage(CloudStorage):
     """The files of a container of Blob Storage, which its operator made.
 
-    What is larger than 8 MiB, or has a condition, goes up in blocks of that size, of which one is in memory.
+    What is larger than 6 MiB, or has a condition, goes up in blocks of that size, of which one is in memory.
 
     Raises:
         ConfigurationError: There is no address of an account, and no connection string.
