@@ -9,7 +9,7 @@ export PORT BACKEND PYTHON
 .PHONY: help venv demo test check bench faults clean
 
 help:
-	@echo "make demo     run examples/blog on this machine on the backend local, aws, gcp or nats (PORT=$(PORT) BACKEND=$(BACKEND)); Ctrl-C stops it"
+	@echo "make demo     run examples/blog on this machine on the backend local, aws, gcp, azure or nats (PORT=$(PORT) BACKEND=$(BACKEND)); Ctrl-C stops it"
 	@echo "make test     run the tests with every Python from 3.11 on that is found here"
 	@echo "make check    lint, types, docs, build, the core alone, the upgrade from 1.5.0"
 	@echo "make faults   kill, stop and corrupt things, and count what was lost (minutes)"

@@ -19,6 +19,7 @@ HERE = Path(__file__).parent
 BENCHMARKS = (
     "http_requests", "imports", "bus", "memory",
     "aws_files", "aws_messages", "aws_consuming", "aws_pushes", "gcp_files", "gcp_messages",
+    "azure_files", "azure_messages",
 )  # fmt: skip
 GOAL = re.compile(r"^GOAL (?P<figure>[0-9.]+) (?P<relation>[<>]=) (?P<goal>[0-9.]+) (?P<what>.+)$")
 RELATIONS = {">=": operator.ge, "<=": operator.le}

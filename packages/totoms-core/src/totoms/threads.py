@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
-from typing import Final, TypeVar
+from typing import TypeVar
 
 _Result = TypeVar("_Result")
 
-# Not asyncio's default pool: that one is small and resolves host names too, which slow transfers would hold up.
-_pool: Final = ThreadPoolExecutor(max_workers=32, thread_name_prefix="totoms")
+
+
+def _new_pool() -> ThreadPoolExecutor:
+    # Not asyncio's default pool: that one is small and resolves host names too, which slow transfers would hold up.
+    return ThreadPoolExecutor(max_workers=32, thread_name_prefix="totoms")
+
+
+_pool = _new_pool()
 
 
 async def run_in_thread(function: Callable[..., _Result], *args: object) -> _Result:
@@ -42,3 +49,12 @@ def start_thread(function: Callable[[], _Result], name: str) -> Future[_Result]:
 
     threading.Thread(target=run, name=name, daemon=True).start()
     return future
+
+
+def _forget() -> None:
+    # A forked child has none of its parent's threads, which the pool believes to be idle.
+    global _pool
+    _pool = _new_pool()
+
+
+os.register_at_fork(after_in_child=_forget)
