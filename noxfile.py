@@ -90,8 +90,8 @@ def wheel_of(session: nox.Session, package: Path) -> str:
 def tests(session: nox.Session) -> None:
     """Run the tests, but for the long ones marked `faults`.
 
-    What a cloud's server does is the same for every Python, and takes most of the time: the contracts of clouds are held
-    with the first.
+    What a cloud's server does is the same for every Python, and takes most of the time: the contracts of clouds are
+    held with the first.
     """
     if session.python == PYTHONS[0]:
         missing = [f"3.{minor}" for minor in range(OLDEST, NEWEST) if f"3.{minor}" not in PYTHONS]

@@ -13,7 +13,6 @@ from typing import TypeVar
 _Result = TypeVar("_Result")
 
 
-
 def _new_pool() -> ThreadPoolExecutor:
     # Not asyncio's default pool: that one is small and resolves host names too, which slow transfers would hold up.
     return ThreadPoolExecutor(max_workers=32, thread_name_prefix="totoms")
