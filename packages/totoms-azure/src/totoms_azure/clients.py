@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Hashable
+from types import TracebackType
 from typing import Any, Final, TypeVar, cast
 
 from azure.core.credentials import AccessToken
@@ -58,7 +59,12 @@ class AsyncCredential:
         """Return itself."""
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
         """Do nothing."""
 
 
