@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
+from azure.core.exceptions import ResourceExistsError
 from azure.keyvault.secrets import SecretClient
 
 from azure_secrets_kit import AzureSecretsHarness, secrets_of_a_test
@@ -158,6 +159,21 @@ async def test_what_the_operator_puts_in_with_the_sdk_is_read(harness: AzureSecr
     operator.set_secret(identifier, "third", enabled=False)
     with pytest.raises(NotFound, match="its latest version is disabled"):
         await harness.manager().get_secret_async("Mongo_user")
+    operator.close()
+
+
+async def test_secret_that_is_deleted_is_not_found_though_its_name_is_still_taken(harness: AzureSecretsHarness) -> None:
+    operator = SecretClient(harness.vault.url, clients.credential())
+    operator.begin_delete_secret("a-secret")
+
+    with pytest.raises(NotFound, match="no 'a-secret'"):
+        await harness.manager().get_secret_async("a-secret")
+    with pytest.raises(ResourceExistsError, match="ObjectIsDeletedButRecoverable"):
+        operator.set_secret("a-secret", "anew")
+
+    operator.purge_deleted_secret("a-secret")
+    operator.set_secret("a-secret", "anew")
+    assert await harness.manager().get_secret_async("a-secret") == "anew"
     operator.close()
 
 
