@@ -49,6 +49,7 @@ class KeyVaultStandIn(HTTPStandIn):
 
     Attributes:
         secrets: Versions by the secret's name in lower case, oldest first.
+        deleted: The same, of secrets that were deleted: until they are purged, nobody has their names.
         denied: Names, in lower case, of secrets that nobody may read.
         status: With which everything is answered; 200 for as it should be.
         calls: How often each method was called.
@@ -64,6 +65,7 @@ class KeyVaultStandIn(HTTPStandIn):
         super().__init__(port, context)
         self._entra = entra
         self.secrets: dict[str, list[Version]] = {}
+        self.deleted: dict[str, list[Version]] = {}
         self.denied: set[str] = set()
         self.status = 200
         self.calls: Counter[str] = Counter()
@@ -97,18 +99,26 @@ class KeyVaultStandIn(HTTPStandIn):
         if scheme != "Bearer" or not self._entra.accepts(token, self.resource):
             challenge = f'Bearer authorization="https://login.microsoftonline.com/{TENANT}", resource="{self.resource}"'
             return self._error(401, "Unauthorized", headers={"WWW-Authenticate": challenge})
-        if len(parts) < 2 or parts[0] != "secrets" or not _NAME.fullmatch(parts[1]):
+        if len(parts) < 2 or parts[0] not in ("secrets", "deletedsecrets") or not _NAME.fullmatch(parts[1]):
             return self._error(400, "BadParameter")
         name = parts[1].lower()
+        if parts[0] == "deletedsecrets":
+            return self._purge(name) if method == "DELETE" else self._error(405, "MethodNotAllowed")
         if name in self.denied:
             return self._error(403, "Forbidden", inner="ForbiddenByRbac")
+        if method == "PUT" and name in self.deleted:
+            return self._error(409, "Conflict", inner="ObjectIsDeletedButRecoverable")
         if method == "PUT":
             asked = json.loads(body)
             self.set(name, asked["value"], **(asked.get("attributes") or {}))
             return self._found(name, self.secrets[name][-1])
         if method == "DELETE" and name in self.secrets:
-            return self._found(name, self.secrets.pop(name)[-1])
+            self.deleted[name] = self.secrets.pop(name)
+            return self._found(name, self.deleted[name][-1])
         return self._get(name, parts[2] if len(parts) > 2 else "")
+
+    def _purge(self, name: str) -> tuple[int, dict[str, str], bytes]:
+        return (204, {}, b"") if self.deleted.pop(name, None) else self._error(404, "SecretNotFound")
 
     def _get(self, name: str, number: str) -> tuple[int, dict[str, str], bytes]:
         versions = self.secrets.get(name, [])

@@ -6,7 +6,8 @@ import re
 from datetime import UTC, datetime
 from typing import Any, Final, cast
 
-from azure.core.exceptions import HttpResponseError
+from azure.core.exceptions import AzureError, DecodeError, HttpResponseError
+from azure.core.pipeline.policies import RetryPolicy
 from azure.keyvault.secrets import KeyVaultSecret, SecretClient, SecretProperties
 
 from totoms.environment import TotoEnvironment
@@ -14,7 +15,7 @@ from totoms.errors import NotFound
 from totoms.secrets import SecretsManager
 from totoms_azure import clients
 from totoms_azure.configuration import AzureConfiguration
-from totoms_azure.errors import translate
+from totoms_azure.errors import told_as, translate
 from totoms_azure.secret_names import LONGEST, identifier_of
 
 _VERSION: Final = re.compile(r"[0-9a-fA-F]{32}")
@@ -22,6 +23,7 @@ _BOUNDED: Final[dict[str, Any]] = {
     "retry_total": 2, "retry_backoff_factor": 0.2, "retry_backoff_max": 1, "connection_timeout": 2, "read_timeout": 3,
 }  # fmt: skip
 """The core waits for ten seconds at the most."""
+_LONGEST_PAUSE: Final = 2.0
 _DISABLED: Final = "SecretDisabled"
 
 
@@ -42,9 +44,13 @@ class AzureSecretsManager(SecretsManager):
         identifier = identifier_of(name)
         if len(identifier) > LONGEST or not (version is None or _VERSION.fullmatch(version)):
             raise self._missing(name, version)
+        with told_as("the secret", name):
+            client = self._client()
         try:
-            secret = self._client().get_secret(identifier, version)
-        except Exception as error:
+            secret = client.get_secret(identifier, version)
+        except (AzureError, OSError) as error:
+            if _quotes(error):
+                raise  # the core tells its kind, and nothing more
             if _code(error) == _DISABLED:
                 raise self._unusable(name, version, "is disabled") from error
             told = translate(error, "the secret", name)
@@ -63,7 +69,7 @@ class AzureSecretsManager(SecretsManager):
 
     def _client(self) -> SecretClient:
         def make() -> SecretClient:
-            return SecretClient(self._vault, clients.credential(), **_BOUNDED)
+            return SecretClient(self._vault, clients.credential(), retry_policy=_Retry(**_BOUNDED), **_BOUNDED)
 
         return clients.shared(("key vault", self._vault), make)
 
@@ -76,8 +82,21 @@ class AzureSecretsManager(SecretsManager):
         return NotFound(f"The secret {name!r} cannot be read: {which} {state}.", resource=name)
 
 
+class _Retry(RetryPolicy[Any, Any]):
+    """The SDK's own, but that it sleeps for as long as it is told to: a minute, when Key Vault says so."""
+
+    def is_retry(self, settings: dict[str, Any], response: Any) -> bool:
+        """Tell whether to ask again; not when nobody waits for that any more."""
+        return (self.get_retry_after(response) or 0) <= _LONGEST_PAUSE and bool(super().is_retry(settings, response))
+
+
 def _value(secret: KeyVaultSecret) -> str:
     return secret.value or ""
+
+
+def _quotes(error: Exception) -> bool:
+    """Tell whether an error shows what was read: that of an answer which is no JSON holds all of it."""
+    return isinstance(error, DecodeError) and error.status_code == 200
 
 
 def _code(error: Exception) -> str:
