@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 from jwt.algorithms import RSAAlgorithm
+
 from standin_http import HTTPStandIn
 
 HEADER = "the header that the platform gives the service"

@@ -23,6 +23,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import trustme
+
 from entra import TENANT, EntraStandIn
 from standin_http import HTTPStandIn
 
@@ -140,6 +141,9 @@ if __name__ == "__main__":
     parser.add_argument("--entra-port", type=int, default=0)
     parser.add_argument("--ca-file", default="")
     parsed = parser.parse_args()
-    with EntraStandIn(parsed.entra_port) as identities, KeyVaultStandIn(identities, parsed.port, parsed.ca_file) as vault:
+    with (
+        EntraStandIn(parsed.entra_port) as identities,
+        KeyVaultStandIn(identities, parsed.port, parsed.ca_file) as vault,
+    ):
         print(vault.port, identities.port, flush=True)
         threading.Event().wait()

@@ -49,7 +49,7 @@ class HTTPStandIn:
                 self.end_headers()
                 self.wfile.write(content)
 
-            do_GET = do_PUT = do_POST = do_DELETE = do_PATCH = do_HEAD = _answer
+            do_GET = do_PUT = do_POST = do_DELETE = do_PATCH = do_HEAD = _answer  # noqa: N815
 
             def log_message(self, *_arguments: object) -> None: ...
 
