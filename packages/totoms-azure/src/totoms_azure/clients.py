@@ -5,6 +5,7 @@ Each is made when it is first needed, off the event loop; all threads share it.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Hashable
@@ -12,12 +13,22 @@ from types import TracebackType
 from typing import Any, Final, TypeVar, cast
 
 from azure.core.credentials import AccessToken
-from azure.identity import DefaultAzureCredential
 
 from totoms.threads import run_in_thread
+from totoms_azure.credentials import Credential
 
 RETRY: Final[dict[str, Any]] = {"retry_total": 4, "retry_backoff_factor": 0.2, "retry_backoff_max": 4}
 """For what asks over HTTP: the SDK's own retry, which by itself goes on for minutes."""
+
+# At INFO these write a dozen lines for each request. urllib3 writes addresses at DEBUG, and a connection string may put
+# its signature into them. Who wants to read them sets the level of each by its name.
+for _name, _level in {
+    "azure": logging.WARNING,
+    "msal": logging.WARNING,
+    "urllib3.connectionpool": logging.INFO,
+}.items():
+    if (_talking := logging.getLogger(_name)).level == logging.NOTSET:
+        _talking.setLevel(_level)
 
 _Client = TypeVar("_Client")
 _clients: dict[Hashable, Any] = {}
@@ -40,9 +51,9 @@ def shared(key: Hashable, make: Callable[[], _Client]) -> _Client:
     return cast(_Client, found)
 
 
-def credential() -> DefaultAzureCredential:
+def credential() -> Credential:
     """Return the credential of this process. It may block: call it in a thread."""
-    return shared("credential", DefaultAzureCredential)
+    return shared("credential", Credential)
 
 
 class AsyncCredential:

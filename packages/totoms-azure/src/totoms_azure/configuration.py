@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
+import pydantic
 from pydantic import AliasChoices, Field, SecretStr, field_validator
 
 from totoms.errors import ConfigurationError
@@ -12,6 +13,8 @@ from totoms.hyperscaler import HyperscalerConfiguration
 
 _NAMESPACE: Final = re.compile(r"[A-Za-z][A-Za-z0-9-]{4,48}[A-Za-z0-9]")
 _HOST: Final = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}", re.IGNORECASE)
+_ADDRESS: Final = re.compile(r"https://[^\s/?#@]+(?:/[^\s?#]*)?", re.IGNORECASE)
+_ACCOUNT: Final = {"accountname", "blobendpoint", "usedevelopmentstorage"}
 _PUBLIC_CLOUD: Final = ".servicebus.windows.net"
 
 
@@ -70,15 +73,30 @@ class AzureConfiguration(HyperscalerConfiguration):
 
     def __init__(self, *given: str, **settings: Any) -> None:
         # In order, as they have been since there is such a class.
-        super().__init__(**dict(zip(("region", "environment")[: len(given)], given, strict=True)), **settings)
+        settings = {**dict(zip(("region", "environment")[: len(given)], given, strict=True)), **settings}
+        try:
+            super().__init__(**settings)
+        except pydantic.ValidationError as error:
+            # Without that one behind it: it holds the values.
+            raise ConfigurationError(_told(error)) from None
 
     @field_validator("key_vault_url", "storage_account_url", mode="after")
     @classmethod
     def _is_address(cls, value: str) -> str:
         # Over http a credential would be in the open; the SDK refuses to send one, with an error that names no setting.
-        if value and not value.lower().startswith("https://"):
-            raise ValueError("must begin with https://")
+        # A signature in the address would be seen wherever that is: it belongs into a connection string.
+        if value and not _ADDRESS.fullmatch(value):
+            raise ValueError("must be an address that begins with https://, without a user and a query")
         return value.rstrip("/")
+
+    @field_validator("storage_connection_string", mode="after")
+    @classmethod
+    def _is_connection_string(cls, value: SecretStr) -> SecretStr:
+        parts = [part.partition("=") for part in value.get_secret_value().rstrip(";").split(";")]
+        given = {name.lower() for name, _, setting in parts if setting}
+        if value.get_secret_value() and not (all(equals for _, equals, _ in parts) and given & _ACCOUNT):
+            raise ValueError("must be the connection string of a storage account")
+        return value
 
     @field_validator("servicebus_namespace", mode="after")
     @classmethod
@@ -111,11 +129,24 @@ class AzureConfiguration(HyperscalerConfiguration):
             raise ConfigurationError(f"AzureConfiguration: {what} needs {told}.")
 
 
+def _told(error: pydantic.ValidationError) -> str:
+    names = {alias: name for name in AzureConfiguration.model_fields for alias in (name, *_variables(name))}
+    found = {}
+    for one in error.errors(include_input=False, include_url=False):
+        name = names.get(str(one["loc"][0]), "") if one["loc"] else ""
+        found[f"{name} ({_variable(name)})" if name else "a setting"] = one.get("ctx", {}).get("error", one["msg"])
+    return "AzureConfiguration: " + "; ".join(f"{name}: {reason}" for name, reason in found.items()) + "."
+
+
 def _text(value: str | SecretStr) -> str:
     return value.get_secret_value() if isinstance(value, SecretStr) else value
 
 
 def _variable(name: str) -> str:
+    return _variables(name)[0]
+
+
+def _variables(name: str) -> list[str]:
     alias = AzureConfiguration.model_fields[name].validation_alias
     assert isinstance(alias, AliasChoices)
-    return str(alias.choices[1])
+    return [str(choice) for choice in alias.choices[1:]]
