@@ -19,6 +19,8 @@ _BOUNDED: Final[dict[str, Any]] = {
 }  # fmt: skip
 """By itself the SDK tries for minutes."""
 
+_LONGEST_PAUSE: Final = 2.0
+
 _seen = threading.local()
 
 
@@ -53,6 +55,10 @@ class _Transport(RequestsTransport):  # type: ignore[misc]
         _seen.error = ServiceResponseError(f"Answered with {answer.status_code}.") if failed else None
         return answer
 
+    def sleep(self, duration: float) -> None:
+        """Pause before the next try; not for the minute that is asked for with a 429, as nobody waits that long."""
+        super().sleep(min(duration, _LONGEST_PAUSE))
+
 
 @contextlib.contextmanager
 def _told() -> Iterator[None]:
@@ -63,5 +69,8 @@ def _told() -> Iterator[None]:
         if _seen.error is None:
             raise
         raise error from _seen.error
+    except (ServiceRequestError, ServiceResponseError) as error:
+        # So it comes once a credential has worked. Whoever asked would try it again, each time with all our own tries.
+        raise ClientAuthenticationError("Nobody gives out tokens now.") from error
     finally:
         _seen.error = None
