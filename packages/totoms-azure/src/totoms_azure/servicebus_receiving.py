@@ -56,7 +56,7 @@ class PlainSource:
         until = time.monotonic() + wait
         while not self._stopping:
             asked, began = min(most, self._at_once), time.monotonic()
-            look = _BUSY_LOOK if self._lane.unsettled else _IDLE_LOOK
+            look = _BUSY_LOOK if self._lane.busy else _IDLE_LOOK
             batch = await self._lane.receive(asked, max(0.01, min(look, until - began)))
             if len(batch) < asked:
                 self._at_once = 1
