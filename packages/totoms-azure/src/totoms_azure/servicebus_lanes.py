@@ -185,7 +185,9 @@ class Lane:
     @property
     def busy(self) -> bool:
         """Whether there is something that can be settled."""
-        return any([lease.alive for lease in list(self.unsettled)])  # each of them notes when it is over
+        for lease in list(self.unsettled):
+            _ = lease.alive  # notes when it is over
+        return bool(self.unsettled)
 
     def _leased(self, message: ServiceBusReceivedMessage) -> Received:
         session = self._receiver.session if self._receiver is not None else None

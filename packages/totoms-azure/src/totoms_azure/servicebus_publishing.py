@@ -144,7 +144,7 @@ class Destination:
             one = sending.pop(0)
             try:
                 async with asyncio.timeout(PUBLISH_SECONDS):
-                    await self._trying(lambda sender, message=one.message: sender.send_messages(message))
+                    await self._trying(_sending(one.message))
             except Exception as alone:
                 one.settle(self._told(alone))
                 if isinstance(self._told(alone), _OF_ALL):
@@ -260,6 +260,10 @@ class Publisher:
             destination = self._destinations[entity] = Destination(self._clients, entity)
         # A publisher that is cancelled takes nothing back: it may be on its way.
         return [await done for done in destination.send(messages)]
+
+
+def _sending(message: ServiceBusMessage) -> Callable[[ServiceBusSender], Awaitable[None]]:
+    return lambda sender: sender.send_messages(message)
 
 
 def _entity_of(outgoing: Outgoing) -> Entity:
