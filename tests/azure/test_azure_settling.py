@@ -155,11 +155,11 @@ async def test_message_that_came_by_an_old_link_settles_no_other(namespace: Name
 
 
 async def test_pause_outlasts_the_lock_and_counts_one_attempt(namespace: Namespace) -> None:
-    bus, (one,) = await _received(namespace, b"1", lease_seconds=1.0)
-    await bus._nack(one, 3.0)
+    bus, (one,) = await _received(namespace, b"1", lease_seconds=3.0)
+    await bus._nack(one, 7.0)
     other = namespace.bus()
     await other._subscribe(namespace.subscription, create=False)
-    assert await other._receive(namespace.subscription, 1, 1.2) == []
+    assert await other._receive(namespace.subscription, 1, 3.5) == []
     (again,) = await namespace.received(other, 1)
     assert (again.body, again.attempt) == (b"1", 2)
 
