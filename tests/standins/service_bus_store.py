@@ -208,7 +208,7 @@ class Queue:
 
     def renew_session(self, owner: Any, key: str) -> float:
         """Renew the lock of a session; return until when it lasts."""
-        if self.sessions.get(key, (None, 0))[0] is not owner:
+        if owner is None or self.sessions.get(key, (None, 0))[0] is not owner:
             raise LockLost
         self._own(owner, key)
         return self.sessions[key][1]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import amqp
+from oracle import until
 from service_bus import ServiceBusStandIn, stored
 from totoms.context import new_cid
+from totoms.envelope import Outgoing, Subscription
 from totoms.environment import TotoEnvironment
 from totoms.testing import MessageBusHarness
 from totoms_azure import clients
@@ -93,3 +97,106 @@ class ServiceBusHarness(MessageBusHarness):
 
     async def close(self) -> None:
         await asyncio.gather(*(bus.close() for bus in self.buses))
+
+
+class Namespace:
+    """A topic of the test's own on a stand-in that tests share; what a test changes of that is put right after it.
+
+    Args:
+        server: The stand-in.
+
+    Attributes:
+        topic: The topic's name.
+        subscription: A subscription to it, which is not made yet.
+        ordered: The same, and it keeps an order.
+    """
+
+    def __init__(self, server: ServiceBusStandIn) -> None:
+        self.server = server
+        self.topic = f"topic-{new_cid()}"
+        self.subscription = Subscription("shop-posts", self.topic, "posts")
+        self.ordered = replace(self.subscription, ordered=True)
+        self.path = f"{self.topic}/subscriptions/shop-posts"
+        self.buses: list[AzureMessageBus] = []
+
+    async def __aenter__(self) -> Namespace:
+        await asyncio.to_thread(self.server.make_topic, self.topic)
+        self.server.admin_requests.clear()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.server.denied.clear()
+        self.server.admin_denied = self.server.busy = self.server.rejects_mixed_sessions = False
+        self.server.delay = 0.0
+        self.server.max_message_size = 262_144
+        await asyncio.gather(*(bus.close() for bus in self.buses))
+        self.buses.clear()
+        gc.collect()  # what the SDK has left open is this test's
+
+    def bus(self, *, lease_seconds: float = 5.0, look_seconds: float = 30.0, topics: Any = None) -> AzureMessageBus:
+        """Return a new bus; it is closed after the test."""
+        settings = {"lease_seconds": lease_seconds, "look_seconds": look_seconds, "letters_patience": 0.3}
+        kind = type("BusOfTests", (AzureMessageBus,), settings)
+        made: AzureMessageBus = kind(environment(self.server), {"posts": self.topic} if topics is None else topics)
+        self.buses.append(made)
+        return made
+
+    async def publish(self, *bodies: bytes, key: str | None = None) -> None:
+        """Publish as another program would."""
+        for body in bodies:
+            await asyncio.to_thread(publish, self.server, self.topic, body, {}, session_id=key)
+
+    async def received(self, bus: AzureMessageBus, number: int, subscription: Subscription | None = None) -> list[Any]:
+        """Receive as many messages, which are there or come soon."""
+        got: list[Any] = []
+        async with asyncio.timeout(20):
+            while len(got) < number:
+                got += await bus._receive(subscription or self.subscription, number - len(got), 5.0)
+        return got
+
+    def outgoing(self, body: bytes, key: str | None = None, **about: Any) -> Outgoing:
+        """Return a message to publish; to the topic, unless another, or a queue, is named."""
+        where = about if about else {"topic": self.topic}
+        message_id = new_cid()
+        return Outgoing(body, message_id, {"messageId": message_id}, ordering_key=key, **where)
+
+    def counts(self, path: str = "") -> list[int]:
+        """Return how often each message has been delivered in vain."""
+        return [message.delivery_count for message in self.server.messages(path or self.path)]
+
+    def bodies(self, path: str = "") -> list[bytes]:
+        """Return what there is."""
+        found = self.server.messages(path or self.path)
+        return [bytes(amqp.section_value(raw)) for one in found for code, raw in one.sections if code == amqp.DATA]
+
+    def locked(self) -> int:
+        """Return how many messages somebody has."""
+        return self.server.run(lambda: len(self.server.store.source(self.path).locked))
+
+    def takes_back(self, body: bytes | None = None) -> None:
+        """Have the broker end the locks of all messages, or of one."""
+
+        def take_back() -> None:
+            queue = self.server.store.source(self.path)
+            for token, message in list(queue.locked.items()):
+                if body is None or (amqp.DATA, body) in [
+                    (code, bytes(amqp.section_value(raw))) for code, raw in message.sections if code == amqp.DATA
+                ]:
+                    queue.abandon(token)
+
+        self.server.run(take_back)
+
+    def ends_sessions(self) -> None:
+        """Have the broker end the locks of all sessions."""
+
+        def end() -> None:
+            queue = self.server.store.source(self.path)
+            for key, (owner, _) in list(queue.sessions.items()):
+                queue.give_up(owner, key, failed=True)
+                owner.lose_session()
+
+        self.server.run(end)
+
+    async def until(self, found: Callable[[], Any], what: str) -> None:
+        """Wait for what happens at the broker."""
+        await asyncio.to_thread(until, found, lambda: what, 20.0)

@@ -11,6 +11,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final, Literal
 
 from azure.servicebus import ServiceBusReceivedMessage
@@ -176,6 +177,17 @@ class Lane:
             lease.end("gone")
             raise
         lease.end("settled")
+
+    async def release(self, lease: Lease) -> None:
+        """Give one message back, no attempt counted."""
+        await self.settle(lease, partial(sdk.release, message=lease.message))
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is something that can be settled."""
+        for lease in list(self.unsettled):
+            _ = lease.alive  # notes when it is over
+        return bool(self.unsettled)
 
     def _leased(self, message: ServiceBusReceivedMessage) -> Received:
         session = self._receiver.session if self._receiver is not None else None

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Sequence
-from functools import partial
 from typing import Final
 
 from azure.servicebus.aio import ServiceBusReceiver
@@ -63,11 +62,11 @@ class Leases:
             await asyncio.wait({parked})
 
     async def release(self, batch: Sequence[Received]) -> None:
-        """Give back, no attempt counted."""
+        """Give back, no attempt counted. What cannot be given back comes again when its lock is over."""
         for one in batch:
             if one.lease.held:
-                with contextlib.suppress(LeaseLost):
-                    await one.lease.lane.settle(one.lease, partial(sdk.release, message=one.lease.message))
+                with contextlib.suppress(BackendError):
+                    await one.lease.lane.release(one.lease)
 
     async def extend(self, batch: Sequence[Received]) -> list[BackendError | None]:
         """Renew leases from now."""
@@ -112,28 +111,39 @@ class Leases:
         return self._hurried.setdefault(subscription.name, asyncio.Event())
 
     async def _complete(self, lane: Lane, leases: Sequence[Lease]) -> None:
-        async with lane.turn() as receiver:
-            for lease in leases:
-                try:
-                    await sdk.complete(receiver, lease.message, confirmed=lease is leases[-1])
-                except Exception as error:
-                    if not isinstance(lane.told(error), LeaseLost):
-                        raise
-                    lease.end("gone")
-                else:
-                    lease.end("settled")
+        unconfirmed: list[Lease] = []
+        try:
+            async with lane.turn() as receiver:
+                for lease in leases:
+                    try:
+                        await sdk.complete(receiver, lease.message, confirmed=lease is leases[-1])
+                    except Exception as error:
+                        if not isinstance(lane.told(error), LeaseLost):
+                            raise
+                        lease.end("gone")
+                    else:
+                        unconfirmed.append(lease)
+        except BaseException:
+            for lease in unconfirmed:  # nobody knows whether the broker has heard: it is told again
+                sdk.unsettle(lease.message)
+            raise
+        for lease in unconfirmed:
+            lease.end("settled")
 
     async def _put_back(self, lease: Lease, delay: float, hurried: asyncio.Event) -> None:
         until = time.monotonic() + delay
-        with contextlib.suppress(BackendError):  # not put back: it comes again when its lock is over
-            while not hurried.is_set() and (left := until - time.monotonic()) > 0:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(min(left, lease.seconds / 3)):
-                        await hurried.wait()
-                if not hurried.is_set() and time.monotonic() < until:
+        while lease.alive and not hurried.is_set() and (left := until - time.monotonic()) > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(left, lease.seconds / 3)):
+                    await hurried.wait()
+            if not hurried.is_set() and time.monotonic() < until:
+                with contextlib.suppress(BackendError):  # there is time for another try before the lock is over
                     await renew(lease.lane, [lease])
-            if lease.alive:
+        if lease.alive:
+            with contextlib.suppress(BackendError):  # not put back: it comes again when its lock is over
                 await _abandon(lease)
+        if lease.alive:
+            lease.end("gone")
 
 
 async def renew(lane: Lane, leases: Sequence[Lease]) -> None:

@@ -82,7 +82,7 @@ def body_of(message: ServiceBusReceivedMessage) -> bytes:
     if isinstance(body, str):
         return body.encode("utf-8", "surrogatepass")
     try:
-        return orjson.dumps(body if message.body_type == AmqpMessageBodyType.VALUE else list(body), default=_readable)
+        return orjson.dumps(_texts(body if message.body_type == AmqpMessageBodyType.VALUE else list(body)), default=str)
     except TypeError:
         return str(body).encode("utf-8", "replace")
 
@@ -98,5 +98,10 @@ def _text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
-def _readable(value: Any) -> str:
-    return _text(value)
+def _texts(value: Any) -> Any:
+    """Return a value of AMQP with texts for the bytes that the SDK makes of them."""
+    if isinstance(value, dict):
+        return {_text(name): _texts(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_texts(one) for one in value]
+    return _text(value) if isinstance(value, bytes) else value

@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypeVar
 
 from azure.servicebus import ServiceBusMessage
 from azure.servicebus.aio import ServiceBusSender
 from azure.servicebus.exceptions import MessageSizeExceededError
 
 from totoms.envelope import Outgoing
-from totoms.errors import BackendError, Closed, NotFound, Unavailable
+from totoms.errors import AccessDenied, BackendError, Closed, NotFound, Unavailable
 from totoms_azure.servicebus_clients import PUBLISH_SECONDS, Clients
 from totoms_azure.servicebus_errors import translate
 from totoms_azure.servicebus_messages import to_send
@@ -25,6 +25,13 @@ from totoms_azure.servicebus_names import Entity, queue_name, topic_name
 from totoms_azure.servicebus_topology import Topology
 
 _MOST_IN_BATCH: Final = 1000
+_PAUSES: Final = (0.2, 0.5, 1.0, 2.0)
+"""Seconds between tries of a send that Service Bus could not take."""
+_OF_ALL: Final = (Unavailable, NotFound, AccessDenied, Closed)
+"""Errors that each message would meet: to send one after the other would only take long."""
+
+
+_Result = TypeVar("_Result")
 
 
 class Pending:
@@ -95,11 +102,10 @@ class Destination:
         sending: list[Pending] = [self._waiting.popleft()]
         try:
             async with asyncio.timeout(PUBLISH_SECONDS):
-                sender = await self._open()
                 if not self._waiting:
-                    await sender.send_messages(sending[0].message)
+                    await self._trying(lambda sender: sender.send_messages(sending[0].message))
                 else:
-                    batch = await sender.create_message_batch()
+                    batch = await self._trying(lambda sender: sender.create_message_batch())
                     batch.add_message(sending[0].message)
                     while self._waiting and len(sending) < _MOST_IN_BATCH and self._go_together(sending[0]):
                         try:
@@ -107,7 +113,7 @@ class Destination:
                         except MessageSizeExceededError:
                             break
                         sending.append(self._waiting.popleft())
-                    await sender.send_messages(batch)
+                    await self._trying(lambda sender: sender.send_messages(batch))
         except Exception as error:
             await self._failed(sending, error)
         except BaseException:  # closing: nobody sends them any more
@@ -121,24 +127,36 @@ class Destination:
         return self._mixed or self._waiting[0].message.session_id == first.message.session_id
 
     async def _failed(self, sending: list[Pending], error: Exception) -> None:
+        number = len(sending)
         told = self._told(error)
         if isinstance(error, TimeoutError):
             await self._forget()  # what its connection is at is not known
-        if len(sending) == 1 or isinstance(told, Unavailable | NotFound | Closed):
+        if isinstance(told, _OF_ALL):
+            self._fail([*sending, *self._waiting], told)
+            self._waiting.clear()
+            return
+        if number == 1:
             self._fail(sending, told)
             return
         # One of them is to blame, or that there are several: a partitioned entity takes no batch of several sessions.
         succeeded = 0
-        for one in sending:
+        while sending:
+            one = sending.pop(0)
             try:
                 async with asyncio.timeout(PUBLISH_SECONDS):
-                    await (await self._open()).send_messages(one.message)
+                    await self._trying(_sending(one.message))
             except Exception as alone:
                 one.settle(self._told(alone))
+                if isinstance(self._told(alone), _OF_ALL):
+                    self._fail(sending, alone)
+                    return
+            except BaseException:
+                self._fail([one, *sending], Closed("The message bus is closed."))
+                raise
             else:
                 succeeded += 1
                 one.settle(None)
-        if succeeded == len(sending):
+        if succeeded == number:
             self._mixed = False
 
     def _fail(self, pending: Sequence[Pending], error: Exception) -> None:
@@ -157,7 +175,17 @@ class Destination:
             told.__cause__ = error
         return told
 
-    async def _open(self) -> ServiceBusSender:
+    async def _trying(self, work: Callable[[ServiceBusSender], Awaitable[_Result]]) -> _Result:
+        for pause in _PAUSES:
+            try:
+                return await work(self._open())
+            except Exception as error:
+                if not isinstance(self._told(error), Unavailable):
+                    raise
+            await asyncio.sleep(pause)
+        return await work(self._open())
+
+    def _open(self) -> ServiceBusSender:
         if self._sender is None:
             client = self._clients.sending
             topic, queue = self._entity.topic, self._entity.name
@@ -184,6 +212,7 @@ class Publisher:
         self._clients = clients
         self._topology = topology
         self._destinations: dict[Entity, Destination] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def publish(self, batch: Sequence[Outgoing]) -> list[BackendError | None]:
         """Publish messages; return for each, in order, what it alone met.
@@ -210,7 +239,10 @@ class Publisher:
         results = await self._send(entity, messages)
         missing = [index for index, error in enumerate(results) if isinstance(error, NotFound)]
         if missing and not entity.topic:
-            await self._topology.make_queue(entity.name)
+            try:
+                await self._topology.make_queue(entity.name)
+            except BackendError as error:
+                return [error if index in missing else result for index, result in enumerate(results)]
             for index, result in zip(missing, await self._send(entity, [messages[n] for n in missing]), strict=True):
                 results[index] = result
         return results
@@ -220,11 +252,18 @@ class Publisher:
         await asyncio.gather(*(destination.close() for destination in self._destinations.values()))
 
     async def _send(self, entity: Entity, messages: Sequence[ServiceBusMessage]) -> list[BackendError | None]:
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:  # what was made on another loop is of no use here
+            self._loop, self._destinations = loop, {}
         destination = self._destinations.get(entity)
         if destination is None:
             destination = self._destinations[entity] = Destination(self._clients, entity)
         # A publisher that is cancelled takes nothing back: it may be on its way.
         return [await done for done in destination.send(messages)]
+
+
+def _sending(message: ServiceBusMessage) -> Callable[[ServiceBusSender], Awaitable[None]]:
+    return lambda sender: sender.send_messages(message)
 
 
 def _entity_of(outgoing: Outgoing) -> Entity:

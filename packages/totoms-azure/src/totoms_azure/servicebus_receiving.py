@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from totoms.envelope import Received, Subscription
-from totoms.errors import AccessDenied, NotFound
+from totoms.errors import AccessDenied, BackendError, NotFound
 from totoms_azure.servicebus_lanes import Lane
 
 _IDLE_LOOK: Final = 1.0
@@ -56,7 +56,7 @@ class PlainSource:
         until = time.monotonic() + wait
         while not self._stopping:
             asked, began = min(most, self._at_once), time.monotonic()
-            look = _BUSY_LOOK if self._lane.unsettled else _IDLE_LOOK
+            look = _BUSY_LOOK if self._lane.busy else _IDLE_LOOK
             batch = await self._lane.receive(asked, max(0.01, min(look, until - began)))
             if len(batch) < asked:
                 self._at_once = 1
@@ -148,6 +148,7 @@ class Receiver:
 
     def __init__(self) -> None:
         self._sources: dict[str, Source] = {}
+        self._closed = False
 
     async def add(self, subscription: Subscription, source: Source) -> None:
         """Know a subscription from now on."""
@@ -158,7 +159,12 @@ class Receiver:
 
     async def receive(self, subscription: Subscription, most: int, wait: float) -> list[Received]:
         """Lease up to `most` messages; wait up to `wait` seconds for the first."""
-        return await self._source(subscription).receive(most, wait)
+        try:
+            return await self._source(subscription).receive(most, wait)
+        except BackendError:
+            if self._closed:  # what is met then is that its connection is closed beneath it
+                return []
+            raise
 
     async def stop(self, subscription: Subscription) -> None:
         """Have a `receive` that waits return soon."""
@@ -166,6 +172,7 @@ class Receiver:
 
     async def close(self) -> None:
         """Close all connections."""
+        self._closed = True
         await asyncio.gather(*(source.close() for source in self._sources.values()))
 
     def _source(self, subscription: Subscription) -> Source:

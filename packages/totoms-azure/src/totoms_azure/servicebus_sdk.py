@@ -7,6 +7,7 @@ in its private parts, which are touched here and nowhere else.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, Final
 
 from azure.servicebus import ServiceBusReceivedMessage
@@ -42,16 +43,22 @@ async def complete(receiver: ServiceBusReceiver, message: ServiceBusReceivedMess
         setattr(receiver, _AWAITED, awaited)
 
 
+def unsettle(message: ServiceBusReceivedMessage) -> None:
+    """Have a message that was settled, and not confirmed, be settled once more."""
+    message._settled = False
+
+
 async def release(receiver: ServiceBusReceiver, message: ServiceBusReceivedMessage) -> None:
     """Put a message back with no attempt counted: AMQP's outcome ``released`` (AMQP 1.0 part 3, section 3.4.4)."""
     link: Any = getattr(receiver, "_handler", None)
     delivery: Any = getattr(message, "_delivery_id", None)
     settle = getattr(link, "settle_messages_async", None)
-    if settle is None or delivery is None:
-        await receiver.abandon_message(message)  # which counts one
-        return
-    await settle(delivery, getattr(message, "_delivery_tag", None), "released")
-    message._settled = True
+    if settle is not None and delivery is not None:
+        with contextlib.suppress(Exception):  # it came by a link that is no more, or this one is not
+            await settle(delivery, getattr(message, "_delivery_tag", None), "released")
+            message._settled = True
+            return
+    await receiver.abandon_message(message)  # which counts one
 
 
 async def drain(receiver: ServiceBusReceiver) -> None:

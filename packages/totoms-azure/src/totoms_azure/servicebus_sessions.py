@@ -24,6 +24,27 @@ _LONGEST_SECONDS: Final = 10.0
 _NO_SESSION: Final = "OperationTimeoutError"
 
 
+class _Asked:
+    """What one `receive` still asks for.
+
+    Attributes:
+        open: Set while that is something.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._left = 0
+        self.open = asyncio.Event()
+        self.add(most)
+
+    def add(self, number: int) -> None:
+        """Ask for more, or, with -1, for one less: somebody sees to it."""
+        self._left += number
+        if self._left > 0:
+            self.open.set()
+        else:
+            self.open.clear()
+
+
 class SessionSource:
     """As many sessions at a time as there are messages asked for and being handled.
 
@@ -35,10 +56,9 @@ class SessionSource:
         self._make_lane = make_lane
         self._holders: set[asyncio.Task[None]] = set()
         self._busy = 0
-        self._wanted = 0
+        self._asked = _Asked(0)
         self._ready: list[Received] = []
         self._news = asyncio.Event()
-        self._demand = asyncio.Event()
         self._accepting = asyncio.Lock()
         self._failure: BackendError | None = None
         self._stopping = False
@@ -46,8 +66,8 @@ class SessionSource:
     async def receive(self, most: int, wait: float) -> list[Received]:
         """Lease up to `most` messages, each of another session; wait up to `wait` seconds for the first."""
         self._stopping = False
-        self._wanted = most
-        self._demand.set()
+        self._asked.open.set()  # whoever waits at the one before looks for this one
+        self._asked = _Asked(most)
         for _ in range(self._busy + most - len(self._holders)):
             holder = asyncio.create_task(self._hold(), name="totoms session")
             self._holders.add(holder)
@@ -60,8 +80,7 @@ class SessionSource:
         except TimeoutError:
             pass
         finally:
-            self._wanted = 0
-            self._demand.clear()
+            self._asked = _Asked(0)
         if not self._ready and self._failure is not None:
             failure, self._failure = self._failure, None
             raise failure
@@ -72,7 +91,10 @@ class SessionSource:
         """Have a `receive` that waits return; sessions of which nothing is being handled are given up."""
         self._stopping = True
         self._news.set()
-        self._demand.set()
+        ready, self._ready = self._ready, []
+        for one in ready:
+            with contextlib.suppress(BackendError):  # not put back: it comes again when its lock is over
+                await one.lease.lane.release(one.lease)
 
     async def close(self) -> None:
         """Give up all sessions."""
@@ -110,15 +132,16 @@ class SessionSource:
     async def _serve(self, lane: Lane) -> None:
         began = idle_since = time.monotonic()
         while not self._stopping:
-            if not self._wanted:
+            asked = self._asked
+            if not asked.open.is_set():
                 if time.monotonic() - idle_since > _IDLE_SECONDS:
                     return
-                await self._until_wanted()
+                await self._until_wanted(asked)
                 continue
-            self._wanted -= 1
+            asked.add(-1)
             self._busy += 1
             try:
-                received = await self._next(lane)
+                received = await self._next(lane, asked)
                 if received is not None:
                     await self._until_settled(lane, received)
             except LeaseLost:  # of the session: whoever has it by now has its messages
@@ -133,16 +156,21 @@ class SessionSource:
             if now - began > _LONGEST_SECONDS:
                 return
 
-    async def _until_wanted(self) -> None:
+    async def _until_wanted(self, asked: _Asked) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LOOK):
-                await self._demand.wait()
+                await asked.open.wait()
 
-    async def _next(self, lane: Lane) -> Received | None:
+    async def _next(self, lane: Lane, asked: _Asked) -> Received | None:
         batch = await lane.receive(1, _LOOK)
         if not batch:
-            self._wanted += 1
+            asked.add(1)
             return None
+        if asked is not self._asked:  # who asked has gone; it is kept only if somebody else asks
+            if self._stopping or not self._asked.open.is_set():
+                await lane.release(batch[0].lease)
+                return None
+            self._asked.add(-1)
         self._ready.append(batch[0])
         self._news.set()
         return batch[0]

@@ -1,0 +1,116 @@
+"""Dead letters: ours, the broker's own, and those of other programs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+
+import pytest
+
+import amqp
+from azure_messages_kit import Namespace, stand_in
+from service_bus import ServiceBusStandIn, stored
+from totoms.envelope import DeadLetterReason, RetryPolicy, Subscription
+from totoms.errors import NotFound
+
+REASON = DeadLetterReason("attempts_exhausted", "ValueError", "it did not work", 5)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ServiceBusStandIn]:
+    with stand_in() as running:
+        yield running
+
+
+@pytest.fixture
+async def namespace(server: ServiceBusStandIn) -> AsyncIterator[Namespace]:
+    async with Namespace(server) as made:
+        yield made
+
+
+async def test_letter_of_the_brokers_own_is_listed_with_its_attempts(namespace: Namespace) -> None:
+    subscription = replace(namespace.subscription, retry=RetryPolicy(1))
+    bus = namespace.bus()
+    await bus._subscribe(subscription, create=True)
+    await namespace.publish(b"1")
+    for _ in range(6):  # consumers that die, one after the other
+        await namespace.received(bus, 1, subscription)
+        await asyncio.to_thread(namespace.takes_back)
+    (letter,) = await bus.list_dead_letters("shop-posts")
+    assert (letter.reason.reason, letter.reason.attempts, letter.body) == ("lease_expired", 6, b"1")
+
+
+@pytest.mark.parametrize("by_topic", [False, True])
+async def test_letters_are_found_by_a_bus_that_knows_no_topics(namespace: Namespace, by_topic: bool) -> None:
+    name = f"shop-{namespace.topic[-12:]}"
+    subscription = replace(namespace.subscription, name=name)
+    bus = namespace.bus()
+    await bus._subscribe(subscription, create=True)
+    await namespace.publish(b"1")
+    (one,) = await namespace.received(bus, 1, subscription)
+    await bus._dead_letter(one, REASON)
+    operator = namespace.bus(topics={})
+    (letter,) = await operator.list_dead_letters(f"{namespace.topic}/{name}" if by_topic else name)
+    assert (letter.reason, letter.body) == (REASON, b"1")
+
+
+async def test_subscription_that_is_missing_is_told(namespace: Namespace) -> None:
+    with pytest.raises(NotFound, match="nobody-has-it"):
+        await namespace.bus(topics={}).list_dead_letters("nobody-has-it")
+
+
+async def test_letters_of_a_queue_are_replayed_into_it(namespace: Namespace) -> None:
+    queue = Subscription(f"queue-of-{namespace.topic}", "", "")
+    bus = namespace.bus()
+    await bus._subscribe(queue, create=True)
+    assert await bus._publish([namespace.outgoing(b"1", queue=queue.name)]) == [None]
+    (one,) = await namespace.received(bus, 1, queue)
+    await bus._dead_letter(one, REASON)
+    assert await namespace.bus(topics={}).replay_dead_letters(queue.name) == 1
+    (again,) = await namespace.received(bus, 1, queue)
+    assert (again.body, again.attempt, again.message_id) == (b"1", 1, one.message_id)
+
+
+async def test_replayed_letter_that_fails_again_is_listed_once(namespace: Namespace) -> None:
+    bus = namespace.bus(look_seconds=0.2)
+    await bus._subscribe(namespace.subscription, create=True)
+    await namespace.publish(b"1")
+    for attempts in (5, 6):
+        (one,) = await namespace.received(bus, 1)
+        await bus._dead_letter(one, replace(REASON, attempts=attempts))
+        (letter,) = await bus.list_dead_letters("shop-posts")
+        assert (letter.reason.attempts, letter.body) == (attempts, b"1")
+        assert await bus.replay_dead_letters("shop-posts", [letter.letter_id]) == 1
+        assert await bus.list_dead_letters("shop-posts") == []
+
+
+@pytest.mark.parametrize(("section", "value", "body"), [(amqp.VALUE, "text", b"text"), (amqp.VALUE, {"a": 1}, None)])
+async def test_messages_of_other_amqp_types_are_received_and_listed(
+    namespace: Namespace, section: int, value: object, body: bytes | None
+) -> None:
+    bus = namespace.bus()
+    await bus._subscribe(namespace.subscription, create=True)
+    message = stored(amqp.section(amqp.PROPERTIES, [None]) + amqp.section(section, value))
+    namespace.server.run(lambda: namespace.server.store.destination(namespace.topic).put(message))
+    (one,) = await namespace.received(bus, 1)
+    await bus._dead_letter(one, REASON)
+    (letter,) = await bus.list_dead_letters("shop-posts")
+    assert letter.body == one.body == (body or b'{"a":1}')
+    assert letter.message_id == one.message_id
+
+
+@pytest.mark.parametrize("description", ["one\ntwo\r\n", "é中😀: ", "", ", as x: y", "x" * 5000])
+async def test_descriptions_are_kept(namespace: Namespace, description: str) -> None:
+    bus = namespace.bus()
+    await bus._subscribe(namespace.subscription, create=True)
+    await namespace.publish(b"1")
+    (one,) = await namespace.received(bus, 1)
+    await bus._dead_letter(one, replace(REASON, description=description))
+    (letter,) = await bus.list_dead_letters("shop-posts")
+    if len(description) < 3000:
+        assert letter.reason.description == description
+    else:
+        assert description.startswith(letter.reason.description)
+        assert len(letter.reason.description) > 3000
+    assert letter.reason.attempts == 5

@@ -1,0 +1,164 @@
+"""Receiving: what was asked for, no more of it, and nothing that lies in a socket when nobody listens."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from azure_messages_kit import Namespace, stand_in
+from service_bus import ServiceBusStandIn
+from totoms.errors import BackendError, Closed, NotFound
+from totoms_azure.bus import AzureMessageBus
+
+# Of a connection that breaks the SDK leaves its own end open until it is collected.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ServiceBusStandIn]:
+    with stand_in() as running:
+        yield running
+
+
+@pytest.fixture
+async def namespace(server: ServiceBusStandIn) -> AsyncIterator[Namespace]:
+    async with Namespace(server) as made:
+        yield made
+
+
+async def _subscribed(namespace: Namespace, **settings: float) -> AzureMessageBus:
+    bus = namespace.bus(**settings)
+    await bus._subscribe(namespace.subscription, create=True)
+    return bus
+
+
+async def test_no_more_is_held_than_was_asked_for(namespace: Namespace) -> None:
+    bus = await _subscribed(namespace)
+    await namespace.publish(*(b"%d" % number for number in range(20)))
+    held = 0
+    for most in (1, 2, 4, 3):
+        batch = await bus._receive(namespace.subscription, most, 5.0)
+        assert 0 < len(batch) <= most
+        held += len(batch)
+        assert namespace.locked() == held
+
+
+async def test_after_a_receive_that_found_nothing_messages_go_to_who_asks(namespace: Namespace) -> None:
+    bus, other = await _subscribed(namespace), await _subscribed(namespace)
+    assert await bus._receive(namespace.subscription, 10, 0.3) == []
+    await namespace.publish(*(b"%d" % number for number in range(5)))
+    received = await namespace.received(other, 5)
+    assert [one.attempt for one in received] == [1] * 5
+
+
+async def test_after_a_receive_that_found_less_messages_go_to_who_asks(namespace: Namespace) -> None:
+    bus, other = await _subscribed(namespace), await _subscribed(namespace)
+    await namespace.publish(b"1")
+    assert len(await bus._receive(namespace.subscription, 10, 5.0)) == 1
+    await namespace.publish(b"2", b"3")
+    assert sorted(one.body for one in await namespace.received(other, 2)) == [b"2", b"3"]
+
+
+async def test_receive_that_waits_returns_when_its_consumer_stops(namespace: Namespace) -> None:
+    bus, other = await _subscribed(namespace), await _subscribed(namespace)
+    receiving = asyncio.create_task(bus._receive(namespace.subscription, 10, 600.0))
+    await asyncio.sleep(0)
+    await bus._stop_receiving(namespace.subscription)
+    assert await receiving == []
+    await namespace.publish(b"1")
+    assert len(await namespace.received(other, 1)) == 1
+
+
+async def test_receive_that_is_cancelled_keeps_nothing(namespace: Namespace) -> None:
+    bus, other = await _subscribed(namespace), await _subscribed(namespace)
+    receiving = asyncio.create_task(bus._receive(namespace.subscription, 10, 600.0))
+    queue = namespace.server.entity(namespace.path)
+    await namespace.until(lambda: namespace.server.run(lambda: any(t.wants() for t in queue.takers)), "it does not ask")
+    receiving.cancel()
+    await asyncio.wait({receiving})
+    await bus._stop_receiving(namespace.subscription)
+    await namespace.publish(b"1")
+    assert [one.attempt for one in await namespace.received(other, 1)] == [1]
+
+
+async def test_links_that_drop_are_opened_again(namespace: Namespace) -> None:
+    bus = await _subscribed(namespace)
+    await namespace.publish(b"1")
+    (one,) = await namespace.received(bus, 1)
+    await asyncio.to_thread(namespace.server.drop_links)
+    await namespace.publish(b"2")
+    (two,) = await _through_errors(namespace, bus)
+    assert two.body == b"2"
+    assert list(await bus._ack([one, two])) == [None, None]
+    assert namespace.bodies() == []
+
+
+async def test_connection_that_breaks_is_made_anew(namespace: Namespace) -> None:
+    bus = await _subscribed(namespace)
+    for number in range(3):
+        await namespace.publish(b"%d" % number)
+        (one,) = await _through_errors(namespace, bus)
+        assert one.body == b"%d" % number
+        assert list(await bus._ack([one])) == [None]
+        await asyncio.to_thread(namespace.server.kill_connections)
+
+
+async def test_queue_of_replays_that_is_made_later_is_found(namespace: Namespace) -> None:
+    bus = await _subscribed(namespace, look_seconds=0.2)
+    assert await bus._receive(namespace.subscription, 1, 0.5) == []
+    queue = f"{namespace.topic}.shop-posts-replay"
+    await asyncio.to_thread(namespace.server.make_queue, queue)
+    assert await bus._publish([namespace.outgoing(b"1", queue=queue)]) == [None]
+    (one,) = await namespace.received(bus, 1)
+    assert list(await bus._ack([one])) == [None]
+    assert namespace.bodies(queue) == []
+
+
+async def test_replays_that_may_not_be_looked_at_hinder_nobody(namespace: Namespace) -> None:
+    bus = await _subscribed(namespace)
+    namespace.server.denied = {f"{namespace.topic}.shop-posts-replay"}
+    await namespace.publish(b"1")
+    assert len(await namespace.received(bus, 1)) == 1
+
+
+async def test_subscription_that_is_deleted_is_told(namespace: Namespace) -> None:
+    bus = await _subscribed(namespace)
+    await bus._receive(namespace.subscription, 1, 0.1)
+    server = namespace.server
+    await asyncio.to_thread(server.run, lambda: server.store.topics[namespace.topic].subscriptions.clear())
+    await asyncio.to_thread(server.kill_connections)
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                await bus._receive(namespace.subscription, 1, 1.0)
+            except NotFound:
+                break
+            except BackendError:
+                await asyncio.sleep(0)
+
+
+async def test_nothing_is_to_be_had_of_a_closed_bus(namespace: Namespace) -> None:
+    bus = await _subscribed(namespace)
+    receiving = asyncio.create_task(bus._receive(namespace.subscription, 1, 600.0))
+    await asyncio.sleep(0)
+    await bus.close()
+    async with asyncio.timeout(10):
+        assert await receiving == []
+    with pytest.raises(Closed):
+        await bus._receive(namespace.subscription, 1, 1.0)
+    with pytest.raises(Closed):
+        await bus._subscribe(namespace.subscription, create=False)
+
+
+async def _through_errors(namespace: Namespace, bus: AzureMessageBus) -> list[object]:
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                return await namespace.received(bus, 1)
+            except BackendError:
+                await asyncio.sleep(0)

@@ -1,0 +1,140 @@
+"""What a service needs at Service Bus: made, found, changed, or named when it is missing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+
+import pytest
+
+from azure_messages_kit import Namespace, stand_in
+from service_bus import ServiceBusStandIn
+from totoms.envelope import RetryPolicy, Subscription
+from totoms.errors import AccessDenied, BackendError, NotFound
+from totoms_azure.servicebus_names import DEAD, REPLAY, entity_of
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ServiceBusStandIn]:
+    with stand_in() as running:
+        yield running
+
+
+@pytest.fixture
+async def namespace(server: ServiceBusStandIn) -> AsyncIterator[Namespace]:
+    async with Namespace(server) as made:
+        yield made
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_subscription_is_made_with_what_it_needs(namespace: Namespace, ordered: bool) -> None:
+    subscription = replace(namespace.subscription, ordered=ordered, retry=RetryPolicy(max_attempts=7))
+    await namespace.bus(lease_seconds=45.0)._subscribe(subscription, create=True)
+    made = namespace.server.entity(namespace.path)
+    assert (made.requires_session, made.lock_seconds, made.max_delivery_count) == (ordered, 45.0, 12)
+
+
+async def test_subscription_that_would_give_up_before_us_is_changed(namespace: Namespace) -> None:
+    await asyncio.to_thread(namespace.server.make_subscription, namespace.topic, "shop-posts", max_delivery_count=3)
+    await namespace.bus()._subscribe(namespace.subscription, create=True)
+    assert namespace.server.entity(namespace.path).max_delivery_count == 10
+
+
+async def test_subscription_that_takes_longer_to_give_up_is_left_alone(namespace: Namespace) -> None:
+    await asyncio.to_thread(namespace.server.make_subscription, namespace.topic, "shop-posts", max_delivery_count=300)
+    await namespace.bus()._subscribe(namespace.subscription, create=True)
+    assert namespace.server.entity(namespace.path).max_delivery_count == 300
+    assert {method for method, _ in namespace.server.admin_requests} == {"GET"}
+
+
+@pytest.mark.parametrize("create", [False, True])
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_subscription_of_the_other_kind_is_refused(namespace: Namespace, ordered: bool, create: bool) -> None:
+    await asyncio.to_thread(
+        namespace.server.make_subscription, namespace.topic, "shop-posts", requires_session=not ordered
+    )
+    with pytest.raises(BackendError, match="another setting of `ordered`"):
+        await namespace.bus()._subscribe(replace(namespace.subscription, ordered=ordered), create=create)
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_who_may_not_administer_uses_what_is_there(namespace: Namespace, ordered: bool) -> None:
+    await asyncio.to_thread(namespace.server.make_subscription, namespace.topic, "shop-posts", requires_session=ordered)
+    namespace.server.admin_denied = True
+    bus, subscription = namespace.bus(), replace(namespace.subscription, ordered=ordered)
+    await bus._subscribe(subscription, create=True)
+    await namespace.publish(b"1", key="a")
+    assert [one.body for one in await namespace.received(bus, 1, subscription)] == [b"1"]
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_who_may_not_administer_is_told_what_is_missing(namespace: Namespace, ordered: bool) -> None:
+    namespace.server.admin_denied = True
+    with pytest.raises(AccessDenied) as told:
+        await namespace.bus()._subscribe(replace(namespace.subscription, ordered=ordered), create=True)
+    assert "'shop-posts'" in str(told.value)
+    assert namespace.topic in str(told.value)
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_without_creation_nothing_is_made_and_what_is_missing_is_told(
+    namespace: Namespace, ordered: bool
+) -> None:
+    with pytest.raises(NotFound) as told:
+        await namespace.bus()._subscribe(replace(namespace.subscription, ordered=ordered), create=False)
+    assert "'shop-posts'" in str(told.value)
+    assert namespace.topic in str(told.value)
+    assert namespace.server.admin_requests == []
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_without_creation_what_is_there_is_used(namespace: Namespace, ordered: bool) -> None:
+    await asyncio.to_thread(namespace.server.make_subscription, namespace.topic, "shop-posts", requires_session=ordered)
+    await namespace.bus()._subscribe(replace(namespace.subscription, ordered=ordered), create=False)
+    assert namespace.server.admin_requests == []
+
+
+@pytest.mark.parametrize("topic", ["no-such-topic", "no//topic", "a topic?", "/posts", "", "ä" * 10, "x" * 261])
+async def test_topic_that_is_missing_is_told(namespace: Namespace, topic: str) -> None:
+    if topic == "":
+        pytest.skip("a subscription without a topic is a queue")
+    with pytest.raises(NotFound) as told:
+        await namespace.bus()._subscribe(replace(namespace.subscription, topic=topic), create=True)
+    assert topic in str(told.value)
+
+
+async def test_queue_is_received_from(namespace: Namespace) -> None:
+    queue = Subscription(f"queue-of-{namespace.topic}", "", "")
+    bus = namespace.bus()
+    await bus._subscribe(queue, create=True)
+    assert await bus._publish([namespace.outgoing(b"1", queue=queue.name)]) == [None]
+    (one,) = await namespace.received(bus, 1, queue)
+    assert list(await bus._ack([one])) == [None]
+
+
+async def test_name_that_is_too_long_is_shortened_and_works(namespace: Namespace) -> None:
+    names = [f"{'a-service-with-a-long-name-' * 3}{ending}" for ending in ("posts", "likes")]
+    subscriptions = [replace(namespace.subscription, name=name) for name in names]
+    bus = namespace.bus()
+    for subscription in subscriptions:
+        await bus._subscribe(subscription, create=True)
+    made = namespace.server.run(lambda: list(namespace.server.store.topics[namespace.topic].subscriptions))
+    assert len(made) == 2
+    assert all(len(name) <= 50 for name in made)
+
+
+def test_no_two_names_become_one() -> None:
+    odd = ["a b", "a-b", "a/b", "a?b", "-a-b", "a-b-", "ä", "ö", "?", "!", "x" * 51, "x" * 52, "x" * 50, "a.b", "a_b"]
+    entities = {entity_of(Subscription(name, "posts", "posts")) for name in odd}
+    assert len(entities) == len(odd)
+    assert all(len(entity.name) <= 50 for entity in entities)
+    beside = {entity.beside(ending) for entity in entities for ending in (REPLAY, DEAD)}
+    assert len(beside) == 2 * len(odd)
+
+
+def test_queues_beside_long_paths_are_told_apart() -> None:
+    topics = ["t" * 240 + ending for ending in ("a" * 15, "b" * 15)]
+    beside = {entity_of(Subscription("shop-posts", topic, "posts")).beside(REPLAY) for topic in topics}
+    assert len(beside) == 2
+    assert all(len(entity.name) <= 260 for entity in beside)

@@ -1,0 +1,53 @@
+"""A process that consumes from Service Bus until it is told to end: ``python azure_consumer.py ADDRESS TOPIC FILE``.
+
+ADDRESS is a connection string. What was handled is noted in FILE, a number a line. SIGTERM stops it as a service
+stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+
+from totoms import ProcessingResponse, ProcessingStatus, TotoEnvironment, TotoMessage, TotoMessageHandler
+from totoms.consumer import Consumer
+from totoms.envelope import Subscription
+from totoms.logging import TotoLogger
+from totoms.routing import MessageRouter
+from totoms_azure.bus import AzureMessageBus
+from totoms_azure.configuration import AzureConfiguration
+
+FILE = os.open(sys.argv[3], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+
+class Handler(TotoMessageHandler):
+    def __init__(self) -> None: ...
+
+    def get_handled_message_type(self) -> str:
+        return "numbered"
+
+    async def process_message(self, message: TotoMessage) -> ProcessingResponse:
+        await asyncio.sleep(0.02)
+        await asyncio.to_thread(os.write, FILE, f"{message.id}\n".encode())
+        return ProcessingResponse(ProcessingStatus.SUCCESS)
+
+
+async def main() -> None:
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
+    environment = TotoEnvironment("azure", AzureConfiguration(servicebus_connection_string=sys.argv[1]))
+    bus = AzureMessageBus(environment, {"posts": sys.argv[2]})
+    subscription = Subscription("shop-posts", sys.argv[2], "posts", ordered="ordered" in sys.argv)
+    await bus._subscribe(subscription, create=True)
+    logger = TotoLogger("tested")
+    router = MessageRouter([Handler()], retry=subscription.retry, timeout=60.0, logger=logger)
+    consumer = Consumer(bus, subscription, router, max_concurrency=16, logger=logger)
+    consumer.start()
+    await ended.wait()
+    await consumer.stop(10.0)
+    await bus.close()
+
+
+asyncio.run(main())
