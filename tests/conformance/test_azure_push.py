@@ -57,7 +57,7 @@ async def _harness(grid: EventGrid, other: RSAPrivateKey, server: ServiceBusStan
 class TestEventGridWithTokens(PushContract):
     backend = "azure"
     capabilities = AzureMessageBus.capabilities
-    arrangement = "stand-in"
+    arrangement = "Event Grid's schema, tokens"
 
     @pytest.fixture
     async def harness(
@@ -70,7 +70,7 @@ class TestEventGridWithTokens(PushContract):
 class TestCloudEventsWithASecret(PushContract):
     backend = "azure"
     capabilities = AzureMessageBus.capabilities
-    arrangement = "stand-in"
+    arrangement = "CloudEvents, a secret"
 
     @pytest.fixture
     async def harness(

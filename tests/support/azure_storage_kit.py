@@ -11,15 +11,17 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from azure.storage.blob import BlobServiceClient
 
 from totoms.context import new_cid
+from totoms import CloudStorage
 from totoms.environment import TotoEnvironment
 from totoms.testing import CloudStorageHarness
-from totoms_azure import clients
+from totoms_azure import blob_client, clients
 from totoms_azure.configuration import AzureConfiguration
 
 _PLACE = Path(__file__).parents[2] / "tools" / "azurite.py"
@@ -68,6 +70,17 @@ def _wait_for(port: int) -> None:
         else:
             return
     raise AssertionError("Azurite did not start.")
+
+
+def hurried(patch: pytest.MonkeyPatch) -> None:
+    """Have what is tried again tried again at once."""
+    at_once = {"initial_backoff": 0, "increment_base": 0.01, "random_jitter_range": 0}
+    patch.setattr(blob_client, "_SETTINGS", {**blob_client._SETTINGS, **at_once})
+
+
+def files(name: str, **settings: Any) -> CloudStorage:
+    """Return a container under settings of the test's own."""
+    return CloudStorage(name, environment=TotoEnvironment("azure", AzureConfiguration(**settings)))
 
 
 class BlobHarness(CloudStorageHarness):

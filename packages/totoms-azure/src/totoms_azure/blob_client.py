@@ -22,8 +22,10 @@ _CONNECTION: Final[dict[str, Any]] = {
 """By itself the SDK reads 4 KiB at a time, which takes twice as long."""
 _CONNECTIONS: Final = 50
 """As many calls at a time."""
+# This SDK has a retry of its own, whose arguments are others; by itself it waits for 15 seconds and more each time.
 _SETTINGS: Final[dict[str, Any]] = {
-    **clients.RETRY, "max_single_get_size": CHUNK, "max_chunk_get_size": CHUNK, "max_single_put_size": BLOCK,
+    "retry_total": 3, "initial_backoff": 0, "increment_base": 1.5, "random_jitter_range": 0.5,
+    "max_single_get_size": CHUNK, "max_chunk_get_size": CHUNK, "max_single_put_size": BLOCK,
 }  # fmt: skip
 
 

@@ -53,6 +53,7 @@ def _class_for(error: Exception) -> type[BackendError]:
 def _called(error: Exception) -> str:
     # Codes such as AuthorizationPermissionMismatch are what Azure's pages explain; never the message, which may quote.
     code = getattr(error, "error_code", None) or getattr(getattr(error, "error", None), "code", None)
+    code = getattr(code, "value", code)
     return f"{type(error).__name__} ({code})" if isinstance(code, str) and code.isalnum() else type(error).__name__
 
 

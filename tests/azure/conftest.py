@@ -1,0 +1,40 @@
+"""A container of Blob Storage, for which Azurite stands in, behind a proxy that breaks what it is told to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from azure.storage.blob import BlobServiceClient, ContainerClient
+
+from azure_storage_kit import azurite, files, hurried, run_azurite
+from blob_proxy import BlobProxy
+from totoms import CloudStorage
+from totoms.context import new_cid
+from totoms_azure import clients
+
+
+@pytest.fixture(scope="session")
+def azurite_port() -> Iterator[int]:
+    with run_azurite() as running:
+        yield running
+
+
+@pytest.fixture
+def proxy(azurite_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[BlobProxy]:
+    hurried(monkeypatch)
+    with BlobProxy(azurite_port) as made:
+        yield made
+    clients.close_clients()
+
+
+@pytest.fixture
+def operator(azurite_port: int) -> Iterator[ContainerClient]:
+    """The container, without the proxy: somebody else's way to it."""
+    with BlobServiceClient.from_connection_string(azurite.connection_string(azurite_port)) as service:
+        yield service.create_container(f"bucket-{new_cid()}")
+
+
+@pytest.fixture
+def bucket(proxy: BlobProxy, operator: ContainerClient) -> CloudStorage:
+    return files(operator.container_name, storage_connection_string=azurite.connection_string(proxy.port))
