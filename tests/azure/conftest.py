@@ -1,17 +1,31 @@
-"""A container of Blob Storage, for which Azurite stands in, behind a proxy that breaks what it is told to."""
+"""A namespace of Service Bus, and a container of Blob Storage behind a proxy that breaks what it is told to."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from azure.storage.blob import BlobServiceClient, ContainerClient
 
+from azure_messages_kit import Namespace, stand_in
 from azure_storage_kit import azurite, files, hurried, run_azurite
 from blob_proxy import BlobProxy
+from service_bus import ServiceBusStandIn
 from totoms import CloudStorage
 from totoms.context import new_cid
 from totoms_azure import clients
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ServiceBusStandIn]:
+    with stand_in() as running:
+        yield running
+
+
+@pytest.fixture
+async def namespace(server: ServiceBusStandIn) -> AsyncIterator[Namespace]:
+    async with Namespace(server) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")

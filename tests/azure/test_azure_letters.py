@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 
 import pytest
 
 import amqp
-from azure_messages_kit import Namespace, stand_in
-from service_bus import ServiceBusStandIn, stored
+from azure_messages_kit import Namespace
+from service_bus import stored
 from totoms.envelope import DeadLetterReason, RetryPolicy, Subscription
 from totoms.errors import NotFound
 
 REASON = DeadLetterReason("attempts_exhausted", "ValueError", "it did not work", 5)
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ServiceBusStandIn]:
-    with stand_in() as running:
-        yield running
-
-
-@pytest.fixture
-async def namespace(server: ServiceBusStandIn) -> AsyncIterator[Namespace]:
-    async with Namespace(server) as made:
-        yield made
 
 
 async def test_letter_of_the_brokers_own_is_listed_with_its_attempts(namespace: Namespace) -> None:

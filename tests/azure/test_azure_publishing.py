@@ -4,35 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from azure_messages_kit import Namespace, environment, stand_in
+from azure_messages_kit import Namespace, environment
 from service_bus import ServiceBusStandIn
 from totoms.context import new_cid
 from totoms.errors import AccessDenied, Closed, MessageTooLarge, NotFound, Unavailable, ValidationError
 from totoms_azure import servicebus_publishing
 from totoms_azure.bus import AzureMessageBus
 
-# Of a connection that breaks the SDK leaves its own end open until it is collected.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
 
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ServiceBusStandIn]:
-    with stand_in() as running:
-        yield running
-
-
-@pytest.fixture
-async def namespace(server: ServiceBusStandIn) -> AsyncIterator[Namespace]:
-    async with Namespace(server) as made:
-        await asyncio.to_thread(server.make_subscription, made.topic, "shop-posts")
-        yield made
+@pytest.fixture(autouse=True)
+async def subscribed(namespace: Namespace) -> None:
+    await asyncio.to_thread(namespace.server.make_subscription, namespace.topic, "shop-posts")
 
 
 async def test_messages_published_at_the_same_time_travel_together(namespace: Namespace) -> None:
@@ -188,6 +173,9 @@ async def test_message_that_is_taken_keeps_its_properties_when_it_goes_one_by_on
     assert {one.message_id.encode() for one in outgoing} == kept
 
 
+# The first loop has ended with its connection open: nobody is left who could close it.
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_bus_publishes_on_a_second_event_loop(server: ServiceBusStandIn) -> None:
     topic = f"topic-{new_cid()}"
     server.make_topic(topic)

@@ -3,32 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from azure_messages_kit import Namespace, stand_in
-from service_bus import ServiceBusStandIn
+from azure_messages_kit import Namespace
 from totoms.errors import BackendError, Closed, NotFound
 from totoms_azure.bus import AzureMessageBus
-
-# Of a connection that breaks the SDK leaves its own end open until it is collected.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ServiceBusStandIn]:
-    with stand_in() as running:
-        yield running
-
-
-@pytest.fixture
-async def namespace(server: ServiceBusStandIn) -> AsyncIterator[Namespace]:
-    async with Namespace(server) as made:
-        yield made
 
 
 async def _subscribed(namespace: Namespace, **settings: float) -> AzureMessageBus:

@@ -4,34 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from azure_messages_kit import Namespace, stand_in
-from service_bus import ServiceBusStandIn
+from azure_messages_kit import Namespace
 from totoms.errors import AccessDenied, LeaseLost, Unavailable
 from totoms.testing.stalls import StallMeter
 from totoms_azure import servicebus_sessions
 from totoms_azure.bus import AzureMessageBus
-
-# Of a connection that breaks the SDK leaves its own end open until it is collected.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ServiceBusStandIn]:
-    with stand_in() as running:
-        yield running
-
-
-@pytest.fixture
-async def namespace(server: ServiceBusStandIn) -> AsyncIterator[Namespace]:
-    async with Namespace(server) as made:
-        yield made
 
 
 async def _subscribed(namespace: Namespace, **settings: float) -> AzureMessageBus:
@@ -200,3 +180,12 @@ async def _through_errors(namespace: Namespace, bus: AzureMessageBus) -> list[ob
             except Exception as error:
                 if isinstance(error, TimeoutError):
                     raise
+
+
+async def test_nothing_of_a_bus_that_waited_for_a_session_stays_connected(namespace: Namespace) -> None:
+    bus = await _subscribed(namespace)
+    assert await bus._receive(namespace.ordered, 1, 1.0) == []
+    await bus.close()
+    async with asyncio.timeout(20):
+        while namespace.server.connections:
+            await asyncio.sleep(0.02)

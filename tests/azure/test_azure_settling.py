@@ -3,37 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from azure.servicebus.aio import ServiceBusReceiver
 
-from azure_messages_kit import Namespace, stand_in
-from service_bus import ServiceBusStandIn
+from azure_messages_kit import Namespace
 from totoms.envelope import DeadLetterReason, Received
 from totoms.errors import BackendError, LeaseLost
 from totoms_azure import servicebus_leases, servicebus_sdk
 from totoms_azure.bus import AzureMessageBus
 
 REASON = DeadLetterReason("attempts_exhausted", "ValueError", "it did not work", 5)
-
-# Of a connection that breaks the SDK leaves its own end open until it is collected.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ServiceBusStandIn]:
-    with stand_in() as running:
-        yield running
-
-
-@pytest.fixture
-async def namespace(server: ServiceBusStandIn) -> AsyncIterator[Namespace]:
-    async with Namespace(server) as made:
-        yield made
 
 
 async def _received(

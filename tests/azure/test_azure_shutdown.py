@@ -5,31 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
-from azure_messages_kit import Namespace, stand_in
+from azure_messages_kit import Namespace
 from oracle import until
 from processes import Process
-from service_bus import ServiceBusStandIn
 from totoms.messages import TotoMessage, encode_message
 
 CONSUMER = Path(__file__).parents[1] / "support" / "azure_consumer.py"
 NUMBER = 600
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ServiceBusStandIn]:
-    with stand_in() as running:
-        yield running
-
-
-@pytest.fixture
-async def namespace(server: ServiceBusStandIn) -> AsyncIterator[Namespace]:
-    async with Namespace(server) as made:
-        yield made
 
 
 @pytest.mark.parametrize("kind", ["plain", "ordered"])

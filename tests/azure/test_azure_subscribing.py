@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 
 import pytest
 
-from azure_messages_kit import Namespace, stand_in
-from service_bus import ServiceBusStandIn
+from azure_messages_kit import Namespace
 from totoms.envelope import RetryPolicy, Subscription
 from totoms.errors import AccessDenied, BackendError, NotFound
 from totoms_azure.servicebus_names import DEAD, REPLAY, entity_of
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ServiceBusStandIn]:
-    with stand_in() as running:
-        yield running
-
-
-@pytest.fixture
-async def namespace(server: ServiceBusStandIn) -> AsyncIterator[Namespace]:
-    async with Namespace(server) as made:
-        yield made
 
 
 @pytest.mark.parametrize("ordered", [False, True])

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from azure.storage.blob import BlobClient, BlobSasPermissions, BlobServiceClient, UserDelegationKey, generate_blob_sas
 
-_LENT_SECONDS: Final = 7 * 86_400 - 3600
+_LENT_SECONDS: Final = 7 * 86_400 - 60
 """How long a key is lent: Azure allows seven days
 (https://learn.microsoft.com/rest/api/storageservices/get-user-delegation-key)."""
 _CLOCKS: Final = timedelta(minutes=15)

@@ -126,6 +126,11 @@ class Lane:
             async with self.turn() as receiver:
                 await sdk.drain(receiver)
 
+    def hang_up(self) -> None:
+        """Break the connection off, though somebody is at it."""
+        if self._receiver is not None:
+            sdk.hang_up(self._receiver)
+
     async def close(self) -> None:
         """Close the connection. What has not been settled comes again when its lock is over."""
         async with self._turn:

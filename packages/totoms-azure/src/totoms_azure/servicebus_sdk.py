@@ -1,8 +1,9 @@
-"""Three things that AMQP has and the SDK of Service Bus offers to nobody. Each does without where the SDK has changed.
+"""What the SDK of Service Bus offers to nobody, and is needed. Each does without where the SDK has changed.
 
 The SDK awaits the broker's word for each message that is settled, one round trip after the other; it can put a message
-back only as failed; and messages that were asked for and came when nobody listened lie in its socket. All three stand
-in its private parts, which are touched here and nowhere else.
+back only as failed; and messages that were asked for and came when nobody listened lie in its socket; and a
+connection that it was opening when it was cancelled stays open. All of that stands in its private parts, which are
+touched here and nowhere else.
 """
 
 from __future__ import annotations
@@ -67,3 +68,11 @@ async def drain(receiver: ServiceBusReceiver) -> None:
     drain_and_release = getattr(getattr(receiver, "_amqp_transport", None), "drain_and_release_messages_async", None)
     if link is not None and drain_and_release is not None:
         await drain_and_release(link)
+
+
+def hang_up(receiver: ServiceBusReceiver) -> None:
+    """Break its connection off, though somebody is at it: what waits there fails at once."""
+    connection = getattr(getattr(receiver, "_handler", None), "_connection", None)
+    writer = getattr(getattr(connection, "_transport", None), "writer", None)
+    if writer is not None:
+        writer.transport.abort()

@@ -60,6 +60,7 @@ class SessionSource:
         self._ready: list[Received] = []
         self._news = asyncio.Event()
         self._accepting = asyncio.Lock()
+        self._opening: Lane | None = None
         self._failure: BackendError | None = None
         self._stopping = False
 
@@ -91,6 +92,8 @@ class SessionSource:
         """Have a `receive` that waits return; sessions of which nothing is being handled are given up."""
         self._stopping = True
         self._news.set()
+        if self._opening is not None:  # or it would be given the next session, for nobody
+            self._opening.hang_up()
         ready, self._ready = self._ready, []
         for one in ready:
             with contextlib.suppress(BackendError):  # not put back: it comes again when its lock is over
@@ -110,8 +113,9 @@ class SessionSource:
             if await self._accept(lane):
                 await self._serve(lane)
         except BackendError as error:
-            self._failure = error
-            self._news.set()
+            if not self._stopping:
+                self._failure = error
+                self._news.set()
         finally:
             await lane.close()
 
@@ -119,6 +123,7 @@ class SessionSource:
         # One waits for the next session, and not as many as there are slots: each takes a connection.
         async with self._accepting:
             while not self._stopping:
+                self._opening = lane
                 try:
                     await lane.open()
                 except Unavailable as error:
@@ -127,6 +132,8 @@ class SessionSource:
                     await lane.close()
                 else:
                     return True
+                finally:
+                    self._opening = None
         return False
 
     async def _serve(self, lane: Lane) -> None:
