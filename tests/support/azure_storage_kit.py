@@ -17,8 +17,8 @@ import httpx
 import pytest
 from azure.storage.blob import BlobServiceClient
 
-from totoms.context import new_cid
 from totoms import CloudStorage
+from totoms.context import new_cid
 from totoms.environment import TotoEnvironment
 from totoms.testing import CloudStorageHarness
 from totoms_azure import blob_client, clients
