@@ -48,4 +48,6 @@ def _transport() -> RequestsTransport:
     pool = HTTPAdapter(pool_connections=4, pool_maxsize=_CONNECTIONS, max_retries=0)
     session.mount("https://", pool)
     session.mount("http://", pool)
-    return RequestsTransport(session=session, session_owner=True)
+    # What is given a transport does not tell it its time-outs, which by themselves are five minutes.
+    waits = {name: _SETTINGS[name] for name in ("connection_timeout", "read_timeout")}
+    return RequestsTransport(session=session, session_owner=True, **waits)
