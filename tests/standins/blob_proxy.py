@@ -136,6 +136,7 @@ class BlobProxy:
         length = {name.lower(): value for name, value in headers}.get("content-length", "0")
         request.send_header("Content-Length", length if request.command == "HEAD" else str(len(content)))
         request.end_headers()
-        request.wfile.write(content if cut < 0 else content[:cut])
+        if request.command != "HEAD":
+            request.wfile.write(content if cut < 0 else content[:cut])
         if cut >= 0:
             raise ConnectionAbortedError

@@ -49,4 +49,5 @@ def _transport() -> RequestsTransport:
     pool = HTTPAdapter(pool_connections=4, pool_maxsize=_CONNECTIONS, max_retries=0)
     session.mount("https://", pool)
     session.mount("http://", pool)
+    # Who brings a transport has to tell it the time-outs, too: by themselves they are five minutes.
     return RequestsTransport(session=session, session_owner=True, **_CONNECTION)

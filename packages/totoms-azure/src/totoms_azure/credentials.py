@@ -15,8 +15,9 @@ from azure.identity import DefaultAzureCredential
 _MACHINES_OWN: Final = "169.254.169.254"
 """Where machines of Azure are told their identity. Elsewhere nobody answers there: it says nothing of an outage."""
 _BOUNDED: Final[dict[str, Any]] = {
-    "retry_total": 3, "retry_backoff_factor": 0.2, "retry_backoff_max": 2, "connection_timeout": 2, "read_timeout": 5,
+    "retry_total": 3, "retry_backoff_factor": 0.2, "retry_backoff_max": 2,
 }  # fmt: skip
+_WAITS: Final[dict[str, Any]] = {"connection_timeout": 2, "read_timeout": 5}
 """By itself the SDK tries for minutes."""
 
 _LONGEST_PAUSE: Final = 2.0
@@ -28,7 +29,7 @@ class Credential(DefaultAzureCredential):
     """A `DefaultAzureCredential` whose error has as its cause that nobody answered, if it is that."""
 
     def __init__(self) -> None:
-        super().__init__(transport=_Transport(), **_BOUNDED)
+        super().__init__(transport=_Transport(**_WAITS), **_BOUNDED)
 
     def get_token(self, *scopes: str, **options: Any) -> AccessToken:
         """Return a token; the arguments are those of the SDK's protocol `TokenCredential`."""

@@ -45,6 +45,8 @@ def _class_for(error: Exception) -> type[BackendError]:
     status = getattr(error, "status_code", None)
     if isinstance(error, http.ClientAuthenticationError) and _is_away(error):
         return Unavailable
+    if type(error) is http.HttpResponseError and error.response is None:  # an answer that broke again and again
+        return Unavailable
     if isinstance(error, http.HttpResponseError) and isinstance(status, int):
         return _BY_STATUS.get(status, Unavailable if status >= 500 else BackendError)
     return next((ours for theirs, ours in _TABLE if isinstance(error, theirs)), BackendError)
