@@ -291,7 +291,7 @@ async def test_scheme_is_read_in_any_case(scheme: str, service: Service) -> None
         {"iss": "accounts.google.com"},
         {"aud": [AUDIENCE]},
         {"aud": ["other", AUDIENCE]},
-        {"exp": time.time() + 99.5},
+        {"exp": time.time() + 86_400.5},
     ],
     ids=[
         "as it comes",

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 
 import pytest
 
-from azure_messages_kit import Namespace, environment
+from azure_messages_kit import Namespace, collect, environment
 from service_bus import ServiceBusStandIn
 from totoms.context import new_cid
 from totoms.errors import AccessDenied, Closed, MessageTooLarge, NotFound, Unavailable, ValidationError
@@ -191,5 +190,5 @@ def test_bus_publishes_on_a_second_event_loop(server: ServiceBusStandIn) -> None
 
     asyncio.run(publish(last=False))
     asyncio.run(publish(last=True))
-    gc.collect()
+    collect()
     assert len(server.messages(f"{topic}/subscriptions/shop-posts")) == 2

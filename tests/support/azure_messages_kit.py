@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
@@ -53,6 +54,16 @@ def publish(server: ServiceBusStandIn, topic: str, body: bytes, attributes: Mapp
     server.run(lambda: server.store.destination(topic).put(message))
 
 
+def collect() -> None:
+    """Have collected what is left over: of a connection that breaks the SDK leaves its own end open until then.
+
+    Else that happens in the midst of some other test, which fails for the warning.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
 class ServiceBusHarness(MessageBusHarness):
     """Buses on topics of the test's own.
 
@@ -60,8 +71,8 @@ class ServiceBusHarness(MessageBusHarness):
         server: The stand-in.
     """
 
-    lease_seconds = 3.0
-    patience = 20.0
+    lease_seconds = 5.0
+    patience = 30.0
 
     def __init__(self, server: ServiceBusStandIn) -> None:
         self.server = server
@@ -97,6 +108,8 @@ class ServiceBusHarness(MessageBusHarness):
 
     async def close(self) -> None:
         await asyncio.gather(*(bus.close() for bus in self.buses))
+        self.buses.clear()
+        collect()
 
 
 class Namespace:
@@ -131,7 +144,7 @@ class Namespace:
         self.server.max_message_size = 262_144
         await asyncio.gather(*(bus.close() for bus in self.buses))
         self.buses.clear()
-        gc.collect()  # what the SDK has left open is this test's
+        collect()
 
     def bus(self, *, lease_seconds: float = 5.0, look_seconds: float = 30.0, topics: Any = None) -> AzureMessageBus:
         """Return a new bus; it is closed after the test."""
