@@ -19,6 +19,8 @@ from standin_http import HTTPStandIn
 
 HEADER = "the header that the platform gives the service"
 TENANT = "72f988bf-86f1-41af-91ab-2d7cd011db47"
+IDENTITY = "1d6ce3a5-5c3e-4f0b-9a52-5f1d3a3f3c10"
+"""The managed identity itself."""
 
 
 class EntraStandIn(HTTPStandIn):
@@ -51,7 +53,7 @@ class EntraStandIn(HTTPStandIn):
         now = int(time.time())
         wanted = {
             "aud": audience, "iss": f"https://sts.windows.net/{TENANT}/", "iat": now, "nbf": now,
-            "exp": now + self.lifetime, "tid": TENANT, **claims,
+            "exp": now + self.lifetime, "tid": TENANT, "oid": IDENTITY, **claims,
         }  # fmt: skip
         given = {name: claim for name, claim in wanted.items() if claim is not None}
         return jwt.encode(given, self.key, algorithm="RS256", headers={"kid": "one"})
