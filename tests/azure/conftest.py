@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from azure.storage.blob import BlobServiceClient, ContainerClient
 
-from azure_messages_kit import Namespace, stand_in
+from azure_messages_kit import Namespace, collect, stand_in
 from azure_storage_kit import azurite, files, hurried, run_azurite
 from blob_proxy import BlobProxy
 from service_bus import ServiceBusStandIn
@@ -40,6 +40,7 @@ def proxy(azurite_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[BlobPr
     with BlobProxy(azurite_port) as made:
         yield made
     clients.close_clients()
+    collect()
 
 
 @pytest.fixture

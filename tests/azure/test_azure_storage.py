@@ -255,7 +255,7 @@ def test_blob_storage_that_hangs_up(bucket: CloudStorage, proxy: BlobProxy, use:
 
 @pytest.mark.parametrize("use", USES)
 def test_blob_storage_that_says_nothing(proxy: BlobProxy, monkeypatch: pytest.MonkeyPatch, use: str) -> None:
-    monkeypatch.setattr(blob_client, "_SETTINGS", {**blob_client._SETTINGS, "read_timeout": 0.1})
+    monkeypatch.setattr(blob_client, "_CONNECTION", {**blob_client._CONNECTION, "read_timeout": 0.1})
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         string = azurite.connection_string(deaf.getsockname()[1])
         told(use, files("a-bucket", storage_connection_string=string), Unavailable)
