@@ -49,7 +49,7 @@ async def test_receive_that_waits_returns_when_its_consumer_stops(namespace: Nam
     receiving = asyncio.create_task(bus._receive(namespace.subscription, 10, 600.0))
     await asyncio.sleep(0)
     await bus._stop_receiving(namespace.subscription)
-    assert await receiving == []
+    assert await asyncio.wait_for(receiving, 20) == []
     await namespace.publish(b"1")
     assert len(await namespace.received(other, 1)) == 1
 

@@ -106,7 +106,7 @@ class WithReplays:
             if time.monotonic() >= self._next_look:
                 replayed = await self._look(most)
                 self._next_look = time.monotonic() + (0.0 if replayed else self._look_every)
-                if replayed:
+                if replayed or self._stopping:  # told to stop while it looked
                     return replayed
             left = until - time.monotonic()
             batch = await self._source.receive(most, max(0.0, min(left, self._next_look - time.monotonic())))
