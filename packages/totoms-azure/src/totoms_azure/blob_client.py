@@ -19,7 +19,7 @@ CHUNK: Final = 3 * 1024 * 1024
 _CONNECTION: Final[dict[str, Any]] = {
     "connection_timeout": 5, "read_timeout": 30, "connection_data_block_size": 256 * 1024,
 }  # fmt: skip
-"""By itself the SDK reads 4 KiB at a time, which takes twice as long."""
+"""By itself the SDK reads 4 KiB at a time."""
 _CONNECTIONS: Final = 50
 """As many calls at a time."""
 # This SDK has a retry of its own, whose arguments are others; by itself it waits for 15 seconds and more each time.
