@@ -122,6 +122,24 @@ async def test_subscription_that_is_deleted_is_told(namespace: Namespace) -> Non
                 await asyncio.sleep(0)
 
 
+@pytest.mark.parametrize("end", ["close", "cancel"])
+@pytest.mark.parametrize("steps", [1, 2, 4, 8, 16, 32, 64, 128])
+async def test_no_connection_is_left_of_a_receive_that_ends_while_it_connects(
+    namespace: Namespace, end: str, steps: int
+) -> None:
+    bus = await _subscribed(namespace)
+    receiving = asyncio.create_task(bus._receive(namespace.subscription, 1, 600.0))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    if end == "cancel":
+        receiving.cancel()
+        await asyncio.wait({receiving})
+    async with asyncio.timeout(10):
+        await bus.close()
+        await asyncio.wait({receiving})
+    await namespace.until(lambda: not namespace.server.connections, "a connection is left open")
+
+
 async def test_nothing_is_to_be_had_of_a_closed_bus(namespace: Namespace) -> None:
     bus = await _subscribed(namespace)
     receiving = asyncio.create_task(bus._receive(namespace.subscription, 1, 600.0))

@@ -143,12 +143,18 @@ class Lane:
     async def turn(self) -> AsyncIterator[ServiceBusReceiver]:
         """Give the receiver to one at a time. What the SDK raises is raised as an error of ours."""
         async with self._turn:
+            task = asyncio.current_task()
+            cancelling = task.cancelling() if task is not None else 0
             try:
                 yield await self._connected()
             except BackendError:
                 raise
             except Exception as error:
                 raise self.told(error) from error
+            finally:
+                # The SDK waits by means of what may swallow a cancellation that comes with the answer.
+                if task is not None and task.cancelling() > cancelling:
+                    raise asyncio.CancelledError
 
     async def _connected(self) -> ServiceBusReceiver:
         receiver = self._receiver
@@ -159,7 +165,7 @@ class Lane:
             return receiver  # connected anew it would have another session
         # By itself it does nothing where there is a connection. Settling does not make one, and who receives has only
         # the time of its own short wait for that.
-        await receiver.__aenter__()
+        await sdk.connect(receiver)
         return receiver
 
     def told(self, error: Exception) -> BackendError:

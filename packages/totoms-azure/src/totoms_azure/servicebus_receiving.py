@@ -127,7 +127,7 @@ class WithReplays:
             await self._lane.close()
 
     async def _look(self, most: int) -> list[Received]:
-        lane = self._lane or self._make_lane()
+        lane = self._lane = self._lane or self._make_lane()  # known from now on: to close is to wait for this look
         try:
             batch = await lane.receive(most, 0.1)
             await lane.drain()
@@ -139,7 +139,6 @@ class WithReplays:
             await lane.close()
             self._lane = None
             raise
-        self._lane = lane
         return batch
 
 

@@ -8,6 +8,7 @@ touched here and nowhere else.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from typing import Any, Final
 
@@ -23,6 +24,20 @@ def prepare(receiver: ServiceBusReceiver) -> None:
     """Have a receive of several return soon after the last that comes; by itself it waits for 0.2 s more."""
     if hasattr(receiver, _GAP):
         setattr(receiver, _GAP, _GAP_SECONDS)
+
+
+async def connect(receiver: ServiceBusReceiver) -> None:
+    """Open its connection where there is none; one that is being opened when this is cancelled is broken off."""
+    if getattr(receiver, "_running", False):
+        return
+    opening = asyncio.ensure_future(receiver.__aenter__())
+    try:
+        await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        hang_up(receiver)  # before the SDK forgets it
+        opening.cancel()
+        await asyncio.wait({opening})
+        raise
 
 
 async def complete(receiver: ServiceBusReceiver, message: ServiceBusReceivedMessage, *, confirmed: bool) -> None:
