@@ -116,6 +116,7 @@ class Database:
                     self._open_first()
                 else:
                     self._state.load()
+                    self._check_files(clean=False)  # SQLite would make one that is missing
                     self._connect()
                     self._check_identity()
                 fcntl.flock(self._users, fcntl.LOCK_SH)
