@@ -37,6 +37,9 @@ _COOLDOWN: Final = 5.0
 _PATIENCE: Final = 10.0
 _FEWEST_BITS: Final = 2048
 
+_Kept = tuple[RSAPublicKey, datetime, datetime]
+"""The key of a certificate, and since and until when that is valid."""
+
 
 def is_genuine(url: str, topic: TopicArn) -> bool:
     """Tell whether a certificate for messages of a topic may come from there: SNS of its own region, to the letter."""
@@ -60,11 +63,21 @@ class Certificates:
     def __init__(self, fetch: Callable[[str], bytes] = https_get, clock: Callable[[], float] = time.monotonic) -> None:
         self._fetch = fetch
         self._clock = clock
-        self._kept: OrderedDict[str, x509.Certificate] = OrderedDict()
-        self._keys: dict[str, RSAPublicKey] = {}
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._fetching: dict[str, asyncio.Task[None]] = {}
         self._away = float("-inf")
         self._refused: OrderedDict[str, float] = OrderedDict()
+
+    def kept(self, url: str) -> RSAPublicKey | None:
+        """Return the public key of the certificate at `url`; None where it is not here, or no longer valid."""
+        kept = self._kept.get(url)
+        if kept is None:
+            return None
+        key, since, until = kept
+        if not since <= datetime.now(UTC) <= until:
+            return None
+        self._kept.move_to_end(url)
+        return key
 
     async def key_of(self, url: str) -> RSAPublicKey:
         """Return the public key of the certificate at `url`, which `is_genuine`.
@@ -72,7 +85,7 @@ class Certificates:
         Raises:
             Undecidable: It is out of reach, or no valid certificate of SNS's.
         """
-        found = self._valid(url)
+        found = self.kept(url)
         if found is not None:
             return found
         task = self._fetching.get(url)
@@ -83,25 +96,16 @@ class Certificates:
             task = self._fetching[url] = asyncio.create_task(self._get(url))
             task.add_done_callback(lambda _: self._fetching.pop(url, None))
         await asyncio.shield(task)
-        found = self._valid(url)
+        found = self.kept(url)
         if found is None:
             raise Undecidable("SNS's certificate could not be fetched.", retry_after=int(_COOLDOWN))
         return found
-
-    def _valid(self, url: str) -> RSAPublicKey | None:
-        certificate = self._kept.get(url)
-        if certificate is None:
-            return None
-        if not _is_valid(certificate):
-            return None
-        self._kept.move_to_end(url)
-        return self._keys[url]
 
     async def _get(self, url: str) -> None:
         try:
             async with asyncio.timeout(_PATIENCE):
                 pem = await SETTLING.run(self._fetch, url)
-            certificate, key = _read(pem)
+            kept = _read(pem)
         except (Unavailable, ValueError):
             # It was answered, but with no certificate of SNS's. Held against others, one forged URL kept them all away.
             self._refused[url] = self._clock()
@@ -112,22 +116,22 @@ class Certificates:
             self._away = self._clock()
         else:
             self._refused.pop(url, None)
-            self._kept[url], self._keys[url] = certificate, key
+            self._kept[url] = kept
             while len(self._kept) > _MOST_KEPT:
-                oldest, _ = self._kept.popitem(last=False)
-                del self._keys[oldest]
+                self._kept.popitem(last=False)
 
 
-def _read(pem: bytes) -> tuple[x509.Certificate, RSAPublicKey]:
+def _read(pem: bytes) -> _Kept:
     certificate = x509.load_pem_x509_certificate(pem)
     key = certificate.public_key()
     if not isinstance(key, RSAPublicKey) or key.key_size < _FEWEST_BITS:
         raise ValueError("not a key that SNS signs with")
-    if not _is_valid(certificate):
+    since, until = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if not since <= datetime.now(UTC) <= until:
         raise ValueError("not valid now")
     if not any(_SIGNER.fullmatch(name) for name in _names(certificate)):
         raise ValueError("made out to somebody else")
-    return certificate, key
+    return key, since, until
 
 
 def _names(certificate: x509.Certificate) -> list[str]:
@@ -136,7 +140,3 @@ def _names(certificate: x509.Certificate) -> list[str]:
         return alternatives.get_values_for_type(x509.DNSName)
     except x509.ExtensionNotFound:
         return [str(name.value) for name in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
-
-
-def _is_valid(certificate: x509.Certificate) -> bool:
-    return certificate.not_valid_before_utc <= datetime.now(UTC) <= certificate.not_valid_after_utc

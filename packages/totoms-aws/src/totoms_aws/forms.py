@@ -27,7 +27,7 @@ _NO_CHARACTERS: Final = {0xFFFE: "\\ufffe", 0xFFFF: "\\uffff"}
 Attributes = dict[str, dict[str, Any]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Content:
     """What a service published, taken out of what SQS or SNS delivered."""
 

@@ -26,7 +26,7 @@ _MOST_SORTED: Final = 1000
 """Of so many letters the oldest are listed: SQS has no order, so all must be received to know which those are."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Pushed:
     """What a message that was pushed has in place of a lease.
 

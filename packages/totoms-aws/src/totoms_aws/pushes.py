@@ -21,7 +21,7 @@ from totoms_aws.errors import told_as
 from totoms_aws.forms import from_envelope
 from totoms_aws.letters import Pushed
 from totoms_aws.names import TopicArn, parse_topic
-from totoms_aws.signatures import CONFIRMATION, NOTIFICATION, is_known_version, is_signed, signed_text
+from totoms_aws.signatures import CONFIRMATION, NOTIFICATION, hash_of, is_signed, signed_text
 from totoms_aws.topics import Topics
 from totoms_aws.workers import SETTLING
 
@@ -51,6 +51,7 @@ class Pushes:
         self._identifiers = identifiers
         self._certificates = certificates
         self._subscriptions: dict[str, Subscription] = {}
+        self._found: dict[str, tuple[TopicArn, str, str]] = {}
 
     def add(self, subscription: Subscription) -> None:
         """Know a subscription, by its topic, when something of it is pushed."""
@@ -65,7 +66,10 @@ class Pushes:
             BackendError: SNS does not confirm now, or STS does not say which account a topic's bare name belongs to.
         """
         message = _parse(request.body)
-        arn, identifier, logical = await self._topic_of(message)
+        given = message.get("TopicArn")
+        if not isinstance(given, str):
+            raise Forbidden("The topic is not one of this service's.")
+        arn, identifier, logical = self._found.get(given) or await self._topic_of(given)
         await self._verify(message, arn)
         if message["Type"] == CONFIRMATION:
             await SETTLING.run(self._confirm, str(arn), message["Token"])
@@ -80,15 +84,15 @@ class Pushes:
         held = Pushed(request.body.decode())
         return [Received(content.body, content.message_id, 1, subscription, content.attributes, held)]
 
-    async def _topic_of(self, message: Mapping[str, Any]) -> tuple[TopicArn, str, str]:
-        given = message.get("TopicArn")
-        arn = parse_topic(given) if isinstance(given, str) else None
+    async def _topic_of(self, given: str) -> tuple[TopicArn, str, str]:
+        arn = parse_topic(given)
         for logical, identifier in self._identifiers.items():
             # A bare name costs a question to STS: it is asked only for a topic that is called so.
             if arn is not None and identifier in (given, arn.name):
                 try:
                     if (self._topics.known(identifier) or await SETTLING.run(self._topics.resolve, identifier)) == arn:
-                        return arn, identifier, logical
+                        found = self._found[given] = arn, identifier, logical
+                        return found
                 except (NotFound, Unsupported):
                     continue
         raise Forbidden("The topic is not one of this service's.")
@@ -99,11 +103,12 @@ class Pushes:
             raise Unauthorized("The push is not signed.")
         if not is_genuine(url, arn):
             raise Forbidden("The push is signed by somebody else than SNS.")
-        text = signed_text(message)
-        if not is_known_version(message.get("SignatureVersion")) or text is None:
+        text, algorithm = signed_text(message), hash_of(message.get("SignatureVersion"))
+        if text is None or algorithm is None:
             raise Forbidden("The push is no message of SNS.")
         _check_age(message["Timestamp"])
-        if not is_signed(text, message, await self._certificates.key_of(url)):
+        key = self._certificates.kept(url) or await self._certificates.key_of(url)
+        if not is_signed(text, signature, algorithm, key):
             raise Forbidden("The signature of the push is not SNS's.")
 
     def _confirm(self, arn: str, token: str) -> None:

@@ -5,7 +5,6 @@ https://docs.aws.amazon.com/sns/latest/dg/sns-verify-signature-of-message-verify
 
 from __future__ import annotations
 
-import base64
 import binascii
 from collections.abc import Mapping
 from typing import Any, Final
@@ -25,6 +24,7 @@ _SIGNED: Final[Mapping[str, tuple[str, ...]]] = {
     CONFIRMATION: _HANDSHAKE,
     GOODBYE: _HANDSHAKE,
 }
+_PADDING: Final = PKCS1v15()
 _HASHES: Final[Mapping[str, HashAlgorithm]] = {
     "1": SHA1(),  # noqa: S303 - SNS's own choice, and still what topics do unless told otherwise
     "2": SHA256(),
@@ -33,36 +33,32 @@ _HASHES: Final[Mapping[str, HashAlgorithm]] = {
 
 def signed_text(message: Mapping[str, Any]) -> bytes | None:
     """Return what SNS signs: names and values, each on a line. None where something is missing, or not a text."""
-    lines: list[str] = []
     kind = message.get("Type")
-    for name in _SIGNED.get(kind, ("Type",)) if isinstance(kind, str) else ("Type",):
-        value = message.get(name)
-        if value is None and name == "Subject":
-            continue
-        if not isinstance(value, str):
-            return None
-        lines += (name, value)
-    if kind not in _SIGNED:
+    names = _SIGNED.get(kind) if isinstance(kind, str) else None
+    if names is None:
         return None
+    text = ""
+    for name in names:
+        value = message.get(name)
+        if isinstance(value, str):
+            text += f"{name}\n{value}\n"
+        elif value is not None or name != "Subject":
+            return None
     try:
-        return "".join(f"{line}\n" for line in lines).encode()
+        return text.encode()
     except UnicodeEncodeError:
         return None
 
 
-def is_signed(text: bytes, message: Mapping[str, Any], key: RSAPublicKey) -> bool:
-    """Tell whether a message, of which `text` is to be signed, is signed with the key that belongs to `key`."""
-    signature, version = message.get("Signature"), message.get("SignatureVersion")
-    algorithm = _HASHES.get(version) if isinstance(version, str) else None
-    if not isinstance(signature, str) or algorithm is None:
-        return False
+def hash_of(version: Any) -> HashAlgorithm | None:
+    """Return what a version of signatures hashes with; None for a version that there is not."""
+    return _HASHES.get(version) if isinstance(version, str) else None
+
+
+def is_signed(text: bytes, signature: str, algorithm: HashAlgorithm, key: RSAPublicKey) -> bool:
+    """Tell whether a text is signed, in base64, with the key that belongs to `key`."""
     try:
-        key.verify(base64.b64decode(signature, validate=True), text, PKCS1v15(), algorithm)
-    except (InvalidSignature, binascii.Error, ValueError):
+        key.verify(binascii.a2b_base64(signature, strict_mode=True), text, _PADDING, algorithm)
+    except (InvalidSignature, ValueError):  # binascii.Error is one
         return False
     return True
-
-
-def is_known_version(version: Any) -> bool:
-    """Tell whether it is a version of signatures that there is."""
-    return isinstance(version, str) and version in _HASHES

@@ -141,6 +141,10 @@ class ProcessingResponse:
     error: str | None = None
 
 
+_TEXTS: Final = ("timestamp", "cid", "id", "type", "msg")
+_STRINGS: Final = {str}
+
+
 def encode_message(message: TotoMessage) -> bytes:
     """Encode a message into the wire form.
 
@@ -155,7 +159,7 @@ def encode_message(message: TotoMessage) -> bytes:
         "msg": message.msg,
         "data": message.data,
     }
-    for name in ("timestamp", "cid", "id", "type", "msg"):
+    for name in _TEXTS:
         if not isinstance(wire[name], str):
             raise ValidationError(f"TotoMessage.{name} must be a string, not {type(wire[name]).__name__}.")
     try:
@@ -207,17 +211,16 @@ def decode_message(body: bytes, delivery: Delivery | None = None) -> TotoMessage
         raise UndecodableMessage(f"not JSON: {type(error).__name__}") from None
     if not isinstance(wire, dict):
         raise UndecodableMessage(f"not a JSON object but {type(wire).__name__}")
-    texts: list[str] = []
-    for name in ("timestamp", "cid", "id", "type", "msg"):
-        value = wire.get(name)
-        if value is None:
-            value = ""
-        elif not isinstance(value, str):
-            raise UndecodableMessage(f"{name!r} is not a string but {type(value).__name__}")
-        texts.append(value)
-    if not texts[3]:
-        raise UndecodableMessage("'type' is missing")
+    texts: list[Any] = list(map(wire.get, _TEXTS))
+    if set(map(type, texts)) != _STRINGS:
+        for place, value in enumerate(texts):
+            if value is None:
+                texts[place] = ""
+            elif not isinstance(value, str):
+                raise UndecodableMessage(f"{_TEXTS[place]!r} is not a string but {type(value).__name__}")
     timestamp, cid, object_id, message_type, msg = texts
+    if not message_type:
+        raise UndecodableMessage("'type' is missing")
     return TotoMessage(timestamp, cid, object_id, message_type, msg, wire.get("data", {}), delivery=delivery)
 
 

@@ -7,11 +7,12 @@ answered, is the same for all: 200 settles, 500 and 503 make it deliver again, 4
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse
+from starlette.types import Scope
 
 from totoms.bus import MessageBus
 from totoms.context import current_cid
@@ -52,7 +53,6 @@ class PushEndpoint:
         self._repeats = Repeats()
         self._active = 0
         self._idle = asyncio.Event()
-        self._idle.set()
         self._draining = False
 
     async def respond(self, request: Request) -> bytes | Response:
@@ -65,12 +65,11 @@ class PushEndpoint:
         if self._draining or self._active >= self._max_concurrency:
             raise Undecidable("No capacity now.", retry_after=_RETRY_AFTER)
         self._active += 1
-        self._idle.clear()
         try:
             return await self._receive(request)
         finally:
             self._active -= 1
-            if not self._active:
+            if self._draining and not self._active:
                 self._idle.set()
 
     async def stop(self, grace: float) -> None:
@@ -78,19 +77,17 @@ class PushEndpoint:
         self._draining = True
         try:
             async with asyncio.timeout(grace):
-                await self._idle.wait()
+                while self._active:
+                    await self._idle.wait()
         except TimeoutError:
             self._logger.log("shutdown", f"{self._active} push requests were still being handled.", "WARNING")
 
     async def _receive(self, request: Request) -> bytes | Response:
-        headers: dict[str, str] = {}
-        for raw, content in request.scope["headers"]:
-            name, value = raw.decode("latin-1"), content.decode("latin-1")
-            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        headers = _headers(request.scope["headers"])
         body = await request.body()
         try:
             accepted = await self._bus._accept_push(
-                PushRequest(headers, body, self._url or _requested(request), request.method)
+                PushRequest(headers, body, self._url or _requested(request.scope, headers), request.scope["method"])
             )
         except Unsupported as error:
             raise Forbidden(error.message) from error
@@ -102,6 +99,15 @@ class PushEndpoint:
 
     async def _handle(self, accepted: Sequence[Received]) -> bytes | Response:
         """Handle each message, whatever becomes of the others; if one must come again, have all come again."""
+        if len(accepted) == 1 and not self._repeats:  # nearly all are such, and need none of the bookkeeping
+            await self._handlers.acquire()
+            try:
+                outcome = await self._settle(accepted[0])
+            finally:
+                self._handlers.release()
+            if outcome is None or outcome.action is Action.RETRY:
+                return _again(kept=outcome is not None)
+            return _IGNORED if outcome.ignored else _SUCCESS
         settled = self._repeats.take(accepted)
         outcomes = await self._outcomes([received for received in accepted if received not in settled])
         failed = {one for one, outcome in outcomes.items() if outcome is None or outcome.action is Action.RETRY}
@@ -109,10 +115,7 @@ class PushEndpoint:
             ignored = outcomes and not settled and all(outcome and outcome.ignored for outcome in outcomes.values())
             return _IGNORED if ignored else _SUCCESS
         self._repeats.add((received for received in accepted if received not in failed), failed)
-        if None in outcomes.values():
-            raise Undecidable("The message cannot be kept now.")
-        content = {"code": 500, "message": "The message was not processed.", "cid": current_cid.get()}
-        return JSONResponse(content, 500)
+        return _again(kept=None not in outcomes.values())
 
     async def _outcomes(self, messages: Sequence[Received]) -> dict[Received, Outcome | None]:
         outcomes: dict[Received, Outcome | None] = {}
@@ -124,9 +127,6 @@ class PushEndpoint:
                     current_cid.set(cid)
                     outcomes[received] = await self._settle(received)
 
-        if len(messages) == 1:
-            await work()
-            return outcomes
         # As many tasks as may be at work, not as there are messages: others' requests get their turn in between.
         async with asyncio.TaskGroup() as group:
             for _ in range(min(len(messages), self._max_concurrency)):
@@ -152,9 +152,26 @@ class PushEndpoint:
             raise Undecidable("The message cannot be kept now.") from error
 
 
-def _requested(request: Request) -> str:
+def _headers(raw: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in raw}
+    if len(headers) < len(raw):  # what is given several times is a list (RFC 9110, section 5.3)
+        for wanted in headers:
+            headers[wanted] = ", ".join(
+                value.decode("latin-1") for name, value in raw if name.decode("latin-1") == wanted
+            )
+    return headers
+
+
+def _again(*, kept: bool) -> Response:
+    """Return what has the broker deliver again."""
+    if not kept:
+        raise Undecidable("The message cannot be kept now.")
+    content = {"code": 500, "message": "The message was not processed.", "cid": current_cid.get()}
+    return JSONResponse(content, 500)
+
+
+def _requested(scope: Scope, headers: Mapping[str, str]) -> str:
     # What `request.url` would say, without parsing it for each push.
-    scope = request.scope
-    host = request.headers.get("host", "")
+    host = headers.get("host", "")
     query = scope["query_string"].decode("latin-1")
     return f"{scope['scheme']}://{host}{scope['path']}{'?' if query else ''}{query}"

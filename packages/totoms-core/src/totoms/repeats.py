@@ -31,6 +31,10 @@ class Repeats:
         self._most = most
         self._settled: dict[_Key, None] = {}
 
+    def __bool__(self) -> bool:
+        """Tell whether anything is remembered."""
+        return bool(self._settled)
+
     def take(self, request: Iterable[Received]) -> set[Received]:
         """Return which messages of a request are settled already, and forget them: they are skipped once."""
         if not self._settled:

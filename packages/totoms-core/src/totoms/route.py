@@ -147,7 +147,7 @@ class PushRoute(Route):
         Raises:
             HTTPException: 405, for an OPTIONS that is no handshake.
         """
-        if request.method == "OPTIONS" and HANDSHAKE_HEADER not in request.headers:
+        if request.scope["method"] == "OPTIONS" and HANDSHAKE_HEADER not in request.headers:
             raise HTTPException(405, headers={"Allow": "POST"})
         return await self._push(request)
 
