@@ -2,7 +2,8 @@
 
 - *published*: lots of 1,000 by `publish_messages`, and one by one by 64 publishers that each wait for theirs; the bare
   client has the same settings for its batches, and is given the same messages to write.
-- *pulled*: a backlog handled by a service, 256 at a time; the bare client pulls 256 and acknowledges them, in turn.
+- *pulled*: a backlog handled by a service, 256 at a time; the bare client pulls 256, parses each and acknowledges them,
+  in turn.
 
 Google's emulator serves both, where it and Java are installed; else the stand-in of the tests does, which is slower
 than either, and hides what differs. Messages of 1 KB; the rounds interleaved, each figure the median. Run as
@@ -12,6 +13,7 @@ than either, and hides what differs. Messages of 1 KB; the rounds interleaved, e
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import statistics
@@ -41,7 +43,7 @@ from totoms import (
     TotoMicroservice,
     TotoMicroserviceConfiguration,
 )
-from totoms.messages import ID_ATTRIBUTE, TYPE_ATTRIBUTE, encode_message
+from totoms.messages import CONTENT_TYPE, CONTENT_TYPE_ATTRIBUTE, ID_ATTRIBUTE, TYPE_ATTRIBUTE, encode_message
 
 ROUNDS = 11
 TOTAL, LOT, PUBLISHERS, AT_ONCE = 10_000, 1_000, 64, 256
@@ -77,7 +79,8 @@ def _bus(name: str) -> Any:
 def _wire() -> tuple[bytes, dict[str, str]]:
     """A message as totoms writes it, written by hand."""
     message = TotoMessage(type="posted", data=PAYLOAD)
-    return encode_message(message), {TYPE_ATTRIBUTE: message.type, ID_ATTRIBUTE: message.id or ""}
+    attributes = {TYPE_ATTRIBUTE: message.type, ID_ATTRIBUTE: message.id, CONTENT_TYPE_ATTRIBUTE: CONTENT_TYPE}
+    return encode_message(message), attributes
 
 
 async def _one_by_one(publish: Callable[[], Awaitable[object]]) -> None:
@@ -144,6 +147,9 @@ async def bare_pull(path: str) -> float:
         left = TOTAL
         while left > 0:
             found = client.pull(subscription=subscription, max_messages=AT_ONCE).received_messages
+            for one in found:
+                if json.loads(one.message.data)["type"] != "posted":
+                    raise SystemExit("another message came")
             if found:
                 client.acknowledge(subscription=subscription, ack_ids=[one.ack_id for one in found])
             left -= len(found)

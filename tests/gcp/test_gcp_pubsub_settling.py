@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 
 import pytest
 from grpc import StatusCode
@@ -15,6 +16,7 @@ from pubsub import Entry
 from totoms.context import new_cid
 from totoms.envelope import DeadLetterReason, Outgoing, Received, RetryPolicy, Subscription
 from totoms.errors import BackendError, LeaseLost, Unavailable
+from totoms_gcp import pubsub_publishing
 from totoms_gcp.bus import PubSubMessageBus
 
 SUBSCRIPTION = Subscription("shop-posts", "posts-topic", "posts")
@@ -147,8 +149,12 @@ async def test_pull_that_stayed_open_brings_no_more_than_is_asked_for_by_now(bro
     bus = broker.bus()
     await bus._subscribe(SUBSCRIPTION, create=True)
     assert await bus._receive(SUBSCRIPTION, 5, 0.1) == []
+    source = bus._receiver._sources["shop-posts"]
+    source.next_look, before = float("inf"), source.pull
+    assert before is not None
     receiving = asyncio.create_task(bus._receive(SUBSCRIPTION, 1, 10.0))
-    await asyncio.sleep(0)
+    await asyncio.wait({before})
+    await bus._receiver._look(source, 1)  # by now the broker knows, too, that it is cancelled
     messages = [{"data": b"%d" % number} for number in range(3)]
     await asyncio.to_thread(broker.operator.topics.publish, topic=broker.topic, messages=messages)
     assert len(await receiving) == 1
@@ -168,6 +174,46 @@ async def test_more_than_is_asked_for_by_now_is_given_back(broker: Broker) -> No
     while len(came) < 3:
         (one,) = await bus._receive(SUBSCRIPTION, 1, 10.0)
         came.add(one.body)
+
+
+async def test_next_pull_departs_before_what_came_is_handled(broker: Broker) -> None:
+    bus, _ = await _subscribed(broker, b"1")
+    bus._receiver._sources["shop-posts"].next_look = float("inf")
+    before = broker.server.calls["Pull"]
+
+    async def handle() -> None:
+        until(lambda: broker.server.calls["Pull"] > before, lambda: "nothing is asked for while a handler is at work")
+
+    handling = asyncio.create_task(handle())  # the loop stands still for as long as it takes
+    assert await bus._receive(SUBSCRIPTION, 1, 0.1) == []
+    await handling
+
+
+@pytest.mark.parametrize(("most", "asked"), [(1, 1), (128, 128), (200, 128), (300, 150)])
+async def test_pull_leaves_slots_for_the_next_one(broker: Broker, most: int, asked: int) -> None:
+    bus, _ = await _subscribed(broker)
+    assert await bus._receive(SUBSCRIPTION, most, 0.05) == []
+    assert bus._receiver._sources["shop-posts"].asked == asked
+
+
+@pytest.mark.parametrize("answered", [True, False])
+async def test_pull_that_ends_before_anybody_awaits_it_keeps_nothing(broker: Broker, answered: bool) -> None:
+    bus, _ = await _subscribed(broker)
+    receiver, source = bus._receiver, bus._receiver._sources["shop-posts"]
+    await bus._calls.connect()
+    first = receiver._ask(source, 1, 10.0)
+    if answered:
+        broker.operator.publish("posts-topic", b"1", {})
+        until(first.rpc.done, lambda: "it is not delivered")
+    pull = asyncio.create_task(receiver._pull(source, 1, first))
+    pull.add_done_callback(partial(receiver._pulled, first))
+    pull.cancel()
+    await asyncio.wait({pull})
+    await bus._calls.flush()
+    if not answered:
+        await asyncio.to_thread(until, first.rpc.done, lambda: "it is still open")
+        broker.operator.publish("posts-topic", b"1", {})
+    assert not _entries(broker, "shop-posts")[0].leased
 
 
 async def test_what_comes_just_when_a_consumer_stops_is_given_back(broker: Broker) -> None:
@@ -362,6 +408,20 @@ async def test_messages_published_at_the_same_time_travel_together(broker: Broke
 async def test_publishing_is_tried_again_within_its_deadline(broker: Broker) -> None:
     broker.server.faults["Publish"] += [StatusCode.UNAVAILABLE] * 3
     assert await broker.bus()._publish([_outgoing(b"1")]) == [None]
+
+
+async def test_publishing_that_takes_too_long_is_told_and_the_next_is_not_held_up(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus = broker.bus()
+    broker.server.delays["Publish"] = 1.0
+    monkeypatch.setattr(pubsub_publishing, "PUBLISH_SECONDS", -0.9)
+    slow = await asyncio.gather(*(bus._publish([_outgoing(b"%d" % number)]) for number in range(3)))
+    assert [type(error) for (error,) in slow] == [Unavailable] * 3
+    assert "may still arrive" in str(slow[0][0])
+    monkeypatch.undo()
+    broker.server.delays["Publish"] = 0.0
+    assert await bus._publish([_outgoing(b"last")]) == [None]
 
 
 async def test_closing_waits_for_what_is_being_published(broker: Broker) -> None:

@@ -38,11 +38,11 @@ class Lease:
 
     __slots__ = ("ack_id", "expires", "leaving", "path", "renewal", "seconds", "state")
 
-    def __init__(self, path: str, ack_id: str, seconds: float) -> None:
+    def __init__(self, path: str, ack_id: str, seconds: float, now: float) -> None:
         self.path = path
         self.ack_id = ack_id
         self.seconds = seconds
-        self.expires = time.monotonic() + seconds * (1 - _ON_THE_WAY)
+        self.expires = now + seconds * (1 - _ON_THE_WAY)
         self.state: Literal["held", "settled", "gone"] = "held"
         self.leaving = False
         self.renewal: asyncio.Future[None] | None = None

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import threading
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -31,28 +32,27 @@ class _Bell:
     """Tells an event loop of batches that are settled: of all that are until it hears, once.
 
     Google's client settles the messages of one request one after the other, in a thread of its own: to wake the loop
-    for each of them takes longer than to publish them.
+    for each of them takes longer than to publish them. It has no lock, at which the loop would have to wait for that
+    thread: a batch is there before the bell is looked at, and the bell is still before batches are looked for.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self._settled: list[_Batch] = []
-        self._guard = threading.Lock()
+        self._settled: deque[_Batch] = deque()
+        self._rings = False
 
     def ring(self, batch: _Batch) -> None:
         """Have the loop hear of a batch; in any thread."""
-        with self._guard:
-            self._settled.append(batch)
-            first = len(self._settled) == 1
-        if first:
+        self._settled.append(batch)
+        if not self._rings:
+            self._rings = True
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 self.loop.call_soon_threadsafe(self._hear)
 
     def _hear(self) -> None:
-        with self._guard:
-            settled, self._settled = self._settled, []
-        for batch in settled:
-            batch.wake()
+        self._rings = False
+        while self._settled:
+            self._settled.popleft().wake()
 
 
 class _Batch:
@@ -60,19 +60,12 @@ class _Batch:
 
     def __init__(self, size: int, bell: _Bell) -> None:
         self.done: asyncio.Future[None] = bell.loop.create_future()
+        self.due = bell.loop.time() + PUBLISH_SECONDS + 1.0
         self.settled: list[bool] = [False] * size
         self.errors: list[BaseException | None] = [None] * size
         self._left = size
         self._bell = bell
         self._guard = threading.Lock()
-
-    async def wait(self, seconds: float) -> None:
-        """Return when all are settled, or after some seconds."""
-        timer = self._bell.loop.call_later(seconds, self.wake)
-        try:
-            await self.done
-        finally:
-            timer.cancel()
 
     def settle(self, index: int, error: BaseException | None) -> None:
         """Note what became of one message; in any thread."""
@@ -105,20 +98,23 @@ class Publisher:
         self._clients = clients
         self._project = project
         self._waiting: list[_Waiting] = []
-        self._under_way: set[_Batch] = set()
+        self._under_way: dict[_Batch, None] = {}  # in the order in which they are due
+        self._timer: asyncio.TimerHandle | None = None
         self._bell: _Bell | None = None
 
     async def publish(self, batch: Sequence[Outgoing]) -> list[BackendError | None]:
         """Publish messages; return for each, in order, what it alone met."""
         loop = asyncio.get_running_loop()
         if self._bell is None or self._bell.loop is not loop:
-            self._bell = _Bell(loop)
+            self._bell, self._timer, self._under_way = _Bell(loop), None, {}
         together = _Batch(len(batch), self._bell)
-        self._under_way.add(together)
+        self._under_way[together] = None
+        if self._timer is None:
+            self._timer = loop.call_at(together.due, self._expire, loop)
         try:
             await self._send(batch, together, loop)
         finally:
-            self._under_way.discard(together)
+            self._under_way.pop(together, None)
         results: list[BackendError | None] = []
         for index, outgoing in enumerate(batch):
             failed = together.errors[index] is not None or not together.settled[index]
@@ -129,19 +125,32 @@ class Publisher:
         """Wait until everything under way is settled."""
         while waiting := [batch.done for batch in self._under_way if not batch.done.done()]:
             await asyncio.wait(waiting)
+        if self._timer is not None:
+            self._timer.cancel()
 
     async def _send(self, batch: Sequence[Outgoing], together: _Batch, loop: asyncio.AbstractEventLoop) -> None:
+        known: tuple[str | None, bool] | None = None
         for index, outgoing in enumerate(batch):
-            try:
-                topic = topic_path(self._project, outgoing.topic or "")
-                client = await self._clients.publisher(ordered=bool(outgoing.ordering_key))
-            except BackendError as error:  # no such name, no credentials
-                together.settle(index, error)
-                continue
+            if known != (outgoing.topic, bool(outgoing.ordering_key)):
+                try:
+                    topic = topic_path(self._project, outgoing.topic or "")
+                    client = await self._clients.publisher(ordered=bool(outgoing.ordering_key))
+                except BackendError as error:  # no such name, no credentials
+                    together.settle(index, error)
+                    continue
+                known = outgoing.topic, bool(outgoing.ordering_key)
             self._waiting.append((client, topic, outgoing, together, index))
             if len(self._waiting) == 1:  # what comes until the loop gets to it goes over with it
                 loop.call_soon(self._hand_over)
-        await together.wait(PUBLISH_SECONDS + 1.0)
+        await together.done
+
+    def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        for batch in list(self._under_way):
+            if batch.due > loop.time():
+                self._timer = loop.call_at(batch.due, self._expire, loop)
+                return
+            batch.wake()
 
     def _hand_over(self) -> None:
         waiting, self._waiting = self._waiting, []
