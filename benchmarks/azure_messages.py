@@ -40,12 +40,14 @@ from totoms import (
 from totoms.consumer import Consumer
 from totoms.envelope import Subscription
 from totoms.logging import TotoLogger
-from totoms.messages import ID_ATTRIBUTE, TYPE_ATTRIBUTE, encode_message
+from totoms.messages import CONTENT_TYPE, CONTENT_TYPE_ATTRIBUTE, ID_ATTRIBUTE, TYPE_ATTRIBUTE, encode_message
 from totoms.routing import MessageRouter
 
 ROUNDS = 5
 TOTAL, LOT, PUBLISHERS, AT_ONCE = 3_000, 1_000, 64, 256
 PAYLOAD = "x" * 1000
+BATCH_BYTES = 261_120
+"""1 KiB below what the link takes: the SDK counts too few, and a lot of just under 256 KiB is refused."""
 GOAL_RATIO = 0.9
 POSTS = MessageDestination(topic="posts")
 
@@ -79,8 +81,13 @@ def _wire() -> Any:
     from azure.servicebus import ServiceBusMessage
 
     message = _message()
-    properties: dict[str | bytes, Any] = {TYPE_ATTRIBUTE: message.type, ID_ATTRIBUTE: message.id}
-    return ServiceBusMessage(encode_message(message), message_id=message.id, application_properties=properties)
+    properties: dict[str | bytes, Any] = {
+        TYPE_ATTRIBUTE: message.type, ID_ATTRIBUTE: message.id, CONTENT_TYPE_ATTRIBUTE: CONTENT_TYPE,
+    }  # fmt: skip
+    return ServiceBusMessage(
+        encode_message(message), message_id=message.id, content_type=CONTENT_TYPE, session_id="totoms-unordered-1",
+        application_properties=properties,
+    )  # fmt: skip
 
 
 async def _one_by_one(publish: Callable[[], Awaitable[object]]) -> None:
@@ -99,13 +106,13 @@ async def bare_lots(topic: str) -> float:
         await sender.send_messages(_wire())
         begun = time.perf_counter()
         for _ in range(TOTAL // LOT):
-            batch = await sender.create_message_batch()
+            batch = await sender.create_message_batch(max_size_in_bytes=BATCH_BYTES)
             for message in [_wire() for _ in range(LOT)]:
                 try:
                     batch.add_message(message)
                 except ValueError:
                     await sender.send_messages(batch)
-                    batch = await sender.create_message_batch()
+                    batch = await sender.create_message_batch(max_size_in_bytes=BATCH_BYTES)
                     batch.add_message(message)
             await sender.send_messages(batch)
         return TOTAL / (time.perf_counter() - begun)

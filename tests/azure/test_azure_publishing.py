@@ -9,7 +9,9 @@ import pytest
 from azure_messages_kit import Namespace, collect, environment
 from service_bus import ServiceBusStandIn
 from totoms.context import new_cid
+from totoms.envelope import Outgoing
 from totoms.errors import AccessDenied, Closed, MessageTooLarge, NotFound, Unavailable, ValidationError
+from totoms.messages import ID_ATTRIBUTE
 from totoms_azure import servicebus_publishing
 from totoms_azure.bus import AzureMessageBus
 
@@ -65,6 +67,22 @@ async def test_message_over_the_size_of_the_link_fails_alone(namespace: Namespac
     too_large = [isinstance(result, MessageTooLarge) for result in results]
     assert too_large == [True, False, True, False]
     assert [len(body) for body in namespace.bodies()] == [10, 10]
+
+
+@pytest.mark.parametrize("size", [1032, 1052, 1072, 1100, 1136])  # a batch with less room left than its envelope takes
+async def test_batch_that_just_fits_is_not_refused(namespace: Namespace, size: int) -> None:
+    bus, before = namespace.bus(), namespace.server.sends
+    batch = [Outgoing(b"x" * size, f"{n:032}", {ID_ATTRIBUTE: f"{n:032}"}, namespace.topic, ordering_key="k" * 128)
+             for n in range(260)]  # fmt: skip
+    assert await bus._publish(batch) == [None] * 260
+    assert namespace.server.sends - before < 5
+
+
+async def test_message_that_fits_alone_but_into_no_batch_goes_alone(namespace: Namespace) -> None:
+    bus = namespace.bus()
+    batch = [namespace.outgoing(b"x" * size) for size in (261_500, 10, 261_500, 10)]
+    assert await bus._publish(batch) == [None] * 4
+    assert sorted(map(len, namespace.bodies())) == [10, 10, 261_500, 261_500]
 
 
 async def test_batches_stay_within_the_size_of_the_link(namespace: Namespace) -> None:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 
-from azure.servicebus import ServiceBusMessage
+from azure.servicebus import ServiceBusMessage, ServiceBusMessageBatch
 from azure.servicebus.aio import ServiceBusSender
 from azure.servicebus.exceptions import MessageSizeExceededError
 
@@ -25,6 +25,9 @@ from totoms_azure.servicebus_names import Entity, queue_name, topic_name
 from totoms_azure.servicebus_topology import Topology
 
 _MOST_IN_BATCH: Final = 1000
+_ENVELOPE: Final = 1024
+"""Bytes: the id and the session of a batch's first message stand on the batch as well, and the SDK does not count them
+when it compares with what the link takes."""
 _PAUSES: Final = (0.2, 0.5, 1.0, 2.0)
 """Seconds between tries of a send that Service Bus could not take."""
 _OF_ALL: Final = (Unavailable, NotFound, AccessDenied, Closed)
@@ -103,17 +106,17 @@ class Destination:
         try:
             async with asyncio.timeout(PUBLISH_SECONDS):
                 if not self._waiting:
-                    await self._trying(lambda sender: sender.send_messages(sending[0].message))
+                    await self._trying(_sending(sending[0].message))
                 else:
-                    batch = await self._trying(lambda sender: sender.create_message_batch())
-                    batch.add_message(sending[0].message)
-                    while self._waiting and len(sending) < _MOST_IN_BATCH and self._go_together(sending[0]):
-                        try:
-                            batch.add_message(self._waiting[0].message)
-                        except MessageSizeExceededError:
-                            break
-                        sending.append(self._waiting.popleft())
-                    await self._trying(lambda sender: sender.send_messages(batch))
+                    batch = await self._trying(_new_batch)
+                    if _fits(batch, sending[0]):
+                        while self._waiting and len(sending) < _MOST_IN_BATCH and self._go_together(sending[0]):
+                            if not _fits(batch, self._waiting[0]):
+                                break
+                            sending.append(self._waiting.popleft())
+                        await self._trying(lambda sender: sender.send_messages(batch))
+                    else:
+                        await self._trying(_sending(sending[0].message))
         except Exception as error:
             await self._failed(sending, error)
         except BaseException:  # closing: nobody sends them any more
@@ -260,6 +263,20 @@ class Publisher:
             destination = self._destinations[entity] = Destination(self._clients, entity)
         # A publisher that is cancelled takes nothing back: it may be on its way.
         return [await done for done in destination.send(messages)]
+
+
+async def _new_batch(sender: ServiceBusSender) -> ServiceBusMessageBatch:
+    whole = await sender.create_message_batch()
+    return await sender.create_message_batch(max_size_in_bytes=whole.max_size_in_bytes - _ENVELOPE)
+
+
+def _fits(batch: ServiceBusMessageBatch, pending: Pending) -> bool:
+    """Add a message to a batch, if it has room for it."""
+    try:
+        batch.add_message(pending.message)
+    except MessageSizeExceededError:
+        return False
+    return True
 
 
 def _sending(message: ServiceBusMessage) -> Callable[[ServiceBusSender], Awaitable[None]]:
