@@ -1,6 +1,7 @@
-"""The two services that aws_pushes.py measures: ``python aws_push_services.py totoms|totoms1 PORT``.
+"""The services that aws_pushes.py measures: ``python aws_push_services.py totoms|totoms1|totoms1-alone PORT``.
 
-Both have one handler, on one worker with uvloop and httptools. This one verifies what is pushed; 1.5.0 does not.
+All have one handler, on one worker. The first two have uvloop and httptools; 1.5.0 requires neither, and alone does
+without. Totoms verifies what is pushed; 1.5.0 does not.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ CERTIFICATE = "BENCH_CERTIFICATE"
 """The variable that names the file with the certificate that SNS has in this benchmark."""
 
 
-def totoms1() -> Any:
+async def totoms1() -> Any:
     """Version 1.5.0, in an environment of its own."""
     from totoms.evt.TotoMessageHandler import ProcessingResponse, ProcessingStatus, TotoMessageHandler
     from totoms.model.TotoConfig import TotoControllerConfig
@@ -53,7 +54,13 @@ def totoms1() -> Any:
             topics=[MessageBusTopicConfig("bench", "bench-topic")], message_handlers=[MessageBusHandlerConfig(Measured)]
         ),
     )
-    return asyncio.run(TotoMicroservice.init(configuration)).api_controller.app
+    return await TotoMicroservice.init(configuration)
+
+
+async def totoms1_alone(port: int) -> None:
+    """Version 1.5.0 as it starts itself where nothing is installed but what it requires."""
+    sys.modules["httptools"] = None  # type: ignore[assignment]
+    await (await totoms1()).start(port)
 
 
 async def totoms(port: int, pem: bytes) -> None:
@@ -96,13 +103,17 @@ async def totoms(port: int, pem: bytes) -> None:
 
 def main(variant: str, port: int) -> None:
     """Serve a variant."""
+    if variant == "totoms1-alone":
+        asyncio.run(totoms1_alone(port))
+        return
+
     import uvicorn
     import uvloop
 
     if variant == "totoms":
         uvloop.run(totoms(port, Path(os.environ[CERTIFICATE]).read_bytes()))
         return
-    app = totoms1()
+    app = asyncio.run(totoms1()).api_controller.app
     config = uvicorn.Config(app, loop="uvloop", http="httptools", access_log=False, log_level="warning")
     uvicorn.Server(config).run(sockets=[socket.create_server(("127.0.0.1", port))])
 

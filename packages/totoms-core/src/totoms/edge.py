@@ -124,7 +124,9 @@ class Edge:
             answer = await self._run(route, request, call, headers)
             if isinstance(answer, bytes):
                 call.status = 200
-                head = [(b"content-length", b"%d" % len(answer)), JSON_HEADER, *call.headers]
+                # No browser pushes: the rules for those are nothing to a broker.
+                more = call.headers[:1] if isinstance(route, PushRoute) else call.headers
+                head = [(b"content-length", b"%d" % len(answer)), JSON_HEADER, *more]
                 await send({"type": "http.response.start", "status": 200, "headers": head})
                 await send({"type": "http.response.body", "body": answer})
             else:

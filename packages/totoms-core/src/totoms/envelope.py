@@ -145,7 +145,7 @@ class DeadLetter:
     dead_since: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class PushRequest:
     """A request to the push endpoint, as the backend needs it to verify and decode it.
 
