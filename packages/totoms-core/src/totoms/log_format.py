@@ -22,7 +22,6 @@ from totoms.errors import TotoError
 # C0 and C1 controls, DEL, the Unicode line ends and text-direction overrides, and lone surrogates (no UTF-8 for them).
 _UNSAFE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _FRAMEWORKS: Final = frozenset({"anyio", "fastapi", "starlette", "totoms", "uvicorn"})
-_NAMES: Final = {10: "DEBUG", 20: "INFO", 30: "WARNING", 40: "ERROR", 50: "CRITICAL"}
 _SEVERITIES: Final = ((50, "CRITICAL"), (40, "ERROR"), (30, "WARNING"), (20, "INFO"))
 
 
@@ -113,7 +112,7 @@ class JSONFormatter(logging.Formatter):
         self, level: int, created: float, cid: str, message: str, service: str, logger: str, exception: str = ""
     ) -> str:
         """Return the line for what a record would hold; see the class for the fields."""
-        name = _NAMES.get(level) or severity(level)
+        name = severity(level)
         fields = {
             "severity": name,
             "level": name,
