@@ -20,6 +20,7 @@ from azure_storage_kit import azurite, files, require_azurite
 from entra import IDENTITY, TENANT, EntraStandIn
 from totoms import CloudStorage
 from totoms.context import new_cid
+from totoms.errors import Unsupported
 from totoms_azure import blob_signing
 
 DAYS = 86_400
@@ -80,3 +81,11 @@ def test_key_is_lent_once_and_again_when_it_would_not_live_long_enough(bucket: C
     assert asked() == first
     bucket.signed_url("key", "GET", 7 * DAYS)
     assert asked() != first
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT"])
+def test_shared_access_signature_signs_no_other(method: Literal["GET", "PUT"]) -> None:
+    shared = "BlobEndpoint=https://shop.blob.core.windows.net;SharedAccessSignature=sv=2024-11-04&sig=a-secret"
+    with pytest.raises(Unsupported, match="shared access signature") as refused:
+        files("bucket", storage_connection_string=shared).signed_url("key", method)
+    assert "a-secret" not in str(refused.value)

@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 
 from azure.storage.blob import BlobClient, BlobSasPermissions, BlobServiceClient, UserDelegationKey, generate_blob_sas
 
+from totoms.errors import Unsupported
+
 _LENT_SECONDS: Final = 7 * 86_400 - 60
 """How long a key is lent: Azure allows seven days
 (https://learn.microsoft.com/rest/api/storageservices/get-user-delegation-key)."""
@@ -21,7 +23,15 @@ _guard: Final = threading.Lock()
 
 
 def sign_url(service: BlobServiceClient, blob: BlobClient, method: Literal["GET", "PUT"], expires_in: int) -> str:
-    """Return a URL with which anybody may do `method` on the blob. It may ask Azure for a key: call it in a thread."""
+    """Return a URL with which anybody may do `method` on the blob. It may ask Azure for a key: call it in a thread.
+
+    Raises:
+        Unsupported: The connection string has a shared access signature, which can sign no other.
+    """
+    if service.credential is None:
+        raise Unsupported(
+            "With a shared access signature no URL can be signed: that takes the account's key, or tokens."
+        )
     now = datetime.now(UTC)
     expiry = now + timedelta(seconds=expires_in)
     permission = BlobSasPermissions(read=True) if method == "GET" else BlobSasPermissions(create=True, write=True)
