@@ -181,8 +181,8 @@ class DeadLetters:
         receiver = receiver_of(self._clients, box.entity, **options)
         sdk.prepare(receiver)
         try:
-            async with receiver:
-                yield receiver
+            await sdk.connect(receiver)
+            yield receiver
         except BackendError:
             raise
         except Exception as error:
