@@ -14,7 +14,7 @@ from totoms_azure.configuration import AzureConfiguration
 
 BLOCK: Final = 6 * 1024 * 1024
 """Bytes that a request with content brings at the most."""
-CHUNK: Final = 5 * 1024 * 1024
+CHUNK: Final = 3 * 1024 * 1024
 """Bytes that a request for content brings at the most: of each the SDK has several copies in memory for a while."""
 _CONNECTION: Final[dict[str, Any]] = {
     "connection_timeout": 5, "read_timeout": 30, "connection_data_block_size": 256 * 1024,
