@@ -54,6 +54,10 @@ class TestKnown(WithHarness):
     async def test_02_second(self, harness):
         assert not harness
 
+    @pytest.mark.xfail(reason="now and then")
+    async def test_01_first(self, harness):
+        assert harness
+
 
 class TestBroken(WithHarness):
     backend = "three"
@@ -120,6 +124,7 @@ def test_each_class_tells_what_it_declares_and_how_its_tests_ended(results: list
 
 def test_what_did_not_pass_is_told_apart(results: list[dict[str, Any]]) -> None:
     assert of(results, "TestKnown")["behaviours"]["2"] == {"test_02_second": "xfailed"}
+    assert of(results, "TestKnown")["behaviours"]["1"]["test_01_first"] == "xfailed"
     assert of(results, "TestBroken")["behaviours"]["1"]["test_01_numbers[2]"] == "failed"
     assert of(results, "TestAway")["behaviours"]["2"] == {"test_02_second": "skipped"}
     assert of(results, "TestWeakened")["behaviours"]["0"] == {"test_00_nothing_is_left_out": "failed"}
@@ -148,7 +153,7 @@ def test_table_counts_behaviours_and_names_those_that_are_missing(results: list[
         "| one | TinyContract |  | 2 of 2 | yes | yes |",
         "| one | TinyContract | several processes | 2 of 2 | yes | yes |",
         "| three | TinyContract |  | 1 of 2 (not: 1) | no | no |",
-        "| two | TinyContract |  | 1 of 2 (not: 2) | no | no |",
+        "| two | TinyContract |  | 0 of 2 (not: 1, 2) | no | no |",
     ]
 
 

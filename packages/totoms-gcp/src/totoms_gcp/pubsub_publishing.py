@@ -129,17 +129,18 @@ class Publisher:
             self._timer.cancel()
 
     async def _send(self, batch: Sequence[Outgoing], together: _Batch, loop: asyncio.AbstractEventLoop) -> None:
-        known: tuple[str | None, bool] | None = None
+        routes: dict[tuple[str, bool], tuple[PublisherClient, str]] = {}
         for index, outgoing in enumerate(batch):
-            if known != (outgoing.topic, bool(outgoing.ordering_key)):
+            name, ordered = outgoing.topic or "", bool(outgoing.ordering_key)
+            route = routes.get((name, ordered))
+            if route is None:
                 try:
-                    topic = topic_path(self._project, outgoing.topic or "")
-                    client = await self._clients.publisher(ordered=bool(outgoing.ordering_key))
+                    topic = topic_path(self._project, name)
+                    route = routes[name, ordered] = await self._clients.publisher(ordered=ordered), topic
                 except BackendError as error:  # no such name, no credentials
                     together.settle(index, error)
                     continue
-                known = outgoing.topic, bool(outgoing.ordering_key)
-            self._waiting.append((client, topic, outgoing, together, index))
+            self._waiting.append((*route, outgoing, together, index))
             if len(self._waiting) == 1:  # what comes until the loop gets to it goes over with it
                 loop.call_soon(self._hand_over)
         await together.done
