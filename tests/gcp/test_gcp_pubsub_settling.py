@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from functools import partial
 
 import pytest
 from grpc import StatusCode
@@ -174,46 +173,6 @@ async def test_more_than_is_asked_for_by_now_is_given_back(broker: Broker) -> No
     while len(came) < 3:
         (one,) = await bus._receive(SUBSCRIPTION, 1, 10.0)
         came.add(one.body)
-
-
-async def test_next_pull_departs_before_what_came_is_handled(broker: Broker) -> None:
-    bus, _ = await _subscribed(broker, b"1")
-    bus._receiver._sources["shop-posts"].next_look = float("inf")
-    before = broker.server.calls["Pull"]
-
-    async def handle() -> None:
-        until(lambda: broker.server.calls["Pull"] > before, lambda: "nothing is asked for while a handler is at work")
-
-    handling = asyncio.create_task(handle())  # the loop stands still for as long as it takes
-    assert await bus._receive(SUBSCRIPTION, 1, 0.1) == []
-    await handling
-
-
-@pytest.mark.parametrize(("most", "asked"), [(1, 1), (128, 128), (200, 128), (300, 150)])
-async def test_pull_leaves_slots_for_the_next_one(broker: Broker, most: int, asked: int) -> None:
-    bus, _ = await _subscribed(broker)
-    assert await bus._receive(SUBSCRIPTION, most, 0.05) == []
-    assert bus._receiver._sources["shop-posts"].asked == asked
-
-
-@pytest.mark.parametrize("answered", [True, False])
-async def test_pull_that_ends_before_anybody_awaits_it_keeps_nothing(broker: Broker, answered: bool) -> None:
-    bus, _ = await _subscribed(broker)
-    receiver, source = bus._receiver, bus._receiver._sources["shop-posts"]
-    await bus._calls.connect()
-    first = receiver._ask(source, 1, 10.0)
-    if answered:
-        broker.operator.publish("posts-topic", b"1", {})
-        until(first.rpc.done, lambda: "it is not delivered")
-    pull = asyncio.create_task(receiver._pull(source, 1, first))
-    pull.add_done_callback(partial(receiver._pulled, first))
-    pull.cancel()
-    await asyncio.wait({pull})
-    await bus._calls.flush()
-    if not answered:
-        await asyncio.to_thread(until, first.rpc.done, lambda: "it is still open")
-        broker.operator.publish("posts-topic", b"1", {})
-    assert not _entries(broker, "shop-posts")[0].leased
 
 
 async def test_what_comes_just_when_a_consumer_stops_is_given_back(broker: Broker) -> None:

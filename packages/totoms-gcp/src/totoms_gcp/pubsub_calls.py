@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import grpc
@@ -26,25 +26,6 @@ _typed: Final[Any] = api.from_grpc_error
 _TOO_LATE: Final = "PERMANENT_FAILURE_INVALID_ACK_ID"
 
 
-class Asked:
-    """A request that is under way.
-
-    Attributes:
-        request: What is asked.
-        rpc: gRPC's future.
-        done: Set when it is.
-        awaited: Whether somebody takes what it brings.
-    """
-
-    __slots__ = ("awaited", "done", "request", "rpc")
-
-    def __init__(self, request: Any, rpc: Any, done: asyncio.Event) -> None:
-        self.request = request
-        self.rpc = rpc
-        self.done = done
-        self.awaited = False
-
-
 class Calls:
     """Pull, acknowledge, modify the deadline.
 
@@ -54,18 +35,13 @@ class Calls:
 
     def __init__(self, clients: Clients) -> None:
         self._clients = clients
-        self._channel: Any = None
         self._methods: dict[str, Any] = {}
         self._settling: set[asyncio.Task[Any]] = set()
 
-    async def connect(self) -> None:
-        """Make the client where there is none yet: the first time that takes a thread."""
-        if self._channel is None:
-            transport: Any = (await self._clients.subscriber()).transport
-            self._channel = transport.grpc_channel
-
-    def ask(self, subscription: str, max_messages: int, *, timeout: float, at_once: bool = False) -> Asked:
-        """Begin a pull, when connected. What it brings belongs to who asked: `answer` it, or `leave` it.
+    async def pull(
+        self, subscription: str, max_messages: int, *, timeout: float, at_once: bool = False
+    ) -> Sequence[Any]:
+        """Return messages; none when `timeout` is over. Cancelled, the request is, and what came is given back.
 
         Args:
             subscription: The path.
@@ -74,36 +50,17 @@ class Calls:
             at_once: Do not wait for the first.
         """
         request = _PullRequest(subscription=subscription, max_messages=max_messages, return_immediately=at_once)
-        return self._ask("Pull", request, _PullResponse, timeout)
-
-    async def answer(self, asked: Asked) -> Sequence[Any]:
-        """Return the messages of a pull; none when its time is over. Cancelled, it is left."""
-        subscription: str = asked.request.subscription
-        asked.awaited = True
         try:
-            answer = await self._answer(asked)
+            answer = await self._call(
+                "Pull", request, _PullResponse, timeout,
+                unheard=lambda late: self.give_back(subscription, [one.ack_id for one in late.received_messages]),
+            )  # fmt: skip
         except api.DeadlineExceeded:
             return []
         except api.GoogleAPICallError as error:
             raise translate(error, "the subscription", subscription) from error
-        except asyncio.CancelledError:
-            self.leave(asked)
-            raise
         received: Sequence[Any] = answer.received_messages
         return received
-
-    def leave(self, asked: Asked) -> None:
-        """End a pull of which nobody awaits the answer; what has come all the same is given back."""
-        asked.rpc.cancel()
-        if not asked.rpc.cancelled() and asked.rpc.exception() is None:  # the answer was quicker
-            self.give_back(asked.request.subscription, [one.ack_id for one in asked.rpc.result().received_messages])
-
-    async def pull(
-        self, subscription: str, max_messages: int, *, timeout: float, at_once: bool = False
-    ) -> Sequence[Any]:
-        """Return messages; see `ask` and `answer`."""
-        await self.connect()
-        return await self.answer(self.ask(subscription, max_messages, timeout=timeout, at_once=at_once))
 
     async def acknowledge(self, subscription: str, ack_ids: Sequence[str]) -> dict[str, BackendError | None]:
         """Settle; return those that failed, None for one whose lease is gone. Raises where nobody knows of any."""
@@ -153,20 +110,13 @@ class Calls:
             return {ack_id: None if told[ack_id] == _TOO_LATE else ours for ack_id in ack_ids if ack_id in told}
         return {}
 
-    async def _call(self, method: str, request: Any, response: Any, timeout: float) -> Any:
-        await self.connect()
-        asked = self._ask(method, request, response, timeout)
-        try:
-            return await self._answer(asked)
-        except asyncio.CancelledError:
-            asked.rpc.cancel()
-            raise
-
-    def _ask(self, method: str, request: Any, response: Any, timeout: float) -> Asked:
+    async def _call(
+        self, method: str, request: Any, response: Any, timeout: float, unheard: Callable[[Any], None] | None = None
+    ) -> Any:
+        transport: Any = (await self._clients.subscriber()).transport
         call = self._methods.get(method)
         if call is None:
-            assert self._channel is not None
-            call = self._methods[method] = self._channel.unary_unary(
+            call = self._methods[method] = transport.grpc_channel.unary_unary(
                 f"/google.pubsub.v1.Subscriber/{method}",
                 request_serializer=type(request).SerializeToString,
                 response_deserializer=response.FromString if response else None,
@@ -184,13 +134,16 @@ class Calls:
         except ValueError as error:  # the channel is closed
             raise Closed("The message bus is closed.") from error
         rpc.add_done_callback(wake)
-        return Asked(request, rpc, done)
-
-    async def _answer(self, asked: Asked) -> Any:
-        await asked.done.wait()
-        if asked.rpc.cancelled():  # with the channel
+        try:
+            await done.wait()
+        except asyncio.CancelledError:
+            rpc.cancel()
+            if unheard is not None and not rpc.cancelled() and rpc.exception() is None:  # the answer was quicker
+                unheard(rpc.result())
+            raise
+        if rpc.cancelled():  # with the channel
             raise Closed("The message bus is closed.")
-        failed = asked.rpc.exception()
+        failed = rpc.exception()
         if isinstance(failed, grpc.RpcError):
             raise _typed(failed) from failed
-        return asked.rpc.result()
+        return rpc.result()

@@ -8,19 +8,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, Final
 
 from totoms.envelope import Received, Subscription
 from totoms.errors import AccessDenied, NotFound
 from totoms.messages import ID_ATTRIBUTE
-from totoms_gcp.pubsub_calls import Asked, Calls
+from totoms_gcp.pubsub_calls import Calls
 from totoms_gcp.pubsub_leases import Lease
 
 _POLL_SECONDS: Final = 90.0
 """How long a pull stays open, however often whoever waits for it looks up. Each end may strand what is on its way."""
-_ENOUGH: Final = 128
-"""Of more than this half is asked for, so that the next pull is under way while these messages are handled."""
 _LEAST_POLL: Final = 0.02
 _MOST_PAUSE: Final = 0.2
 """Seconds between two pulls that found nothing, for a broker that does not wait."""
@@ -102,14 +99,10 @@ class Receiver:
         if source.pull is None:
             if source.stopping:
                 return []
-            source.asked = most = max(min(most, _ENOUGH), most // 2)
-            await self._calls.connect()
-            # Not in the task: that comes when all who wait have had their turn, and they are those who handle what the
-            # last one brought.
-            first = self._ask(source, most, _POLL_SECONDS)
+            source.asked = most
             name = f"totoms pull of {source.path}"
-            source.pull = asyncio.create_task(self._pull(source, most, first), name=name)
-            source.pull.add_done_callback(partial(self._pulled, first))
+            source.pull = asyncio.create_task(self._pull(source, source.path, most), name=name)
+            source.pull.add_done_callback(_look_at)
         pull = source.pull
         await asyncio.wait({pull}, timeout=max(wait, 0.0))
         if not pull.done() or source.pull is not pull:  # it waits, or was left meanwhile
@@ -125,29 +118,19 @@ class Receiver:
         if pull is not None and not pull.cancel() and not pull.cancelled() and pull.exception() is None:
             self._calls.give_back(source.path, [one.lease.ack_id for one in pull.result()])
 
-    async def _pull(self, source: Source, most: int, asked: Asked) -> list[Received]:
-        began = time.monotonic()
-        until, pause = began + _POLL_SECONDS, _LEAST_POLL
-        while not (messages := await self._calls.answer(asked)):
+    async def _pull(self, source: Source, path: str, most: int) -> list[Received]:
+        until = time.monotonic() + _POLL_SECONDS
+        pause = _LEAST_POLL
+        while (left := until - (began := time.monotonic())) > 0:
+            if source.subscription.ordered:
+                most = 1  # Pub/Sub holds back what follows until it is settled, but not within one answer
+            messages = await self._calls.pull(path, most, timeout=left)
+            if messages:
+                return _received(source, path, messages)
             waited = time.monotonic() - began > _MOST_PAUSE
             pause = _LEAST_POLL if waited else min(2 * pause, _MOST_PAUSE)
             await asyncio.sleep(pause)
-            began = time.monotonic()
-            if began >= until:
-                return []
-            asked = self._ask(source, most, until - began)
-        return _received(source, source.path, messages)
-
-    def _ask(self, source: Source, most: int, seconds: float) -> Asked:
-        # Pub/Sub holds back what follows on a key until it is settled, but not within one answer.
-        return self._calls.ask(source.path, 1 if source.subscription.ordered else most, timeout=seconds)
-
-    def _pulled(self, first: Asked, pull: asyncio.Task[list[Received]]) -> None:
-        if pull.cancelled():
-            if not first.awaited:  # cancelled before it had begun
-                self._calls.leave(first)
-        else:
-            pull.exception()  # a pull that fails when nobody waits for it any more is no news
+        return []
 
     async def _look(self, source: Source, most: int) -> list[Received]:
         if source.subscription.ordered:
@@ -163,6 +146,11 @@ class Receiver:
         if source is None:
             raise NotFound(f"Nobody has subscribed {subscription.name!r} on this bus.", resource=subscription.name)
         return source
+
+
+def _look_at(pull: asyncio.Task[list[Received]]) -> None:
+    if not pull.cancelled():
+        pull.exception()  # a pull that fails when nobody waits for it any more is no news
 
 
 def _received(source: Source, path: str, messages: Sequence[Any]) -> list[Received]:
