@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
+from benchmarks.bus import together
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "examples" / "blog"))
 
@@ -90,16 +91,6 @@ def _wire() -> Any:
     )  # fmt: skip
 
 
-async def _one_by_one(publish: Callable[[], Awaitable[object]]) -> None:
-    numbers = iter(range(TOTAL))
-
-    async def publisher() -> None:
-        for _ in numbers:
-            await publish()
-
-    await asyncio.gather(*(publisher() for _ in range(PUBLISHERS)))
-
-
 async def bare_lots(topic: str) -> float:
     async with _client() as client:
         sender = client.get_topic_sender(topic)
@@ -139,7 +130,7 @@ async def bare_one_by_one(topic: str) -> float:
                 await sender.send_messages(_wire())
 
         begun = time.perf_counter()
-        await _one_by_one(publish)
+        await together(PUBLISHERS, TOTAL, lambda _: publish())
         return TOTAL / (time.perf_counter() - begun)
 
 
@@ -147,7 +138,7 @@ async def totoms_one_by_one(topic: str) -> float:
     bus = _bus(topic)
     await bus.publish_message(POSTS, _message())
     begun = time.perf_counter()
-    await _one_by_one(lambda: bus.publish_message(POSTS, _message()))
+    await together(PUBLISHERS, TOTAL, lambda _: bus.publish_message(POSTS, _message()))
     rate = TOTAL / (time.perf_counter() - begun)
     await bus.close()
     return rate

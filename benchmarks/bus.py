@@ -47,7 +47,8 @@ PUBLISHERS = 64
 MANY, FEW = 20_000, 2_000
 
 
-async def _publishers(number: int, total: int, publish: Callable[[int], Awaitable[object]]) -> None:
+async def together(number: int, total: int, publish: Callable[[int], Awaitable[object]]) -> None:
+    """Have so many publishers publish a total, each its next when it has been told of the last."""
     numbers = iter(range(total))
 
     async def publisher() -> None:
@@ -107,7 +108,7 @@ async def bare(publishers: int, total: int) -> float:
         writer = BareWriter(Path(root))
         body = PAYLOAD.encode()
         began = time.perf_counter()
-        await _publishers(publishers, total, lambda _: writer.publish(body))
+        await together(publishers, total, lambda _: writer.publish(body))
         rate = total / (time.perf_counter() - began)
         writer.close()
         return rate
@@ -171,7 +172,7 @@ async def totoms(publishers: int, total: int) -> float:
             assert bus is not None
             await bus.publish_message(destination, TotoMessage(type="warm-up"))
             began = time.perf_counter()
-            await _publishers(
+            await together(
                 publishers,
                 total,
                 lambda _: bus.publish_message(destination, TotoMessage(type="posted", data=PAYLOAD)),
@@ -220,7 +221,7 @@ async def faststream(publishers: int, total: int) -> float:
         application = FastStream(broker, logger=None)
         await application.start()
         began = time.perf_counter()
-        await _publishers(publishers, total, lambda _: broker.publish(PAYLOAD, "posts", stream="posts"))
+        await together(publishers, total, lambda _: broker.publish(PAYLOAD, "posts", stream="posts"))
         await counted.done.wait()
         rate = total / (time.perf_counter() - began)
         await application.stop()

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
+from benchmarks.bus import together
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "examples" / "blog"))
 
@@ -83,16 +84,6 @@ def _wire() -> tuple[bytes, dict[str, str]]:
     return encode_message(message), attributes
 
 
-async def _one_by_one(publish: Callable[[], Awaitable[object]]) -> None:
-    numbers = iter(range(TOTAL))
-
-    async def publisher() -> None:
-        for _ in numbers:
-            await publish()
-
-    await asyncio.gather(*(publisher() for _ in range(PUBLISHERS)))
-
-
 async def bare_lots(path: str) -> float:
     client = _publisher()
     client.publish(path, b"warm-up").result()
@@ -125,14 +116,16 @@ async def bare_one_by_one(path: str) -> float:
         body, attributes = _wire()
         return asyncio.wrap_future(client.publish(path, body, **attributes))
 
-    work = _one_by_one(publish)
+    work = together(PUBLISHERS, TOTAL, lambda _: publish())
     return await timed(work, lambda: asyncio.to_thread(_stop, client))
 
 
 async def totoms_one_by_one(path: str) -> float:
     bus, destination = _bus(path), MessageDestination(topic="posts")
     await bus.publish_message(destination, TotoMessage(type="warm-up"))
-    work = _one_by_one(lambda: bus.publish_message(destination, TotoMessage(type="posted", data=PAYLOAD)))
+    work = together(
+        PUBLISHERS, TOTAL, lambda _: bus.publish_message(destination, TotoMessage(type="posted", data=PAYLOAD))
+    )
     return await timed(work, bus.close)
 
 

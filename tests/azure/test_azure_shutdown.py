@@ -14,7 +14,7 @@ from oracle import until
 from processes import Process
 from totoms.messages import TotoMessage, encode_message
 
-CONSUMER = Path(__file__).parents[1] / "support" / "azure_consumer.py"
+CONSUMER = Path(__file__).parents[1] / "support" / "broker_consumer.py"
 NUMBER = 600
 
 
@@ -29,8 +29,8 @@ async def test_what_was_handled_before_sigterm_is_settled_and_the_rest_is_still_
         await namespace.publish(body, key=f"key-{number % 4}")
     handled = tmp_path / "handled"
     handled.touch()
-    address = namespace.server.connection_string
-    process = Process(CONSUMER, address, namespace.topic, str(handled), kind, root=str(tmp_path))
+    variables = {"HYPERSCALER": "azure", "AZURE_SERVICEBUS_CONNECTION_STRING": namespace.server.connection_string}
+    process = Process(CONSUMER, namespace.topic, str(handled), kind, root=str(tmp_path), env=variables)
     try:
         await asyncio.to_thread(until, lambda: len(_lines(handled)) >= 60, lambda: process.output)
         process.send(signal.SIGTERM)

@@ -17,7 +17,7 @@ from totoms.envelope import Subscription
 from totoms.errors import Closed
 from totoms.messages import TotoMessage, encode_message
 
-CONSUMER = Path(__file__).parents[1] / "support" / "gcp_consumer.py"
+CONSUMER = Path(__file__).parents[1] / "support" / "broker_consumer.py"
 SUBSCRIPTION = Subscription("shop-posts", "posts-topic", "posts")
 NUMBER = 600
 
@@ -39,7 +39,8 @@ async def test_what_was_handled_before_sigterm_is_settled_and_the_rest_is_still_
         await asyncio.to_thread(broker.operator.publish, "posts-topic", body, {})
     handled = tmp_path / "handled"
     handled.touch()
-    process = Process(CONSUMER, broker.project, str(handled), root=str(tmp_path))
+    variables = {"HYPERSCALER": "gcp", "GCP_PID": broker.project}
+    process = Process(CONSUMER, "posts-topic", str(handled), root=str(tmp_path), env=variables)
     try:
         await asyncio.to_thread(until, lambda: len(_lines(handled)) >= 60, lambda: process.output)
         process.send(signal.SIGTERM)

@@ -1,6 +1,7 @@
-"""A process that consumes from Pub/Sub until it is told to end: ``python gcp_consumer.py PROJECT FILE``.
+"""A process that consumes from a cloud's broker until it is told to end: ``broker_consumer.py TOPIC FILE [ordered]``.
 
-What was handled is noted in FILE, a number a line. SIGTERM stops it as a service stops.
+The environment says which broker, as it does to a service. What was handled is noted in FILE, a number a line. SIGTERM
+stops it as a service stops.
 """
 
 from __future__ import annotations
@@ -10,13 +11,11 @@ import os
 import signal
 import sys
 
-from totoms import ProcessingResponse, ProcessingStatus, TotoEnvironment, TotoMessage, TotoMessageHandler
+from totoms import MessageBus, ProcessingResponse, ProcessingStatus, TotoMessage, TotoMessageHandler
 from totoms.consumer import Consumer
 from totoms.envelope import Subscription
 from totoms.logging import TotoLogger
 from totoms.routing import MessageRouter
-from totoms_gcp.bus import PubSubMessageBus
-from totoms_gcp.configuration import GCPConfiguration
 
 FILE = os.open(sys.argv[2], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
@@ -36,9 +35,9 @@ class Handler(TotoMessageHandler):
 async def main() -> None:
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
-    environment = TotoEnvironment("gcp", GCPConfiguration(project_id=sys.argv[1]))
-    bus = PubSubMessageBus(environment, {"posts": "posts-topic"})
-    subscription = Subscription("shop-posts", "posts-topic", "posts")
+    topic = sys.argv[1]
+    bus = MessageBus(topics={"posts": topic})
+    subscription = Subscription("shop-posts", topic, "posts", ordered="ordered" in sys.argv)
     await bus._subscribe(subscription, create=True)
     logger = TotoLogger("tested")
     router = MessageRouter([Handler()], retry=subscription.retry, timeout=60.0, logger=logger)
