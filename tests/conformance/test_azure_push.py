@@ -40,41 +40,35 @@ def key_server(keys: tuple[RSAPrivateKey, RSAPrivateKey], monkeypatch: pytest.Mo
         yield made
 
 
-async def _harness(grid: EventGrid, other: RSAPrivateKey, server: ServiceBusStandIn) -> AsyncIterator[AzurePushHarness]:
-    grid.topic = f"posts-{new_cid()}"
-    await asyncio.to_thread(server.make_topic, grid.topic)
-
-    def make(environment: TotoEnvironment, topics: Mapping[str, str], keys_uri: str) -> MessageBus:
-        options = {"keys_uri": keys_uri, "letters_patience": 0.3, "look_seconds": 2.0}
-        bus: MessageBus = type("ImpatientBus", (AzureMessageBus,), options)(environment, topics)
-        return bus
-
-    made = AzurePushHarness(grid, other, make, servicebus_connection_string=server.connection_string)
-    yield made
-    await made.close()
-
-
-class TestEventGridWithTokens(PushContract):
+class EventGridContract(PushContract):
     backend = "azure"
     capabilities = AzureMessageBus.capabilities
+    credential = "token"
+    cloud_events = False
+
+    @pytest.fixture
+    async def harness(
+        self, key_server: KeyServer, keys: tuple[RSAPrivateKey, RSAPrivateKey], server: ServiceBusStandIn
+    ) -> AsyncIterator[AzurePushHarness]:
+        topic = f"posts-{new_cid()}"
+        grid = EventGrid(key_server, self.credential, cloud_events=self.cloud_events, topic=topic)
+        await asyncio.to_thread(server.make_topic, topic)
+
+        def make(environment: TotoEnvironment, topics: Mapping[str, str], keys_uri: str) -> MessageBus:
+            options = {"keys_uri": keys_uri, "letters_patience": 0.3, "look_seconds": 2.0}
+            bus: MessageBus = type("ImpatientBus", (AzureMessageBus,), options)(environment, topics)
+            return bus
+
+        made = AzurePushHarness(grid, keys[1], make, servicebus_connection_string=server.connection_string)
+        yield made
+        await made.close()
+
+
+class TestEventGridWithTokens(EventGridContract):
     arrangement = "Event Grid's schema, tokens"
 
-    @pytest.fixture
-    async def harness(
-        self, key_server: KeyServer, keys: tuple[RSAPrivateKey, RSAPrivateKey], server: ServiceBusStandIn
-    ) -> AsyncIterator[AzurePushHarness]:
-        async for made in _harness(EventGrid(key_server), keys[1], server):
-            yield made
 
-
-class TestCloudEventsWithASecret(PushContract):
-    backend = "azure"
-    capabilities = AzureMessageBus.capabilities
+class TestCloudEventsWithASecret(EventGridContract):
     arrangement = "CloudEvents, a secret"
-
-    @pytest.fixture
-    async def harness(
-        self, key_server: KeyServer, keys: tuple[RSAPrivateKey, RSAPrivateKey], server: ServiceBusStandIn
-    ) -> AsyncIterator[AzurePushHarness]:
-        async for made in _harness(EventGrid(key_server, "secret", cloud_events=True), keys[1], server):
-            yield made
+    credential = "secret"
+    cloud_events = True
