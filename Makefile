@@ -6,12 +6,14 @@ BACKEND ?= local
 PYTHON ?=
 export PORT BACKEND PYTHON
 
-.PHONY: help venv demo test check bench faults clean
+.PHONY: help venv demo test test-rest test-all check bench slow faults clean
 
 help:
 	@echo "make demo     run examples/blog on this machine on the backend local, aws, gcp, azure or nats (PORT=$(PORT) BACKEND=$(BACKEND)); Ctrl-C stops it"
-	@echo "make test     run the tests with every Python from 3.11 on that is found here"
+	@echo "make test     run the tests of the core and the local backend, and the quick contracts of the clouds, with one Python"
+	@echo "make test-all run all tests with that Python, and a part of them with each other one from 3.11 on that is found here"
 	@echo "make check    lint, types, docs, build, the core alone, the upgrade from 1.5.0"
+	@echo "make slow     run the tests that need a browser, Java, Node, nginx or Prometheus, or take long"
 	@echo "make faults   kill, stop and corrupt things, and count what was lost (minutes)"
 	@echo "make bench    measure, beside plain FastAPI and bare SQLite (minutes)"
 	@echo "make clean    delete everything that was made"
@@ -25,13 +27,21 @@ demo: venv
 	@.nox/demo/bin/python examples/blog/demo.py
 
 test: venv
-	@$(NOX) -s tests
+	@$(NOX) -s quick
+
+test-rest: venv
+	@$(NOX) -s rest
+
+test-all: test test-rest
 
 check: venv
 	@$(NOX) -s lint types docs build core_only upgrade
 
 bench: venv
 	@$(NOX) -s bench
+
+slow: venv
+	@$(NOX) -s slow
 
 faults: venv
 	@$(NOX) -s faults

@@ -10,35 +10,48 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
 import nox
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent
 CORE = ROOT / "packages" / "totoms-core"
 NATS = ROOT / "examples" / "totoms-nats"
 """A plugin as a third party would publish it; checked like our own."""
+MEMORY = ROOT / "examples" / "totoms-memory"
+"""The smallest plugin, which the tutorial builds."""
 CLOUDS = [path.parent for path in sorted(ROOT.glob("packages/*/pyproject.toml")) if path.parent != CORE]
-PACKAGES = [CORE, *CLOUDS, NATS]
+PACKAGES = [CORE, *CLOUDS, NATS, MEMORY]
 CAPABILITIES = "docs/capabilities.md"
 OLDEST, NEWEST = 11, 15
-WORKERS = str(max(6, os.cpu_count() or 1))
-"""Processes that tests run in: many of them wait for a server, so few cores carry more than one each."""
+RESULTS = ROOT / ".nox" / "conformance"
+SPREAD = ["-n", str(max(6, os.cpu_count() or 1)), "--dist", "worksteal"]
+"""In several processes: many tests wait for a server, so few cores carry more than one each."""
 
-OF_CLOUDS = [f"tests/conformance/test_{package.name.removeprefix('totoms-')}_*" for package in CLOUDS]
+PARTS = {
+    "quick": "not cloud or quick",
+    "rest": "cloud and not quick",
+    "smoke": "not cloud or smoke",
+}
+"""What runs when, as an expression over the markers of pyproject.toml; `quick` and `rest` together are everything."""
 
 TEST_TOOLS = ["pytest", "pytest-asyncio", "pytest-xdist", "hypothesis", "httpx"]
+TEST_TOOLS += ["sentry-sdk", "opentelemetry-instrumentation-fastapi"]  # what users put on an app
 TEST_SERVERS = ["gunicorn", "uvicorn-worker", "granian"]
-TEST_CLOUDS = ["ministack", "trustme"]
+TEST_CLOUDS = ["ministack", "trustme", "aiohttp"]  # aiohttp is what AMQP over WebSockets takes
+LOWEST_TESTS = ["tests/http", "tests/auth", "tests/messaging", "tests/service", "tests/secrets", "tests/local"]
+LOWEST_TESTS += ["tests/storage", "tests/conformance", "examples/totoms-nats/tests"]
 DEMO_SERVERS = {"aws": ["ministack"], "azure": ["trustme"]}
 LINT_TOOLS = ["ruff", "import-linter"]
 TYPE_TOOLS = ["mypy", "pyright[nodejs]", "boto3-stubs"]
 DOC_TOOLS = ["mkdocs"]
 BUILD_TOOLS = ["build", "hatchling", "twine"]
-BENCH_TOOLS = ["faststream[nats]"]
+BENCH_TOOLS = ["faststream[nats]", "trustme"]
 
-nox.options.sessions = ["lint", "types", "tests", "docs", "build", "core_only", "upgrade"]
+nox.options.sessions = ["lint", "types", "quick", "docs", "build", "core_only", "upgrade"]
 nox.options.reuse_venv = "yes"
 nox.options.default_venv_backend = "virtualenv"
 nox.options.error_on_missing_interpreters = False
@@ -66,6 +79,10 @@ def _interpreters() -> list[str]:
 PYTHONS = _interpreters()
 
 
+def _minor(python: str) -> int:
+    return int(python.partition(".")[2])
+
+
 def install(session: nox.Session, *requirements: str, packages: Sequence[Path] = (CORE,)) -> None:
     """Install as constraints.txt says, unless this environment holds exactly that already."""
     wanted = [*requirements, *(part for package in packages for part in ("-e", str(package)))]
@@ -78,6 +95,18 @@ def install(session: nox.Session, *requirements: str, packages: Sequence[Path] =
     stamp.write_text(fingerprint)
 
 
+def lower_bounds(package: Path) -> list[str]:
+    """Return the dependencies of `package` and of its extra `testing`, each at the lowest version that it allows."""
+    project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *project.get("optional-dependencies", {}).get("testing", [])]
+    found = []
+    for requirement in map(Requirement, wanted):
+        lowest = [one.version for one in requirement.specifier if one.operator == ">="]
+        if lowest and requirement.name != "totoms":
+            found.append(f"{requirement.name}=={lowest[0]}" + (f"; {requirement.marker}" if requirement.marker else ""))
+    return found
+
+
 def wheel_of(session: nox.Session, package: Path) -> str:
     """Build the wheel of `package` and return where it lies."""
     folder = Path(session.create_tmp()) / "wheel"
@@ -86,29 +115,46 @@ def wheel_of(session: nox.Session, package: Path) -> str:
     return str(next(folder.glob("*.whl")))
 
 
+@nox.session(default=False)
+def quick(session: nox.Session) -> None:
+    """Run what a newcomer runs: the core, the local backend and the quick contracts of the clouds, with one Python."""
+    session.notify(f"tests-{PYTHONS[0]}", ["--part=quick"])
+
+
+@nox.session(default=False)
+def rest(session: nox.Session) -> None:
+    """Run what `quick` leaves: the rest with the same Python; core, local and smoke contracts with each other one."""
+    if "quick" in sys.argv:
+        session.error("Run `quick` and `rest` one after the other: nox runs a session once only.")
+    missing = [f"3.{minor}" for minor in range(OLDEST, NEWEST) if f"3.{minor}" not in PYTHONS]
+    if missing:
+        session.warn(f"NOT TESTED, because not found on this machine: Python {', '.join(missing)}")
+    for python in PYTHONS[1:]:
+        session.notify(f"tests-{python}", ["--part=smoke"])
+    session.notify(f"tests-{PYTHONS[0]}", ["--part=rest"])
+
+
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run the tests, but for the long ones marked `faults`.
+    """Run tests with one Python: all but those marked `slow` or `faults`, or those named behind ``--``.
 
-    What a cloud's server does is the same for every Python, and takes most of the time: the contracts of clouds are
-    held with the first.
+    ``-- --part=NAME`` runs a part of them; see `PARTS`.
     """
-    if session.python == PYTHONS[0]:
-        missing = [f"3.{minor}" for minor in range(OLDEST, NEWEST) if f"3.{minor}" not in PYTHONS]
-        if missing:
-            session.warn(f"NOT TESTED, because not found on this machine: Python {', '.join(missing)}")
     install(session, *TEST_TOOLS, *TEST_SERVERS, *TEST_CLOUDS, packages=PACKAGES)
-    if session.posargs:
-        session.run("python", "-m", "pytest", *session.posargs)
+    part = next((name for name in PARTS if session.posargs == [f"--part={name}"]), "")
+    if session.posargs and not part:
+        pytest(session, *session.posargs)
         return
-    spread = ["-n", WORKERS, "--dist", "worksteal"]
-    if session.python != PYTHONS[0]:
-        session.run("python", "-m", "pytest", *spread, *(f"--ignore-glob={glob}" for glob in OF_CLOUDS))
-        return
-    results = Path(session.create_tmp()) / "conformance.json"
-    session.run("python", "-m", "pytest", *spread, f"--totoms-results={results}")
-    if os.environ.get("TOTOMS_REQUIRE_EMULATORS") == "1":  # else some backends may not have been tested
-        session.run("python", "-m", "totoms.testing.table", str(results), "--into", CAPABILITIES, "--check")
+    chosen = ["-m", f"not faults and not slow and ({PARTS[part]})"] if part else []
+    pytest(session, *SPREAD, *chosen, f"--totoms-results={RESULTS / (part or 'all')}.json")
+    if part == "rest" and os.environ.get("TOTOMS_REQUIRE_EMULATORS") == "1":  # else some may not have been tested
+        files = [str(RESULTS / f"{name}.json") for name in ("quick", "rest")]
+        session.run("python", "-m", "totoms.testing.table", *files, "--into", CAPABILITIES, "--check")
+
+
+def pytest(session: nox.Session, *arguments: str) -> None:
+    """Run pytest, with compiled modules kept: hundreds of processes import them."""
+    session.run("python", "-m", "pytest", *arguments, env={"PYTHONDONTWRITEBYTECODE": ""})
 
 
 @nox.session
@@ -116,15 +162,15 @@ def capabilities(session: nox.Session) -> None:
     """Write the table of docs/capabilities.md anew, from what the conformance tests show."""
     install(session, *TEST_TOOLS, *TEST_CLOUDS, packages=PACKAGES)
     results = Path(session.create_tmp()) / "conformance.json"
-    where = ["tests/conformance", "examples/totoms-nats/tests"]
-    session.run("python", "-m", "pytest", "-n", WORKERS, "--dist", "worksteal", *where, f"--totoms-results={results}")
+    where = ["tests/conformance", "examples/totoms-nats/tests", "examples/totoms-memory/tests"]
+    pytest(session, *SPREAD, *where, f"--totoms-results={results}")
     session.run("python", "-m", "totoms.testing.table", str(results), "--into", CAPABILITIES)
 
 
 @nox.session
 def lint(session: nox.Session) -> None:
     """Check style and formatting, and that imports run one way."""
-    install(session, *LINT_TOOLS, packages=[CORE, *CLOUDS])
+    install(session, *LINT_TOOLS, packages=PACKAGES)
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("lint-imports")
@@ -182,13 +228,31 @@ def upgrade(session: nox.Session) -> None:
     session.run("python", "tests/upgrade/upgrade.py", "--wheel", wheel_of(session, CORE), *session.posargs)
 
 
+@nox.session(python=min(PYTHONS, key=_minor), default=False)
+def lowest(session: nox.Session) -> None:
+    """Run what the ranges of the dependencies promise: tests with the lowest versions allowed, on the oldest Python."""
+    floor = Path(session.create_tmp()) / "lowest.txt"
+    floor.write_text("\n".join(sorted({bound for package in PACKAGES for bound in lower_bounds(package)})) + "\n")
+    parts = [part for package in PACKAGES for part in ("-e", str(package))]
+    session.install("--quiet", "--constraint", str(floor), *TEST_TOOLS, *TEST_SERVERS, *TEST_CLOUDS, *parts)
+    where = session.posargs or LOWEST_TESTS
+    pytest(session, *SPREAD, "-m", "not faults and not slow and (not cloud or smoke)", *where)
+
+
 @nox.session
 def faults(session: nox.Session) -> None:
     """Run the faults and attacks that take long, and print what they counted; then all at once for ten minutes."""
     install(session, *TEST_TOOLS, *TEST_CLOUDS, packages=PACKAGES)
-    session.run("python", "-m", "pytest", "-m", "faults", "-s", *session.posargs)
+    pytest(session, "-m", "faults", "-s", *session.posargs)
     if not session.posargs:
         session.run("python", "tests/faults/soak.py")
+
+
+@nox.session
+def slow(session: nox.Session) -> None:
+    """Run the tests marked `slow`: they need a browser, Java, Node, nginx or Prometheus, or take long."""
+    install(session, *TEST_TOOLS, *TEST_SERVERS, *TEST_CLOUDS, packages=PACKAGES)
+    pytest(session, "-m", "slow", *session.posargs)
 
 
 @nox.session

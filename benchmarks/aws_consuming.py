@@ -34,9 +34,12 @@ def bare() -> float:
         if done >= WARM_UP and not began:
             done, began = WARM_UP, time.perf_counter()
         found = sqs.receive_message(
-            QueueUrl=url, MaxNumberOfMessages=10, WaitTimeSeconds=2, MessageAttributeNames=["All"],
+            QueueUrl=url,
+            MaxNumberOfMessages=10,
+            WaitTimeSeconds=2,
+            MessageAttributeNames=["All"],
             MessageSystemAttributeNames=["ApproximateReceiveCount"],
-        )["Messages"]  # fmt: skip
+        )["Messages"]
         for message in found:
             assert json.loads(message["Body"])["type"] == "measured"
         entries = [{"Id": str(n), "ReceiptHandle": one["ReceiptHandle"]} for n, one in enumerate(found)]
@@ -78,10 +81,13 @@ async def totoms() -> float:
     configuration = TotoMicroserviceConfiguration(
         service_name="measured",
         message_bus_configuration=MessageBusConfig(
-            topics=[MessageBusTopicConfig("bench", "bench-topic")], message_handlers=[MessageBusHandlerConfig(Handler)],
-            delivery="pull", max_concurrency=AT_ONCE, create_subscriptions=False,
+            topics=[MessageBusTopicConfig("bench", "bench-topic")],
+            message_handlers=[MessageBusHandlerConfig(Handler)],
+            delivery="pull",
+            max_concurrency=AT_ONCE,
+            create_subscriptions=False,
         ),
-    )  # fmt: skip
+    )
     service = await TotoMicroservice.create(configuration)
     async with service.app.router.lifespan_context(service.app):
         await done.wait()

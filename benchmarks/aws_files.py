@@ -23,11 +23,15 @@ def canned_aws(*arguments: str) -> Iterator[dict[str, str]]:
         try:
             yield {
                 "AWS_ENDPOINT_URL": f"http://127.0.0.1:{int(server.stdout.readline())}",
-                "AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench",
-                "AWS_REGION": "eu-north-1", "AWS_DEFAULT_REGION": "eu-north-1",
-                "AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": os.devnull,
-                "AWS_SHARED_CREDENTIALS_FILE": os.devnull, "HYPERSCALER": "aws",
-            }  # fmt: skip
+                "AWS_ACCESS_KEY_ID": "bench",
+                "AWS_SECRET_ACCESS_KEY": "bench",
+                "AWS_REGION": "eu-north-1",
+                "AWS_DEFAULT_REGION": "eu-north-1",
+                "AWS_EC2_METADATA_DISABLED": "true",
+                "AWS_CONFIG_FILE": os.devnull,
+                "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+                "HYPERSCALER": "aws",
+            }
         finally:
             server.kill()
 

@@ -35,7 +35,7 @@ async def rates() -> None:
     import boto3
 
     from totoms import MessageBus, MessageDestination, TotoMessage
-    from totoms.messages import TYPE_ATTRIBUTE, encode_message
+    from totoms.messages.message import TYPE_ATTRIBUTE, encode_message
 
     sns = boto3.client("sns")
     bus = MessageBus(topics={"bench": TOPIC})
@@ -155,7 +155,7 @@ class Caller:
 
 async def while_sns_is_slow(port: int) -> tuple[float, float, float]:
     """Ping while others publish; return the median and p99 of pings in ms, and how many were published a second."""
-    from totoms.tokens import make_token
+    from totoms.auth.tokens import make_token
 
     token = make_token(SIGNING_KEY, "bench@example.com", 3600)
     published, ending = 0, False

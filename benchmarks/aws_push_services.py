@@ -76,7 +76,7 @@ async def totoms(port: int, pem: bytes) -> None:
         TotoMicroservice,
         TotoMicroserviceConfiguration,
     )
-    from totoms_aws import bus, certificates
+    from totoms_aws.messages import bus, signatures
 
     class Measured(TotoMessageHandler):
         def get_handled_message_type(self) -> str:
@@ -85,7 +85,7 @@ async def totoms(port: int, pem: bytes) -> None:
         async def process_message(self, message: TotoMessage) -> ProcessingResponse:
             return ProcessingResponse(ProcessingStatus.SUCCESS)
 
-    made = certificates.Certificates
+    made = signatures.Certificates
     bus.Certificates = lambda: made(fetch=lambda _url: pem)  # type: ignore[assignment, misc]
     configuration = TotoMicroserviceConfiguration(
         service_name="bench",

@@ -66,19 +66,24 @@ def push(key: rsa.RSAPrivateKey) -> bytes:
     text = json.dumps({**message, "data": {"filling": "x" * 900}})
     sent = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     signed = {
-        "Message": text, "MessageId": str(uuid.uuid4()), "Timestamp": sent,
-        "TopicArn": TOPIC, "Type": "Notification",
-    }  # fmt: skip
+        "Message": text,
+        "MessageId": str(uuid.uuid4()),
+        "Timestamp": sent,
+        "TopicArn": TOPIC,
+        "Type": "Notification",
+    }
     lines = "".join(f"{name}\n{value}\n" for name, value in signed.items()).encode()
     host = "https://sns.eu-north-1.amazonaws.com"
     body = json.dumps(
         {
-            **signed, "SignatureVersion": "2",
+            **signed,
+            "SignatureVersion": "2",
             "Signature": base64.b64encode(key.sign(lines, padding.PKCS1v15(), SHA256())).decode(),
-            "SigningCertURL": f"{host}/SimpleNotificationService-{'0' * 32}.pem", "UnsubscribeURL": f"{host}/?x",
+            "SigningCertURL": f"{host}/SimpleNotificationService-{'0' * 32}.pem",
+            "UnsubscribeURL": f"{host}/?x",
             "MessageAttributes": {"messageType": {"Type": "String", "Value": "measured"}},
         }
-    ).encode()  # fmt: skip
+    ).encode()
     head = (
         "POST /bench/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain; charset=UTF-8\r\n"
         f"x-amz-sns-message-type: Notification\r\nContent-Length: {len(body)}\r\n\r\n"

@@ -38,11 +38,11 @@ from totoms import (
     TotoMessage,
     TotoMessageHandler,
 )
-from totoms.consumer import Consumer
-from totoms.envelope import Subscription
-from totoms.logging import TotoLogger
-from totoms.messages import CONTENT_TYPE, CONTENT_TYPE_ATTRIBUTE, ID_ATTRIBUTE, TYPE_ATTRIBUTE, encode_message
-from totoms.routing import MessageRouter
+from totoms.logging.logger import TotoLogger
+from totoms.messages.consumer import Consumer
+from totoms.messages.message import CONTENT_TYPE, CONTENT_TYPE_ATTRIBUTE, ID_ATTRIBUTE, TYPE_ATTRIBUTE, encode_message
+from totoms.messages.router import MessageRouter
+from totoms.messages.subscription import Subscription
 
 ROUNDS = 5
 TOTAL, LOT, PUBLISHERS, AT_ONCE = 3_000, 1_000, 64, 256
@@ -68,7 +68,7 @@ def _administration() -> Any:
 
 
 def _bus(topic: str) -> Any:
-    from totoms_azure.bus import AzureMessageBus
+    from totoms_azure.messages.bus import AzureMessageBus
 
     return AzureMessageBus(TotoEnvironment("azure"), {"posts": topic})
 
@@ -83,12 +83,17 @@ def _wire() -> Any:
 
     message = _message()
     properties: dict[str | bytes, Any] = {
-        TYPE_ATTRIBUTE: message.type, ID_ATTRIBUTE: message.id, CONTENT_TYPE_ATTRIBUTE: CONTENT_TYPE,
-    }  # fmt: skip
+        TYPE_ATTRIBUTE: message.type,
+        ID_ATTRIBUTE: message.id,
+        CONTENT_TYPE_ATTRIBUTE: CONTENT_TYPE,
+    }
     return ServiceBusMessage(
-        encode_message(message), message_id=message.id, content_type=CONTENT_TYPE, session_id="totoms-unordered-1",
+        encode_message(message),
+        message_id=message.id,
+        content_type=CONTENT_TYPE,
+        session_id="totoms-unordered-1",
         application_properties=properties,
-    )  # fmt: skip
+    )
 
 
 async def bare_lots(topic: str) -> float:
@@ -176,12 +181,12 @@ async def totoms_pull(topic: str) -> float:
             return ProcessingResponse(ProcessingStatus.SUCCESS)
 
     bus, subscription = _bus(topic), Subscription("totoms", topic, "posts")
-    await bus._subscribe(subscription, create=True)
-    await bus._receive(subscription, 1, 0.1)  # connects, as the bare client has before it is measured
+    receiver = await bus._subscribe(subscription, create=True)
+    await receiver.receive(1, 0.1)  # connects, as the bare client has before it is measured
     await fill(topic)
     logger = TotoLogger("measured")
     router = MessageRouter([Handler()], retry=subscription.retry, timeout=60.0, logger=logger)
-    consumer = Consumer(bus, subscription, router, max_concurrency=AT_ONCE, logger=logger)
+    consumer = Consumer(receiver, router, max_concurrency=AT_ONCE, logger=logger)
     begun = time.perf_counter()
     consumer.start()
     await done.wait()
@@ -213,11 +218,12 @@ def measure() -> None:
         authority = Path(folder) / "authority.pem"
         with server(stand_in("service_bus.py", authority)) as address:
             os.environ |= {
-                "HYPERSCALER": "azure", "REQUESTS_CA_BUNDLE": str(authority),
+                "HYPERSCALER": "azure",
+                "REQUESTS_CA_BUNDLE": str(authority),
                 "AZURE_SERVICEBUS_CONNECTION_STRING": (
                     f"Endpoint=sb://{address};SharedAccessKeyName=k;SharedAccessKey=c2VjcmV0;UseDevelopmentEmulator=true"
                 ),
-            }  # fmt: skip
+            }
             ratios = {name: _compare(name) for name in CASES}
     for name, ratio in ratios.items():
         print(f"GOAL {ratio:.2f} >= {GOAL_RATIO} messages {name}, of the bare client of Service Bus on the stand-in")

@@ -128,6 +128,8 @@ def _secret(name: str) -> dict[str, str]:
 
 def _queue(operation: str, asked: dict[str, Any]) -> dict[str, Any]:
     if operation == "ReceiveMessage":
+        if asked["QueueUrl"].endswith("-undelivered"):  # SNS has given up nothing
+            return {}
         return {"Messages": [_MESSAGE] * asked["MaxNumberOfMessages"]}
     if operation in ("DeleteMessageBatch", "ChangeMessageVisibilityBatch"):
         return {"Successful": [{"Id": entry["Id"]} for entry in asked["Entries"]], "Failed": []}
@@ -138,18 +140,29 @@ def _queue(operation: str, asked: dict[str, Any]) -> dict[str, Any]:
     redrive = {"deadLetterTargetArn": f"{_QUEUES}{QUEUE}-dead", "maxReceiveCount": 10}
     return {
         "Attributes": {
-            "QueueArn": f"{_QUEUES}{QUEUE}", "Policy": json.dumps({"Statement": [statement]}),
+            "QueueArn": f"{_QUEUES}{QUEUE}",
+            "Policy": json.dumps({"Statement": [statement]}),
             "RedrivePolicy": json.dumps(redrive),
         }
-    }  # fmt: skip
+    }
 
 
 _MESSAGE: Final = {
-    "MessageId": _ID, "ReceiptHandle": _ID * 4, "Attributes": {"ApproximateReceiveCount": "1"},
-    "Body": json.dumps({"type": "measured", "timestamp": "2026.11.01 00:00:00", "cid": "1", "id": "1", "msg": "",
-                        "data": {"filling": "x" * 900}}),
+    "MessageId": _ID,
+    "ReceiptHandle": _ID * 4,
+    "Attributes": {"ApproximateReceiveCount": "1"},
+    "Body": json.dumps(
+        {
+            "type": "measured",
+            "timestamp": "2026.11.01 00:00:00",
+            "cid": "1",
+            "id": "1",
+            "msg": "",
+            "data": {"filling": "x" * 900},
+        }
+    ),
     "MessageAttributes": {"type": {"DataType": "String", "StringValue": "measured"}},
-}  # fmt: skip
+}
 
 
 def _published(form: dict[str, list[str]]) -> str:

@@ -44,7 +44,7 @@ from totoms import (
     TotoMicroservice,
     TotoMicroserviceConfiguration,
 )
-from totoms.messages import CONTENT_TYPE, CONTENT_TYPE_ATTRIBUTE, ID_ATTRIBUTE, TYPE_ATTRIBUTE, encode_message
+from totoms.messages.message import CONTENT_TYPE, CONTENT_TYPE_ATTRIBUTE, ID_ATTRIBUTE, TYPE_ATTRIBUTE, encode_message
 
 ROUNDS = 11
 TOTAL, LOT, PUBLISHERS, AT_ONCE = 10_000, 1_000, 64, 256
@@ -60,19 +60,19 @@ def topic(name: str) -> str:
 
 
 def _topics() -> Any:
-    from totoms_gcp.pubsub_clients import _topics
+    from totoms_gcp.messages.clients import make_topic_client
 
-    return _topics()
+    return make_topic_client()
 
 
 def _publisher() -> Any:
-    from totoms_gcp.pubsub_clients import _unordered
+    from totoms_gcp.messages.clients import make_publisher
 
-    return _unordered()  # the bare client, with the settings that totoms gives it
+    return make_publisher()  # the bare client, with the settings that totoms gives it
 
 
 def _bus(name: str) -> Any:
-    from totoms_gcp.bus import PubSubMessageBus
+    from totoms_gcp.messages.bus import PubSubMessageBus
 
     return PubSubMessageBus(TotoEnvironment("gcp"), {"posts": name})
 
@@ -130,9 +130,9 @@ async def totoms_one_by_one(path: str) -> float:
 
 
 async def bare_pull(path: str) -> float:
-    from totoms_gcp.pubsub_clients import _subscriber
+    from totoms_gcp.messages.clients import make_subscriber
 
-    client, subscription = _subscriber(), f"{path.replace('/topics/', '/subscriptions/')}-bare"
+    client, subscription = make_subscriber(), f"{path.replace('/topics/', '/subscriptions/')}-bare"
     client.create_subscription(name=subscription, topic=path, ack_deadline_seconds=60)
     await fill(path)
 
@@ -174,9 +174,10 @@ async def totoms_pull(path: str) -> float:
             message_bus_configuration=MessageBusConfig(
                 topics=[MessageBusTopicConfig(logical_name="posts", secret=name)],
                 message_handlers=[MessageBusHandlerConfig(handler_class=Handler)],
-                max_concurrency=AT_ONCE, delivery="pull",
+                max_concurrency=AT_ONCE,
+                delivery="pull",
             ),
-        )  # fmt: skip
+        )
         service = await TotoMicroservice.create(configuration)
         running = service.app.router.lifespan_context(service.app)
         await running.__aenter__()
@@ -229,9 +230,11 @@ def measure() -> None:
     print(f"Pub/Sub is {what}.")
     with server(command) as broker, server(stand_in("secret_manager.py")) as secrets:
         os.environ |= {
-            "HYPERSCALER": "gcp", "GCP_PID": PROJECT, "PUBSUB_EMULATOR_HOST": broker,
+            "HYPERSCALER": "gcp",
+            "GCP_PID": PROJECT,
+            "PUBSUB_EMULATOR_HOST": broker,
             "SECRET_MANAGER_EMULATOR_HOST": secrets,
-        }  # fmt: skip
+        }
         ratios = {name: _compare(name) for name in CASES}
     for name, ratio in ratios.items():
         print(f"GOAL {ratio:.2f} >= {GOAL_RATIO} messages {name}, of the bare client of Pub/Sub on {what}")

@@ -111,10 +111,14 @@ def environment(secrets: str, root: Path) -> dict[str, str]:
     """Return the variables for the services."""
     return {
         **os.environ,
-        "AWS_ENDPOINT_URL": secrets, "AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none",
-        "AWS_EC2_METADATA_DISABLED": "true", "NO_PROXY": "127.0.0.1", "JWT_SIGNING_KEY": KEY,
+        "AWS_ENDPOINT_URL": secrets,
+        "AWS_ACCESS_KEY_ID": "none",
+        "AWS_SECRET_ACCESS_KEY": "none",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "NO_PROXY": "127.0.0.1",
+        "JWT_SIGNING_KEY": KEY,
         "TOTOMS_LOCAL_ROOT": str(root / "local"),
-    }  # fmt: skip
+    }
 
 
 @contextlib.contextmanager
@@ -188,9 +192,14 @@ def app_alone(python: str, variant: str, variables: dict[str, str], tokens: Path
     command = [python, str(HERE / "http_services.py"), variant, "app"]
     with Path(os.devnull).open("w") as nowhere:
         process = subprocess.run(
-            command, env={**variables, "BENCH_TOKENS": str(tokens)}, stdout=nowhere, stderr=subprocess.PIPE, text=True,
-            check=False, cwd=HERE.parent,
-        )  # fmt: skip
+            command,
+            env={**variables, "BENCH_TOKENS": str(tokens)},
+            stdout=nowhere,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            cwd=HERE.parent,
+        )
     if process.returncode:
         raise SystemExit(process.stderr)
     found: dict[str, float] = json.loads(process.stderr.strip().splitlines()[-1])

@@ -233,10 +233,20 @@ async def app_alone(app: Any, tokens: list[str], requests: int = 2000, rounds: i
         if method == "POST":
             headers += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         return {
-            "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "server": ("127.0.0.1", 8000),
-            "client": ("127.0.0.1", 5), "scheme": "http", "root_path": "", "method": method, "path": path,
-            "raw_path": path.encode(), "query_string": b"", "headers": headers, "state": {},
-        }  # fmt: skip
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "server": ("127.0.0.1", 8000),
+            "client": ("127.0.0.1", 5),
+            "scheme": "http",
+            "root_path": "",
+            "method": method,
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "headers": headers,
+            "state": {},
+        }
 
     async def per_request(app: Any, method: str, path: str) -> float:
         scopes = [scope(method, path, next(supply)) for _ in range(requests)]

@@ -128,7 +128,7 @@ async def requests(port: int, token: str, count: int) -> None:
 
 async def measure() -> None:
     """Start the service, load it, and print what it holds at each step."""
-    from totoms.tokens import make_token
+    from totoms.auth.tokens import make_token
 
     key = os.urandom(24).hex()
     token = make_token(key, "bench@example.com", 3600)

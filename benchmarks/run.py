@@ -3,6 +3,9 @@
 Each benchmark is a module of this folder that prints what it measured, and for each goal a line
 ``GOAL <figure> <>= or <=> <goal> <what it is>``. Figures are ratios or sizes, taken side by side in one run on one
 machine: compare them with each other, not with those of another day.
+
+With ``--start`` nothing is measured: it says whether each benchmark, and each server that one starts, finds what it
+needs in this environment.
 """
 
 from __future__ import annotations
@@ -11,16 +14,34 @@ import operator
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
 BENCHMARKS = (
-    "http_requests", "imports", "bus", "memory",
-    "aws_files", "aws_messages", "aws_consuming", "aws_pushes", "gcp_files", "gcp_messages",
-    "azure_files", "azure_messages",
-)  # fmt: skip
+    "http_requests",
+    "imports",
+    "bus",
+    "memory",
+    "aws_files",
+    "aws_messages",
+    "aws_consuming",
+    "aws_pushes",
+    "gcp_files",
+    "gcp_messages",
+    "azure_files",
+    "azure_messages",
+)
+SERVERS = ("tests/standins/service_bus.py", "tests/standins/pubsub.py")
+"""What benchmarks start as processes of their own."""
+PROGRAMS = {
+    "nats-server": "apt-get install nats-server; without it FastStream on NATS JetStream is not measured",
+    "wrk": "apt-get install wrk; without it a slower client of our own sends the requests",
+}
+PLACES = "/usr/sbin:/usr/local/sbin"
+"""Where systems put servers, and where a developer's PATH may not lead."""
 GOAL = re.compile(r"^GOAL (?P<figure>[0-9.]+) (?P<relation>[<>]=) (?P<goal>[0-9.]+) (?P<what>.+)$")
 RELATIONS = {">=": operator.ge, "<=": operator.le}
 
@@ -41,8 +62,36 @@ def run(name: str) -> tuple[list[tuple[str, float, str, float]], str | None]:
     return goals, f"{name}: exit status {process.returncode}" if process.returncode else None
 
 
+def missing_programs() -> list[str]:
+    """Return a line for each program that is not on this machine, with the command that installs it."""
+    return [
+        f"NOT INSTALLED  {name}: {remedy}"
+        for name, remedy in PROGRAMS.items()
+        if not (shutil.which(name) or shutil.which(name, path=PLACES))
+    ]
+
+
+def start() -> int:
+    """Import each benchmark and start each server with ``--help``; return 1 when one of them cannot."""
+    commands = {name: ["-c", f"import benchmarks.{name}"] for name in BENCHMARKS}
+    commands |= {server: [str(HERE.parent / server), "--help"] for server in SERVERS}
+    failures = []
+    for name, command in commands.items():
+        done = subprocess.run([sys.executable, *command], cwd=HERE.parent, capture_output=True, text=True, check=False)
+        print(f"{'starts' if done.returncode == 0 else 'FAILED'}  {name}", flush=True)
+        if done.returncode:
+            failures.append(name)
+            print(done.stderr, flush=True)
+    return 1 if failures else 0
+
+
 def main(names: list[str]) -> int:
     """Run the named benchmarks, or all; return 1 when one of them failed. A goal that is missed is told, no failure."""
+    missing = missing_programs()
+    for line in missing:
+        print(line, flush=True)
+    if names == ["--start"]:
+        return start()
     unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:
         print(f"No benchmark {', '.join(unknown)}; there is: {', '.join(BENCHMARKS)}", file=sys.stderr)
@@ -61,6 +110,8 @@ def main(names: list[str]) -> int:
     for what, figure, relation, goal in goals:
         verdict = "pass" if RELATIONS[relation](figure, goal) else "MISS"
         print(f"{verdict}  {what:<{width}}  {figure:>9.2f}  {relation} {goal:g}")
+    for line in missing:
+        print(line)
     for failure in failures:
         print(f"FAILED  {failure}")
     return 1 if failures else 0

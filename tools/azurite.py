@@ -31,9 +31,17 @@ def command(port: int | str) -> list[str]:
     if not MAIN.exists():
         _install(_program("npm"))
     return [
-        node, str(MAIN), "--blobHost", "127.0.0.1", "--blobPort", str(port), "--inMemoryPersistence",
-        "--skipApiVersionCheck", "--silent", "--disableTelemetry",
-    ]  # fmt: skip
+        node,
+        str(MAIN),
+        "--blobHost",
+        "127.0.0.1",
+        "--blobPort",
+        str(port),
+        "--inMemoryPersistence",
+        "--skipApiVersionCheck",
+        "--silent",
+        "--disableTelemetry",
+    ]
 
 
 def connection_string(port: int | str) -> str:

@@ -19,7 +19,7 @@ from on_gcp import gcp
 
 from service import get_microservice_config
 from totoms import SecretsManager, TotoMicroservice
-from totoms.tokens import make_token
+from totoms.auth.tokens import make_token
 
 HERE = Path(__file__).resolve().parent
 
@@ -61,8 +61,8 @@ def local() -> Iterator[None]:
 def nats() -> Iterator[None]:
     """Run a nats-server of its own, with the topic, the bucket and the secrets that an operator would make."""
     from totoms_nats.configuration import NatsConfiguration
-    from totoms_nats.operator import Operator
-    from totoms_nats.server import NatsServer, find
+    from totoms_nats.testing.operator import Operator
+    from totoms_nats.testing.server import NatsServer, find
 
     if find() is None:
         sys.exit("There is no nats-server on this machine: apt-get install nats-server")

@@ -20,9 +20,12 @@ def aws() -> Iterator[None]:
     with server(ministack()) as address:
         # The SDK's own variables: on AWS there would be a role, and no endpoint.
         os.environ |= {
-            "AWS_ENDPOINT_URL": f"http://{address}", "AWS_REGION": REGION, "AWS_ACCESS_KEY_ID": "demo",
-            "AWS_SECRET_ACCESS_KEY": "demo", "ENVIRONMENT": "dev",
-        }  # fmt: skip
+            "AWS_ENDPOINT_URL": f"http://{address}",
+            "AWS_REGION": REGION,
+            "AWS_ACCESS_KEY_ID": "demo",
+            "AWS_SECRET_ACCESS_KEY": "demo",
+            "ENVIRONMENT": "dev",
+        }
         make_what_the_blog_needs()
         yield
 
@@ -48,6 +51,9 @@ def ministack() -> list[str]:
     if program is None:
         sys.exit("There is no ministack on this machine: pip install ministack")
     settings = (
-        "BIND_HOST=127.0.0.1", "GATEWAY_PORT={port}", "MINISTACK_HOST=127.0.0.1", "SERVICES=sns,sqs,s3,secretsmanager",
-    )  # fmt: skip
+        "BIND_HOST=127.0.0.1",
+        "GATEWAY_PORT={port}",
+        "MINISTACK_HOST=127.0.0.1",
+        "SERVICES=sns,sqs,s3,secretsmanager",
+    )
     return ["env", *settings, program]

@@ -7,13 +7,12 @@ identity, and files are kept by Azurite, which npm installs the first time.
 import contextlib
 import os
 import secrets
-import socket
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from servers import server
+from servers import free_port, server
 
 ROOT = Path(__file__).resolve().parents[2]
 STANDINS = ROOT / "tests" / "standins"
@@ -43,13 +42,14 @@ def azure() -> Iterator[None]:
         os.environ |= {
             "REQUESTS_CA_BUNDLE": str(authorities),
             "AZURE_TOKEN_CREDENTIALS": "ManagedIdentityCredential",
-            "IDENTITY_ENDPOINT": f"http://127.0.0.1:{identities}/msi/token", "IDENTITY_HEADER": IDENTITY,
+            "IDENTITY_ENDPOINT": f"http://127.0.0.1:{identities}/msi/token",
+            "IDENTITY_HEADER": IDENTITY,
             "AZURE_KEY_VAULT_URL": f"https://{vault}",
             "AZURE_STORAGE_CONNECTION_STRING": azurite.connection_string(files.rpartition(":")[2]),
             "AZURE_SERVICEBUS_CONNECTION_STRING": (
                 f"Endpoint=sb://{messages};SharedAccessKeyName=key;SharedAccessKey=c2VjcmV0;UseDevelopmentEmulator=true"
             ),
-        }  # fmt: skip
+        }
         make_what_the_blog_needs()
         yield
 
@@ -57,13 +57,6 @@ def azure() -> Iterator[None]:
 def stand_in(script: str, authority: Path) -> list[str]:
     """Return the command that runs a stand-in, which writes the certificate of its authority."""
     return [sys.executable, str(STANDINS / script), "--port={port}", f"--ca-file={authority}"]
-
-
-def free_port() -> int:
-    """Return a port that nobody has."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def make_what_the_blog_needs() -> None:

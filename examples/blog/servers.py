@@ -20,8 +20,7 @@ sys.exit(server.wait())
 @contextlib.contextmanager
 def server(command: Sequence[str]) -> Iterator[str]:
     """Run a server on a free port and give its address; ``{port}`` in the command is that port."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     words = [word.replace("{port}", str(port)) for word in command]
     # In a session of its own: Ctrl-C is for the service, which drains while its broker is still there.
     process = subprocess.Popen(
@@ -37,6 +36,20 @@ def server(command: Sequence[str]) -> Iterator[str]:
         yield f"127.0.0.1:{port}"
     finally:
         process.communicate(timeout=PATIENCE_SECONDS)
+
+
+def free_port() -> int:
+    """Return a free port that the system assigns to no other process for a minute.
+
+    A connection that was closed here first stays in the state TIME-WAIT, and so long its port is not among those that
+    the system chooses from. Else another program could be given it before the server has started to listen.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port: int = listening.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            listening.accept()[0].close()
+            connection.recv(1)
+    return port
 
 
 def answers(port: int, process: subprocess.Popen[bytes]) -> bool:

@@ -9,8 +9,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from http_kit import KEY, Settings, make_service, sign
 from totoms import APIConfiguration, APIEndpoint, ConfigurationError, Unauthorized, toto_delegate
-from totoms.auth import Authenticator
-from totoms.tokens import hmac_key, make_token, new_toto_service_token, parse_token
+from totoms.auth.authenticator import Authenticator
+from totoms.auth.tokens import hmac_key, make_token, new_toto_service_token, parse_token
 
 
 @toto_delegate
@@ -61,10 +61,14 @@ def test_token_of_a_service_names_it_and_lasts_three_hours() -> None:
     assert 3 * 3600 - 61 <= claims["exp"] - made["exp"] <= 3 * 3600 - 59
 
 
-@pytest.mark.parametrize("raw", [
-    sign(b'{"alg":"HS256"}', b'{"a":"' + b"x" * 9000 + b'"}', bytes).encode(),
-    sign(b'{"alg":"HS256","kid":"' + b"k" * 257 + b'"}', b"{}", bytes).encode(),
-], ids=["too long", "long kid"])  # fmt: skip
+@pytest.mark.parametrize(
+    "raw",
+    [
+        sign(b'{"alg":"HS256"}', b'{"a":"' + b"x" * 9000 + b'"}', bytes).encode(),
+        sign(b'{"alg":"HS256","kid":"' + b"k" * 257 + b'"}', b"{}", bytes).encode(),
+    ],
+    ids=["too long", "long kid"],
+)
 def test_oversized_token_is_refused_before_any_verifier(raw: bytes) -> None:
     with pytest.raises(Unauthorized):
         parse_token(raw)

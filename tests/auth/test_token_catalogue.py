@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from http_kit import KEY, KeyServer, Log, Service, encode, make_service, sign, token
 from totoms import APIEndpoint, ExecutionContext, UserContext, toto_delegate
-from totoms.requests import TotoRequest
-from totoms.tokens import make_token
-from totoms.verifiers import OIDCTokens, OwnTokens
+from totoms.auth.tokens import make_token
+from totoms.auth.verifiers import OIDCTokens, OwnTokens
+from totoms.http.requests import TotoRequest
 
 AUDIENCE = "audience.apps.example.com"
 CANARY = "canary-of-the-token-tests"
@@ -123,9 +123,7 @@ ATTACKS: dict[str, Callable[[Attack], str]] = {
         json.dumps(json.loads(a.key_server.published())["keys"][0]).encode()
     ),
     "HS256 with an empty key": lambda a: a.hs_with_public_key(b""),
-    "own key in jwk": lambda a: a.google(
-        {"jwk": json.loads(KeyServerEntry(a.other_key))}, a.other_key
-    ),
+    "own key in jwk": lambda a: a.google({"jwk": json.loads(KeyServerEntry(a.other_key))}, a.other_key),
     "own key server in jku": lambda a: a.google({"jku": a.evil_server.uri, "kid": "evil"}, a.other_key),
     "own key server in jku, known kid": lambda a: a.google({"jku": a.evil_server.uri}, a.other_key),
     "own certificate in x5u": lambda a: a.google({"x5u": a.evil_server.uri}, a.other_key),
@@ -163,8 +161,14 @@ ATTACKS: dict[str, Callable[[Attack], str]] = {
     **{
         f"issuer {name!r}": lambda a, name=name: a.google(iss=name)
         for name in (
-            None, "", "https://accounts.google.com.evil.example", "https://accounts.google.com/", "accounts.google.co",
-            "http://accounts.google.com", "https://ACCOUNTS.google.com", "https://evil.example/accounts.google.com",
+            None,
+            "",
+            "https://accounts.google.com.evil.example",
+            "https://accounts.google.com/",
+            "accounts.google.co",
+            "http://accounts.google.com",
+            "https://ACCOUNTS.google.com",
+            "https://evil.example/accounts.google.com",
         )
     },
     **{
@@ -178,14 +182,21 @@ ATTACKS: dict[str, Callable[[Attack], str]] = {
     **{
         f"audience {name!r}": lambda a, name=name: a.google(aud=name)
         for name in (
-            None, "", "other", AUDIENCE.upper(), AUDIENCE + ".evil.example", [], ["other"], {AUDIENCE: 1},
+            None,
+            "",
+            "other",
+            AUDIENCE.upper(),
+            AUDIENCE + ".evil.example",
+            [],
+            ["other"],
+            {AUDIENCE: 1},
             [AUDIENCE, 1],
         )
     },
     "audience of 10,000 names": lambda a: a.google(aud=[AUDIENCE, *map(str, range(100))]),
     **{
         f"email_verified {value!r}": lambda a, value=value: a.google(email_verified=value)
-        for value in (False, None, "true", 1, "false", [True])
+        for value in (False, None, 1, 1.0, "false", "True", "TRUE", "1", "", "yes", [True], ["true"], {"true": True})
     },
     **{f"email {value!r}": lambda a, value=value: a.google(email=value) for value in (None, "", 1, ["a"], {"a": 1})},
     "issuer's token with the provider toto": lambda a: a.google(authProvider="toto", user="admin", iss="evil"),
@@ -208,7 +219,7 @@ ATTACKS: dict[str, Callable[[Attack], str]] = {
     "payload not UTF-8": lambda a: a.own_bytes(payload=b'{"user":"\xff"}'),
     "payload with a lone surrogate": lambda a: a.own_bytes(payload=b'{"user":"\\ud800"}'),
     "empty": lambda a: "",
-}  # fmt: skip
+}
 
 
 def KeyServerEntry(key: RSAPrivateKey) -> bytes:
@@ -261,11 +272,23 @@ async def test_attack_is_refused_and_leaves_no_trace(name: str, attack: Attack, 
     assert (good.status_code, good.json()["user"]) == (200, "good")
 
 
-@pytest.mark.parametrize("headers", [
-    (), ("",), ("Bearer",), ("Bearer ",), ("Basic bWU6bWU=",), ("Token {token}",), ("{token}",), ("Bearer{token}",),
-    ("Bearer {token}", "Bearer {token}"), ("Bearer {token}", "Basic x"), ("Bearer {token} {token}",),
-    ("Bearer,{token}",),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "headers",
+    [
+        (),
+        ("",),
+        ("Bearer",),
+        ("Bearer ",),
+        ("Basic bWU6bWU=",),
+        ("Token {token}",),
+        ("{token}",),
+        ("Bearer{token}",),
+        ("Bearer {token}", "Bearer {token}"),
+        ("Bearer {token}", "Basic x"),
+        ("Bearer {token} {token}",),
+        ("Bearer,{token}",),
+    ],
+)
 async def test_header_that_is_no_single_bearer_token_is_refused(headers: tuple[str, ...], service: Service) -> None:
     answer = await who(service, *(header.format(token=make_token(KEY, "me")) for header in headers))
     assert answer.status_code == 401
@@ -292,6 +315,7 @@ async def test_scheme_is_read_in_any_case(scheme: str, service: Service) -> None
         {"aud": [AUDIENCE]},
         {"aud": ["other", AUDIENCE]},
         {"exp": time.time() + 86_400.5},
+        {"email_verified": "true"},
     ],
     ids=[
         "as it comes",
@@ -299,6 +323,7 @@ async def test_scheme_is_read_in_any_case(scheme: str, service: Service) -> None
         "audience in a list",
         "one of two audiences",
         "expiry with a fraction",
+        "email verified, as a string",
     ],
 )
 async def test_token_of_the_issuer_is_accepted(claims: dict[str, Any], attack: Attack, service: Service) -> None:

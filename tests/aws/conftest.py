@@ -10,7 +10,7 @@ import aws_kit
 from aws_errors import FaultyAWS
 from aws_messages_kit import BusOfTests, make_topic
 from totoms.context import new_cid
-from totoms.envelope import Subscription
+from totoms.messages.subscription import Subscription
 from totoms_aws.configuration import AWSConfiguration
 
 

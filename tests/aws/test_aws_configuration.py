@@ -13,6 +13,7 @@ import pytest
 import aws_kit
 from aws_errors import FaultyAWS
 from totoms import CloudStorage, TotoEnvironment
+from totoms.clients import close_clients
 from totoms.errors import ConfigurationError
 from totoms_aws import AWSConfiguration, clients
 
@@ -80,7 +81,7 @@ def test_profile_of_the_sdk_is_honoured(monkeypatch: pytest.MonkeyPatch, tmp_pat
         configuration = AWSConfiguration(region="eu-west-3")
         CloudStorage("a-bucket", environment=aws_kit.environment(configuration)).exists("key")
         asked = faults.requests[0].headers["authorization"]
-    clients.close_clients()
+    close_clients()
 
     assert "Credential=OF-PROFILE/" in asked
     assert "/eu-west-3/s3/" in asked
@@ -92,7 +93,7 @@ def test_endpoint_of_one_service_is_honoured(monkeypatch: pytest.MonkeyPatch) ->
         configuration = AWSConfiguration(region=aws_kit.REGION)
         assert not CloudStorage("a-bucket", environment=aws_kit.environment(configuration)).exists("key")
         assert len(faults.requests) == 1
-    clients.close_clients()
+    close_clients()
 
 
 def test_there_is_one_client_for_each_service_and_region(aws: AWSConfiguration) -> None:
@@ -123,9 +124,13 @@ REPORT = "; import sys; print(*sys.modules)"
 
 def modules(source: str) -> set[str]:
     done = subprocess.run(
-        [sys.executable, "-c", source + REPORT], capture_output=True, text=True, timeout=60, check=True,
+        [sys.executable, "-c", source + REPORT],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
         env={**os.environ, "HYPERSCALER": "aws"},
-    )  # fmt: skip
+    )
     return set(done.stdout.split())
 
 

@@ -12,11 +12,13 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 import aws_kit
 from aws_errors import FaultyAWS
+from ports import free_port
 from totoms import CloudStorage, MessageBus, MessageDestination, SecretsManager, TotoMessage
 from totoms.errors import AccessDenied, BackendError, NotFound, PreconditionFailed, Unavailable
 from totoms_aws import clients
 from totoms_aws.configuration import AWSConfiguration
-from totoms_aws.errors import translate
+from totoms_aws.errors import mapped
+from totoms_aws.storage import upload
 
 SETTINGS = AWSConfiguration(region=aws_kit.REGION, environment="test")
 BUCKET = "a-bucket"
@@ -87,12 +89,18 @@ def told(use: str, error: type[BackendError], cause: type[Exception] = ClientErr
 @pytest.mark.parametrize(
     ("status", "code", "error"),
     [
-        (403, "AccessDenied", AccessDenied), (403, "InvalidAccessKeyId", AccessDenied),
-        (403, "SignatureDoesNotMatch", AccessDenied), (403, "RequestTimeTooSkewed", AccessDenied),
-        (400, "ExpiredToken", AccessDenied), (503, "SlowDown", Unavailable), (500, "InternalError", Unavailable),
-        (503, "ServiceUnavailable", Unavailable), (502, "", Unavailable), (429, "TooManyRequests", Unavailable),
+        (403, "AccessDenied", AccessDenied),
+        (403, "InvalidAccessKeyId", AccessDenied),
+        (403, "SignatureDoesNotMatch", AccessDenied),
+        (403, "RequestTimeTooSkewed", AccessDenied),
+        (400, "ExpiredToken", AccessDenied),
+        (503, "SlowDown", Unavailable),
+        (500, "InternalError", Unavailable),
+        (503, "ServiceUnavailable", Unavailable),
+        (502, "", Unavailable),
+        (429, "TooManyRequests", Unavailable),
     ],
-)  # fmt: skip
+)
 def test_answer_of_any_service(
     monkeypatch: pytest.MonkeyPatch, use: str, status: int, code: str, error: type[BackendError]
 ) -> None:
@@ -106,13 +114,18 @@ def test_answer_of_any_service(
 @pytest.mark.parametrize(
     ("status", "code", "error"),
     [
-        (400, "ResourceNotFoundException", NotFound), (400, "InvalidRequestException", NotFound),
-        (400, "AccessDeniedException", AccessDenied), (400, "ExpiredTokenException", AccessDenied),
-        (400, "UnrecognizedClientException", AccessDenied), (403, "InvalidSignatureException", AccessDenied),
-        (400, "ThrottlingException", Unavailable), (500, "InternalServiceError", Unavailable),
-        (400, "DecryptionFailure", BackendError), (400, "InvalidParameterException", BackendError),
+        (400, "ResourceNotFoundException", NotFound),
+        (400, "InvalidRequestException", NotFound),
+        (400, "AccessDeniedException", AccessDenied),
+        (400, "ExpiredTokenException", AccessDenied),
+        (400, "UnrecognizedClientException", AccessDenied),
+        (403, "InvalidSignatureException", AccessDenied),
+        (400, "ThrottlingException", Unavailable),
+        (500, "InternalServiceError", Unavailable),
+        (400, "DecryptionFailure", BackendError),
+        (400, "InvalidParameterException", BackendError),
     ],
-)  # fmt: skip
+)
 def test_answer_of_secrets_manager(
     monkeypatch: pytest.MonkeyPatch, status: int, code: str, error: type[BackendError]
 ) -> None:
@@ -130,18 +143,44 @@ def test_bucket_of_another_region_or_kind(monkeypatch: pytest.MonkeyPatch, use: 
         assert "IllegalLocationConstraintException" in str(told(use, BackendError))
 
 
-def test_conflict_of_conditional_writes_is_a_lost_race(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_conditional_write_that_s3_does_not_decide_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upload, "_sleep", lambda _seconds: None)
     with FaultyAWS() as faults:
-        faults.rule(status=409, code="ConditionalRequestConflict")
+        writing = faults.rule(status=409, code="ConditionalRequestConflict")
         faults.rule(matches=lambda request: request.method == "HEAD", status=404)
         aws_kit.use(monkeypatch, faults.address)
-        with pytest.raises(PreconditionFailed):
+        with pytest.raises(Unavailable, match="ConditionalRequestConflict"):
             files().upload_bytes(b"x", "a-key", if_absent=True)
+    assert len(writing.seen) == 4
+
+
+@pytest.mark.parametrize("size", [1, 6 * 1024 * 1024])  # whole, and by parts
+@pytest.mark.parametrize("there", [False, True])
+def test_conditional_write_after_a_conflict_is_decided(monkeypatch: pytest.MonkeyPatch, size: int, there: bool) -> None:
+    monkeypatch.setattr(upload, "_sleep", lambda _seconds: None)
+    with FaultyAWS(aws_kit.server()) as faults, aws_kit.settings(monkeypatch, faults.address) as configuration:
+        bucket = aws_kit.make_bucket(configuration)
+        storage = CloudStorage(bucket, environment=aws_kit.environment(configuration))
+        if there:
+            storage.upload_bytes(b"old", "a-key")
+        conflicting = faults.rule(
+            matches=lambda request: request.headers.get("if-none-match") == "*",
+            times=2,
+            status=409,
+            code="ConditionalRequestConflict",
+        )
+        if there:
+            with pytest.raises(PreconditionFailed):
+                storage.upload_bytes(bytes(size), "a-key", if_absent=True)
+        else:
+            storage.upload_bytes(bytes(size), "a-key", if_absent=True)
+        assert len(conflicting.seen) == 2
+        assert storage.stat("a-key").size == (3 if there else size)
 
 
 @pytest.mark.parametrize("use", USES)
 def test_endpoint_away(monkeypatch: pytest.MonkeyPatch, use: str) -> None:
-    aws_kit.use(monkeypatch, f"http://127.0.0.1:{aws_kit.free_port()}")
+    aws_kit.use(monkeypatch, f"http://127.0.0.1:{free_port()}")
 
     assert "EndpointConnectionError" in str(told(use, Unavailable, BotoCoreError))
 
@@ -206,10 +245,10 @@ def test_settings_of_the_sdk_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch
 
 
 def test_error_of_the_sdk_that_nobody_knows_is_still_ours() -> None:
-    error = translate(RuntimeError("with a secret in it"), "the topic", "a-topic")
+    error = mapped(RuntimeError("with a secret in it"), "the topic", "a-topic")
 
     assert type(error) is BackendError
-    assert str(error) == "AWS failed for the topic 'a-topic': RuntimeError."
+    assert str(error) == "The request to AWS for the topic 'a-topic' failed: RuntimeError."
 
 
 def test_throttled_call_is_tried_again_by_the_sdk(monkeypatch: pytest.MonkeyPatch) -> None:

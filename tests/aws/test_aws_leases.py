@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-import time
 from typing import Any
 
 import pytest
@@ -13,12 +12,15 @@ import pytest
 import aws_kit
 from aws_errors import FaultyAWS, Request
 from aws_messages_kit import BusOfTests, publish
-from totoms.envelope import DeadLetterReason, Received, Subscription
 from totoms.errors import LeaseLost
-from totoms.messages import ID_ATTRIBUTE
+from totoms.messages.dead_letters import DeadLetterReason
+from totoms.messages.message import ID_ATTRIBUTE
+from totoms.messages.receiver import Received
+from totoms.messages.subscription import Subscription
 from totoms_aws.configuration import AWSConfiguration
-from totoms_aws.leases import COUNTED
-from totoms_aws.names import queue_name
+from totoms_aws.messages.naming import queue_name
+from totoms_aws.messages.receiver import EARLIER_ATTEMPTS, SQSReceiver
+from totoms_aws.messages.subscriptions import Source
 
 REASON = DeadLetterReason("non_retryable", "ValueError", "It is not wanted.", 1)
 
@@ -37,11 +39,34 @@ async def received(bus: BusOfTests, subscription: Subscription) -> Received:
     return one
 
 
+async def test_lease_that_was_set_is_asked_for_with_each_message_and_renewal(
+    bus: BusOfTests, topic: str, faulty_aws: AWSConfiguration, faults: FaultyAWS, sqs: Any
+) -> None:
+    bus.use_lease(7200.0)
+    made = Subscription("blog-long-lease", topic, "posts")
+    await bus._subscribe(made, create=True)
+    url = sqs.get_queue_url(QueueName=queue_name("blog-long-lease"))["QueueUrl"]
+    found = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["VisibilityTimeout"])["Attributes"]
+    assert found["VisibilityTimeout"] == "7200"
+    publish(faulty_aws, topic, "a body", {})
+    one = await received(bus, made)
+    assert one.lease_seconds == 7200
+    assert await bus._extend([one]) == [None]
+    renewals = [request for request in faults.requests if is_hiding(request)]
+    assert "7200" in str(renewals[-1].body)
+
+
+def source_of(bus: BusOfTests, one: Received) -> Source:
+    receiver = bus._by(one)
+    assert isinstance(receiver, SQSReceiver)
+    return receiver.source
+
+
 @pytest.mark.parametrize("nonsense", ["9" * 5000, "\N{ARABIC-INDIC DIGIT THREE}", "-1", "many"])
 async def test_attempts_that_somebody_else_wrote_are_not_believed(
     bus: BusOfTests, subscription: Subscription, topic: str, faulty_aws: AWSConfiguration, nonsense: str
 ) -> None:
-    publish(faulty_aws, topic, "a body", {COUNTED: nonsense})
+    publish(faulty_aws, topic, "a body", {EARLIER_ATTEMPTS: nonsense})
     one = await received(bus, subscription)
     assert (one.body, one.attempt) == (b"a body", 1)
 
@@ -67,17 +92,34 @@ async def test_message_is_tried_again_after_the_renewal_that_is_under_way(
     assert (await received(bus, subscription)).attempt == 2
 
 
+async def test_renewal_of_what_was_settled_meanwhile_is_no_lost_lease(
+    bus: BusOfTests, subscription: Subscription, topic: str, faults: FaultyAWS, faulty_aws: AWSConfiguration
+) -> None:
+    publish(faulty_aws, topic, "a body", {})
+    one = await received(bus, subscription)
+    hiding = faults.rule(matches=is_hiding, hold=threading.Event(), times=1)
+    renewing = asyncio.ensure_future(bus._extend([one]))
+    while not hiding.seen:
+        await asyncio.sleep(0.01)
+    assert await bus._ack([one]) == [None]
+    assert hiding.hold is not None
+    hiding.hold.set()
+    assert await renewing == [None]
+
+
 async def test_lease_is_renewed_in_a_thread_or_known_to_have_ended(
     bus: BusOfTests, subscription: Subscription, topic: str, faulty_aws: AWSConfiguration, sqs: Any
 ) -> None:
     publish(faulty_aws, topic, "a body", {})
     one = await received(bus, subscription)
-    one.lease.until = 0.0
-    await asyncio.to_thread(bus._leases.renew_now, [one])
-    assert one.lease.until > time.monotonic()
-    sqs.delete_message(QueueUrl=one.lease.source.url, ReceiptHandle=one.lease.receipt)
-    await asyncio.to_thread(bus._leases.renew_now, [one])
-    assert one.lease.until == 0.0
+    receiver = bus._by(one)
+    assert isinstance(receiver, SQSReceiver)
+    before = one.lease.expires
+    await asyncio.to_thread(receiver._renew, [one])
+    assert one.lease.expires > before
+    sqs.delete_message(QueueUrl=receiver.source.queue.url, ReceiptHandle=one.lease.handle["ReceiptHandle"])
+    await asyncio.to_thread(receiver._renew, [one])
+    assert one.lease.state == "lost"
     with pytest.raises(LeaseLost):
         await bus._nack(one, 0.0)
 
@@ -95,7 +137,7 @@ async def test_message_that_is_put_back_is_not_delayed_by_the_queue(
     assert (await received(bus, subscription)).message_id == one.message_id
     # The emulator takes a delay of 0 for none given, and the queue's own instead, so what was asked for is looked at.
     sent = [json.loads(request.body) for request in faults.requests if request.operation == "SendMessage"]
-    back = [request for request in sent if request["QueueUrl"] == one.lease.source.url]
+    back = [request for request in sent if request["QueueUrl"] == source_of(bus, one).queue.url]
     assert [request["DelaySeconds"] for request in back] == [0, 0]
 
 
@@ -117,7 +159,7 @@ async def test_letters_of_one_id_are_all_deleted(
     await bus._dead_letter(one, REASON)
     same = {ID_ATTRIBUTE: {"DataType": "String", "StringValue": "the-same"}}
     more = [{"Id": str(number), "MessageBody": "a body", "MessageAttributes": same} for number in range(10)]
-    sqs.send_message_batch(QueueUrl=one.lease.source.dead_url, Entries=more)
+    sqs.send_message_batch(QueueUrl=source_of(bus, one).dead.url, Entries=more)
     assert await bus.purge_dead_letters(subscription.name) == 11
     assert await bus.list_dead_letters(subscription.name) == []
 

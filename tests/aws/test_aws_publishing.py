@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-import time
 from urllib.parse import parse_qs
 
 import pytest
@@ -13,13 +12,14 @@ import pytest
 import aws_kit
 from aws_errors import FaultyAWS, Request
 from aws_messages_kit import BusOfTests, make_topic
+from totoms.clients import close_clients
 from totoms.context import new_cid
-from totoms.envelope import DeadLetterReason, Subscription
 from totoms.errors import AccessDenied, BackendError, MessageTooLarge, NotFound, Unavailable, Unsupported
-from totoms.messages import MessageDestination, TotoMessage
-from totoms_aws import batches
+from totoms.messages.dead_letters import DeadLetterReason
+from totoms.messages.message import MessageDestination, TotoMessage
+from totoms.messages.subscription import Subscription
+from totoms.threads import Workers
 from totoms_aws.configuration import AWSConfiguration
-from totoms_aws.workers import Workers
 
 POSTS = MessageDestination(topic="posts")
 
@@ -75,27 +75,6 @@ async def test_those_that_come_while_a_request_is_under_way_leave_with_the_next(
     held.hold.set()
     await asyncio.gather(*first, *gathered)
     assert [len(texts(asked)) for asked in publishes(faults)] == [1, 1, 1, 1, 9]
-
-
-@pytest.mark.parametrize("away", [True, False])
-async def test_who_waits_is_told_when_aws_answers_nobody(monkeypatch: pytest.MonkeyPatch, away: bool) -> None:
-    monkeypatch.setattr(batches, "_PATIENCE", 0.2)
-    sent: list[int] = []
-
-    def send(entries: list[batches.Entry]) -> batches.Results:
-        sent.append(len(entries))
-        time.sleep(0.3)
-        return [Unavailable("as the test says") if away else None for _ in entries]
-
-    line = batches.Line(send, in_order=True)
-    first = line.add({}, 1)
-    while not sent:
-        await asyncio.sleep(0.01)
-    rest = [line.add({}, 1) for _ in range(25)]
-    assert isinstance(await first, Unavailable) is away
-    results = await asyncio.gather(*rest)
-    assert sent == ([1] if away else [1, 10, 10, 5])
-    assert [isinstance(result, Unavailable) for result in results] == [away] * 25
 
 
 async def test_request_is_not_larger_than_sns_takes(bus: BusOfTests, faults: FaultyAWS) -> None:
@@ -157,7 +136,7 @@ async def test_answer_that_makes_no_sense_leaves_nobody_waiting(bus: BusOfTests,
         document = "no document"
     faults.rule(matches=is_publishing, status=200, answer=document.encode())
     sent = [bus.publish_message(POSTS, message(number)) for number in range(1 if name == "Publish" else 2)]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         results = await asyncio.gather(*sent, return_exceptions=True)
     assert all(isinstance(result, BackendError) and result.__cause__ is not None for result in results)
 
@@ -166,8 +145,7 @@ async def test_who_publishes_is_told_when_there_is_no_thread(bus: BusOfTests, mo
     def refuse(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    workers = Workers(4, "of this test")
-    monkeypatch.setattr("totoms_aws.batches.PUBLISHING", workers)
+    monkeypatch.setattr("totoms_aws.messages.publisher.PUBLISHING", Workers(4, "of this test"))
     with monkeypatch.context() as starting:
         starting.setattr(threading.Thread, "start", refuse)
         with pytest.raises(Unavailable):
@@ -187,16 +165,16 @@ async def test_message_that_takes_more_room_on_sns_is_refused_before_it_is_sent(
 async def test_destinations_of_long_ago_are_forgotten_and_those_in_use_are_not(
     bus: BusOfTests, faults: FaultyAWS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("totoms_aws.publishing._MOST_LINES", 3)
-    monkeypatch.setattr("totoms_aws.queues._MOST_REMEMBERED", 3)
+    monkeypatch.setattr("totoms_aws.messages.publisher._MAX_BATCHERS", 3)
+    monkeypatch.setattr("totoms_aws.messages.queues._MAX_REMEMBERED", 3)
     held = faults.rule(matches=is_publishing, hold=threading.Event(), times=1)
     waiting = asyncio.ensure_future(bus.publish_message(POSTS, message()))
     names = [f"jobs-{new_cid()[:12]}" for _ in range(6)]
     for name in names:
         await bus.publish_message(MessageDestination(queue=name), message())
-    assert len(bus._publisher._lines) <= 3
-    assert len(bus._queues._urls) <= 3
-    assert (True, bus.topics["posts"]) in bus._publisher._lines
+    assert len(bus._publisher._batchers) <= 3
+    assert len(bus._queues._known) <= 3
+    assert (True, bus.topics["posts"], 0) in bus._publisher._batchers
     assert held.hold is not None
     held.hold.set()
     assert await waiting
@@ -228,20 +206,31 @@ async def test_entry_that_the_answer_forgets_is_not_taken_for_sent(bus: BusOfTes
 
 
 ERRORS = [
-    (403, "AuthorizationError", AccessDenied), (403, "ExpiredToken", AccessDenied), (404, "NotFound", NotFound),
-    (403, "InvalidClientTokenId", AccessDenied), (400, "Throttling", Unavailable), (429, "Throttled", Unavailable),
-    (500, "InternalError", Unavailable), (400, "KMSThrottling", Unavailable), (400, "KMSAccessDenied", AccessDenied),
+    (403, "AuthorizationError", AccessDenied),
+    (403, "ExpiredToken", AccessDenied),
+    (404, "NotFound", NotFound),
+    (403, "InvalidClientTokenId", AccessDenied),
+    (400, "Throttling", Unavailable),
+    (429, "Throttled", Unavailable),
+    (500, "InternalError", Unavailable),
+    (400, "KMSThrottling", Unavailable),
+    (400, "KMSAccessDenied", AccessDenied),
     (400, "InvalidParameter", BackendError),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("status", "code", "error"), ERRORS, ids=[code for _, code, _ in ERRORS])
 async def test_what_sns_refuses_is_told_with_the_topic(
-    bus: BusOfTests, topic: str, faults: FaultyAWS, monkeypatch: pytest.MonkeyPatch, status: int, code: str,
+    bus: BusOfTests,
+    topic: str,
+    faults: FaultyAWS,
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+    code: str,
     error: type[BackendError],
-) -> None:  # fmt: skip
+) -> None:
     aws_kit.once(monkeypatch)
-    aws_kit.close_clients()
+    close_clients()
     faults.rule(matches=is_publishing, status=status, code=code)
     with pytest.raises(error) as caught:
         await bus.publish_message(POSTS, message())
@@ -251,20 +240,30 @@ async def test_what_sns_refuses_is_told_with_the_topic(
 
 
 QUEUE_ERRORS = [
-    (403, "AccessDenied", AccessDenied), (400, "AWS.SimpleQueueService.NonExistentQueue", NotFound),
-    (403, "ExpiredToken", AccessDenied), (403, "RequestThrottled", Unavailable), (500, "InternalFailure", Unavailable),
-    (400, "KmsAccessDenied", AccessDenied), (400, "KMS.AccessDeniedException", AccessDenied),
-    (400, "KMS.ThrottlingException", Unavailable), (403, "OverLimit", Unavailable),
-]  # fmt: skip
+    (403, "AccessDenied", AccessDenied),
+    (400, "AWS.SimpleQueueService.NonExistentQueue", NotFound),
+    (403, "ExpiredToken", AccessDenied),
+    (403, "RequestThrottled", Unavailable),
+    (500, "InternalFailure", Unavailable),
+    (400, "KmsAccessDenied", AccessDenied),
+    (400, "KMS.AccessDeniedException", AccessDenied),
+    (400, "KMS.ThrottlingException", Unavailable),
+    (403, "OverLimit", Unavailable),
+]
 
 
 @pytest.mark.parametrize(("status", "code", "error"), QUEUE_ERRORS, ids=[code for _, code, _ in QUEUE_ERRORS])
 async def test_what_sqs_refuses_is_told_with_the_queue(
-    bus: BusOfTests, topic: str, faults: FaultyAWS, monkeypatch: pytest.MonkeyPatch, status: int, code: str,
+    bus: BusOfTests,
+    topic: str,
+    faults: FaultyAWS,
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+    code: str,
     error: type[BackendError],
-) -> None:  # fmt: skip
+) -> None:
     aws_kit.once(monkeypatch)
-    aws_kit.close_clients()
+    close_clients()
     wanted = Subscription(f"blog-{new_cid()[:12]}", topic, "posts")
     await bus._subscribe(wanted, create=True)
     faults.rule(matches=lambda request: request.operation == "ReceiveMessage", status=status, code=code)
@@ -348,7 +347,7 @@ async def test_slow_search_for_a_queue_does_not_hold_up_others(bus: BusOfTests, 
     waiting = asyncio.ensure_future(bus.publish_message(MessageDestination(queue=slow), message()))
     while not held.seen:
         await asyncio.sleep(0.01)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         await bus.publish_message(MessageDestination(queue=known), message())
     assert held.hold is not None
     held.hold.set()
@@ -419,3 +418,28 @@ async def test_letter_that_sqs_does_not_delete_is_not_said_to_be_gone(
     with pytest.raises(Unavailable):
         await work(wanted.name, None)
     assert await work(wanted.name, None) == 1
+
+
+async def test_groups_of_a_fifo_topic_do_not_wait_for_each_other(
+    faulty_aws: AWSConfiguration, faults: FaultyAWS
+) -> None:
+    bus = BusOfTests(aws_kit.environment(faulty_aws), {"posts": make_topic(faulty_aws, fifo=True)})
+    held = threading.Event()
+    faults.rule(matches=lambda request: is_publishing(request) and b"slow" in request.body, hold=held, times=1)
+    try:
+        slow = [asyncio.create_task(bus.publish_message(POSTS, message(n), ordering_key="slow")) for n in (100, 101)]
+        others = (f"key-{number}" for number in range(8))  # in eight lanes, or fewer
+        done, _ = await asyncio.wait(
+            {asyncio.create_task(bus.publish_message(POSTS, message(), ordering_key=key)) for key in others},
+            timeout=30.0,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        assert done
+        assert not any(task.done() for task in slow)
+        held.set()
+        await asyncio.gather(*slow)
+    finally:
+        held.set()
+        await bus.close()
+    numbers = [json.loads(text)["data"]["number"] for asked in publishes(faults) for text in texts(asked)]
+    assert [number for number in numbers if number >= 100] == [100, 101]

@@ -17,10 +17,10 @@ from aws_push_kit import HOST, Clock, signer
 from sns_certificates import CertificateServer
 from sns_push import make_signer
 from totoms.errors import Unavailable, Undecidable
-from totoms_aws import certificates, fetching
-from totoms_aws.certificates import Certificates
+from totoms_aws.messages import signatures
+from totoms_aws.messages.signatures import Certificates
 
-DEADLINE = 20
+DEADLINE = 120.0
 URL = f"https://{HOST}{signer().path}"
 
 
@@ -86,11 +86,13 @@ async def test_urls_that_are_remembered_as_made_up_are_few() -> None:
     def fetch(url: str) -> bytes:
         raise Unavailable("no", resource=url)
 
-    kept = Certificates(fetch)
-    for number in range(certificates._MOST_REFUSED + 10):
+    clock = Clock()
+    kept = Certificates(fetch, clock)
+    for number in range(signatures._MAX_REFUSED + 10):
+        clock.now += signatures._PAUSE
         with pytest.raises(Undecidable):
             await kept.key_of(url_of(number))
-    assert len(kept._refused) == certificates._MOST_REFUSED
+    assert len(kept._refused) == signatures._MAX_REFUSED
 
 
 async def test_server_that_is_away_is_left_alone_for_a_while(
@@ -140,7 +142,7 @@ async def test_who_stops_waiting_takes_nothing_from_the_others(server: Certifica
 
 async def test_few_are_fetched_at_a_time(server: CertificateServer, kept: Certificates) -> None:
     server.hold.clear()
-    most = certificates._MOST_FETCHED
+    most = signatures._BURST
     for number in range(most):
         server.pages[path_of(number)] = 200, signer().pem
     waiting = [asyncio.create_task(kept.key_of(url_of(number))) for number in range(most)]
@@ -153,11 +155,41 @@ async def test_few_are_fetched_at_a_time(server: CertificateServer, kept: Certif
     await kept.key_of(URL)  # nothing was held against it
 
 
+async def test_stranger_who_makes_up_urls_has_few_fetched(
+    server: CertificateServer, kept: Certificates, clock: Clock
+) -> None:
+    for number in range(350):  # ten seconds of what was once 35 a second
+        clock.now += 1 / 35
+        with pytest.raises(Undecidable):
+            await kept.key_of(url_of(number))
+    assert len(server.asked) <= signatures._BURST + 10 / signatures._PAUSE
+
+
+async def test_certificate_that_all_pushes_name_is_fetched_although_a_stranger_uses_up_the_budget(
+    server: CertificateServer, kept: Certificates, clock: Clock
+) -> None:
+    made_up = iter(range(100_000))
+
+    async def strangers(number: int) -> None:
+        for _ in range(number):
+            with pytest.raises(Undecidable):
+                await kept.key_of(url_of(next(made_up)))
+
+    await strangers(100)
+    for _ in range(2):
+        with pytest.raises(Undecidable):
+            await kept.key_of(URL)
+        await strangers(100)
+    clock.now += signatures._PAUSE
+    await strangers(100)  # each names another one, so none of them comes first
+    await kept.key_of(URL)
+
+
 async def test_server_that_does_not_answer_is_given_up(
     server: CertificateServer, kept: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetching, "_READ_SECONDS", 0.1)
-    monkeypatch.setattr(certificates, "_PATIENCE", 10 * DEADLINE)  # that is another limit
+    monkeypatch.setattr(signatures, "_FETCH_SECONDS", 0.5)
+    monkeypatch.setattr(signatures, "_PATIENCE", 10 * DEADLINE)  # that is another limit
     server.hold.clear()
     async with asyncio.timeout(DEADLINE):
         with pytest.raises(Undecidable):
@@ -165,7 +197,7 @@ async def test_server_that_does_not_answer_is_given_up(
 
 
 async def test_fetching_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(certificates, "_PATIENCE", 0.05)
+    monkeypatch.setattr(signatures, "_PATIENCE", 0.05)
     over = threading.Event()
     kept = Certificates(lambda _url: bytes(over.wait(DEADLINE)))
     try:
@@ -180,7 +212,7 @@ async def test_fetching_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch)
 CONNECTIONS: dict[str, dict[str, Any]] = {
     "made out to somebody else": {"certified": "elsewhere.example"},
     "made out to all below": {"certified": "*.amazonaws.com"},
-    "expired": {"until": datetime.now(UTC) - timedelta(hours=1)},
+    "expired": {"until": datetime(2020, 1, 1, tzinfo=UTC)},
 }
 
 
@@ -250,7 +282,7 @@ async def test_certificate_that_comes_with_another_status_is_not_taken(
 
 async def test_certificate_that_is_used_is_kept_longest(server: CertificateServer, kept: Certificates) -> None:
     await kept.key_of(URL)
-    for number in range(certificates._MOST_KEPT + 4):
+    for number in range(signatures._MAX_KEPT + 4):
         server.pages[path_of(number)] = 200, signer().pem
         await kept.key_of(url_of(number))
         await kept.key_of(URL)
@@ -258,8 +290,8 @@ async def test_certificate_that_is_used_is_kept_longest(server: CertificateServe
 
 
 async def test_certificate_that_is_as_large_as_allowed_is_read(server: CertificateServer, kept: Certificates) -> None:
-    server.pages[signer().path] = 200, signer().pem.ljust(fetching._MOST_BYTES, b"\n")
+    server.pages[signer().path] = 200, signer().pem.ljust(signatures._MAX_CERTIFICATE_BYTES, b"\n")
     await kept.key_of(URL)
-    server.pages[path_of(1)] = 200, signer().pem.ljust(fetching._MOST_BYTES + 1, b"\n")
+    server.pages[path_of(1)] = 200, signer().pem.ljust(signatures._MAX_CERTIFICATE_BYTES + 1, b"\n")
     with pytest.raises(Undecidable):
         await kept.key_of(url_of(1))

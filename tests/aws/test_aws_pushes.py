@@ -22,9 +22,12 @@ from aws_push_kit import HOST, Clock, signer, use_clock
 from connections import connections
 from sns_certificates import CertificateServer
 from sns_push import PushingSNS, body_of, make_signer
-from totoms.envelope import DeadLetterReason, PushReply, PushRequest, Received
 from totoms.errors import BackendError, Forbidden, NotFound, Unauthorized, Undecidable
-from totoms.messages import ID_ATTRIBUTE
+from totoms.messages.dead_letters import DeadLetterReason
+from totoms.messages.message import ID_ATTRIBUTE, TRACEPARENT_ATTRIBUTE
+from totoms.messages.push.attempts import delivery_key
+from totoms.messages.push_request import PushReply, PushRequest
+from totoms.messages.receiver import Received
 from totoms_aws.configuration import AWSConfiguration
 
 PATH = "/SimpleNotificationService-" + "0123456789abcdef" * 2 + ".pem"
@@ -108,7 +111,7 @@ async def one(bus: BusOfTests, sns: PushingSNS, message: dict[str, Any]) -> Rece
 
 
 @pytest.mark.parametrize("version", ["1", "2"])
-@pytest.mark.parametrize("subject", [None, "", "a subject", "Zwei\nBücher"])
+@pytest.mark.parametrize("subject", [None, "", "a subject", "Zwei Bücher"])
 async def test_signed_notification_is_taken(
     bus: BusOfTests, sns: PushingSNS, version: str, subject: str | None
 ) -> None:
@@ -123,9 +126,13 @@ async def test_signed_field_that_was_changed_is_refused(
 ) -> None:
     message = sns.notification("a body", version=version, Subject="s")
     changed = {
-        "Message": "another body", "MessageId": "another", "Subject": "t", "TopicArn": sns.topic + "-2",
-        "Type": "UnsubscribeConfirmation", "Timestamp": (datetime.now(UTC) - timedelta(minutes=1)).isoformat(),
-    }  # fmt: skip
+        "Message": "another body",
+        "MessageId": "another",
+        "Subject": "t",
+        "TopicArn": sns.topic + "-2",
+        "Type": "UnsubscribeConfirmation",
+        "Timestamp": (datetime.now(UTC) - timedelta(minutes=1)).isoformat(),
+    }
     with pytest.raises(Forbidden):
         await push(bus, sns, {**message, name: changed[name]})
     with pytest.raises(Forbidden):
@@ -340,7 +347,7 @@ async def test_certificates_that_are_kept_are_few(
         path = f"/SimpleNotificationService-{number:032x}.pem"
         certificates.pages[path] = 200, sns.signer.pem
         await one(bus, sns, {**sns.notification("a body"), "SigningCertURL": f"https://{HOST}{path}"})
-    assert len(bus._pushes._certificates._kept) == 16
+    assert len(bus._push_receiver._certificates._kept) == 16
 
 
 async def test_confirmation_is_by_the_api_and_its_url_is_not_fetched(
@@ -359,8 +366,10 @@ async def test_subscription_is_confirmed(aws_settings: AWSConfiguration, bus: Bu
     client = aws_kit.sdk("sns", aws_settings)
     with Endpoint() as endpoint:
         client.subscribe(TopicArn=sns.topic, Protocol="http", Endpoint=endpoint.address)
-        token = (await asyncio.to_thread(endpoint.came.get, timeout=20))["Token"]
-        assert await push(bus, sns, sns.confirmation(token)) == PushReply(body={"status": "confirmed"})
+        token = (await asyncio.to_thread(endpoint.came.get, timeout=120))["Token"]
+        assert await push(bus, sns, sns.confirmation(token)) == PushReply(
+            body={"status": "confirmed"}, subscribed="posts"
+        )
     (made,) = client.list_subscriptions_by_topic(TopicArn=sns.topic)["Subscriptions"]
     assert made["SubscriptionArn"].startswith(sns.topic)
 
@@ -410,9 +419,15 @@ async def test_push_of_another_time_is_refused(bus: BusOfTests, sns: PushingSNS,
 
 
 NO_MESSAGES = {
-    "nothing": b"", "no JSON": b"{", "a list": b"[]", "a text": b'"x"', "null": b"null", "deep": b"[" * 100_000,
-    "not UTF-8": b'{"Type": "\xff"}', "a number too long": b'{"Type": ' + b"9" * 5_000 + b"}",
-}  # fmt: skip
+    "nothing": b"",
+    "no JSON": b"{",
+    "a list": b"[]",
+    "a text": b'"x"',
+    "null": b"null",
+    "deep": b"[" * 100_000,
+    "not UTF-8": b'{"Type": "\xff"}',
+    "a number too long": b'{"Type": ' + b"9" * 5_000 + b"}",
+}
 
 
 @pytest.mark.parametrize("body", NO_MESSAGES.values(), ids=NO_MESSAGES)
@@ -476,3 +491,52 @@ async def test_dead_letters_of_an_endpoint_that_the_operator_subscribed_go_to_a_
     (letter,) = await bus.list_dead_letters("push-posts")
     sqs.delete_queue(QueueUrl=url)
     assert (letter.body, letter.reason) == (b"a body", reason)
+
+
+async def test_type_in_the_unsigned_attributes_alone_is_not_believed(bus: BusOfTests, sns: PushingSNS) -> None:
+    received = await one(bus, sns, sns.notification('{"id":7}', {"messageType": "postCreated"}))
+    assert "messageType" not in received.attributes
+    assert not received.attributes_vouched
+
+
+# --- what is signed, and what is not ---
+
+
+async def test_message_is_known_by_the_signed_id_whatever_the_attributes_say(bus: BusOfTests, sns: PushingSNS) -> None:
+    message = sns.notification("a body", {ID_ATTRIBUTE: "of the publisher"})
+    received = await one(bus, sns, message)
+    assert (received.message_id, received.delivery_id) == ("of the publisher", message["MessageId"])
+    replayed = {**message, "MessageAttributes": {ID_ATTRIBUTE: {"Type": "String", "Value": "made up"}}}
+    again = await one(bus, sns, replayed)
+    assert (again.message_id, delivery_key(again)) == ("made up", delivery_key(received))
+
+
+async def test_of_unsigned_attributes_only_the_trace_is_used(bus: BusOfTests, sns: PushingSNS) -> None:
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    sent = {ID_ATTRIBUTE: "m", TRACEPARENT_ATTRIBUTE: trace, "messageType": "other", "contentType": "x", "mine": "y"}
+    assert (await one(bus, sns, sns.notification("a body", sent))).attributes == {TRACEPARENT_ATTRIBUTE: trace}
+
+
+async def test_signed_text_that_was_split_at_another_place_is_refused(bus: BusOfTests, sns: PushingSNS) -> None:
+    genuine = sns.notification("a body", Subject="S", MessageId="id")
+    assert (await one(bus, sns, genuine)).delivery_id == "id"
+    split = {name: value for name, value in genuine.items() if name != "Subject"}
+    with pytest.raises(Forbidden):
+        await push(bus, sns, {**split, "MessageId": "id\nSubject\nS"})
+    genuine = sns.notification("x\nMessageId\ny", MessageId="id")
+    assert (await one(bus, sns, genuine)).body == b"x\nMessageId\ny"
+    with pytest.raises(Forbidden):
+        await push(bus, sns, {**genuine, "Message": "x", "MessageId": "y\nMessageId\nid"})
+
+
+@pytest.mark.parametrize(("age", "taken"), [(timedelta(minutes=59), True), (timedelta(minutes=80), False)])
+async def test_notification_older_than_sns_tries_is_refused(
+    bus: BusOfTests, sns: PushingSNS, age: timedelta, taken: bool
+) -> None:
+    sent = (datetime.now(UTC) - age).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    message = sns.notification("a body", Timestamp=sent)
+    if taken:
+        await one(bus, sns, message)
+    else:
+        with pytest.raises(Forbidden, match="too old"):
+            await push(bus, sns, message)

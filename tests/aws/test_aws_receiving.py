@@ -11,7 +11,7 @@ import pytest
 import aws_kit
 from aws_errors import FaultyAWS, Request
 from aws_messages_kit import BusOfTests, publish
-from totoms.envelope import Subscription
+from totoms.messages.subscription import Subscription
 from totoms_aws.configuration import AWSConfiguration
 
 

@@ -60,11 +60,16 @@ def test_secret_is_named_by_its_environment(aws: AWSConfiguration) -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("a/b_c+d=e.f@g-h", "test/a/b_c+d=e.f@g-h"), ("a b", "test/a=20b"), ("a%2Fb", "test/a=252Fb"),
-        ("ü", "test/=C3=BC"), ("a=2Fb", "test/a=3D2Fb"), ("==", "test/=="), ("=4%", "test/=4=25"),
+        ("a/b_c+d=e.f@g-h", "test/a/b_c+d=e.f@g-h"),
+        ("a b", "test/a=20b"),
+        ("a%2Fb", "test/a=252Fb"),
+        ("ü", "test/=C3=BC"),
+        ("a=2Fb", "test/a=3D2Fb"),
+        ("==", "test/=="),
+        ("=4%", "test/=4=25"),
         ("arn:aws:x", "test/arn=3Aaws=3Ax"),
     ],
-)  # fmt: skip
+)
 def test_name_is_its_own_where_aws_allows_it(aws: AWSConfiguration, name: str, expected: str) -> None:
     assert identifier_of(name, aws) == expected
 

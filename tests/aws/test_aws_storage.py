@@ -6,19 +6,24 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+from botocore.awsrequest import AWSResponse, HeadersDict
+from urllib3 import HTTPResponse
 
 import aws_kit
 from aws_errors import FaultyAWS, Request
 from totoms import CloudStorage
+from totoms.clients import close_clients
+from totoms.context import new_cid
 from totoms.errors import NotFound, PreconditionFailed, Unavailable
-from totoms.keys import MAX_METADATA_BYTES
-from totoms.testing.storage_tools import noise
-from totoms_aws import clients, multipart, parts, storage
+from totoms.names import MAX_METADATA_BYTES
+from totoms.testing.storage.tools import noise
+from totoms_aws import clients
 from totoms_aws.configuration import AWSConfiguration
-from totoms_aws.parts import PART, part_size, parts_of
+from totoms_aws.storage import signing, storage, upload
+from totoms_aws.storage.upload import PART, part_size, parts_of
 
 LARGE = noise(2 * PART + 7)
 
@@ -196,7 +201,7 @@ def test_stream_that_is_left_gives_its_connection_back(bucket: CloudStorage) -> 
 
 
 def test_large_file_is_copied_by_parts(bucket: CloudStorage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(multipart, "COPIED_PART", PART)
+    monkeypatch.setattr(upload, "COPIED_PART", PART)
     monkeypatch.setattr(storage, "COPIED_PART", PART)
     bucket.upload_bytes(LARGE, "a b/ü?&", content_type="a/b", metadata={"a": "1"})
 
@@ -314,6 +319,20 @@ def test_missing_bucket_is_told_by_name_and_a_missing_key_in_it_by_key(aws: AWSC
     assert caught.value.resource == "key"
 
 
+@pytest.mark.parametrize("use", ["get_file_bytes", "exists"])
+def test_missing_bucket_is_told_apart_in_the_log_once(
+    aws: AWSConfiguration, caplog: pytest.LogCaptureFixture, use: str
+) -> None:
+    missing = CloudStorage(f"missing-{new_cid()}", environment=aws_kit.environment(aws))
+    there = CloudStorage(aws_kit.make_bucket(aws), environment=aws_kit.environment(aws))
+    for _ in range(3):
+        for bucket in (missing, there):
+            assert not getattr(bucket, use)("a-key")
+    lines = [line for record in caplog.records if "There is no bucket" in (line := record.getMessage())]
+    assert len(lines) == 1
+    assert missing.bucket_name in lines[0]
+
+
 def test_parts_grow_so_that_ten_thousand_hold_any_object() -> None:
     sizes = [part_size(number) for number in range(1, 10_001)]
 
@@ -324,8 +343,8 @@ def test_parts_grow_so_that_ten_thousand_hold_any_object() -> None:
 
 
 def test_large_parts_do_not_stay_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "_PARTS_OF_A_SIZE", 1)
-    monkeypatch.setattr(parts, "_GROWN", (PART, PART + 1, 2 * PART))
+    monkeypatch.setattr(upload, "_PARTS_OF_A_SIZE", 1)
+    monkeypatch.setattr(upload, "_PART_SIZES", (PART, PART + 1, 2 * PART))
     content = noise(4 * PART)
     seen = []
     for part in parts_of(io.BytesIO(content)):
@@ -357,10 +376,11 @@ def test_few_parts_are_in_memory_at_once(faulty_bucket: CloudStorage, faults: Fa
     faulty_bucket.upload_stream(chunks(), "key")
 
     assert len(sent) == 16
-    assert max(in_memory) <= multipart.AT_ONCE + 1  # the chunk that is being read from
+    assert max(in_memory) <= upload.PARTS_IN_FLIGHT + 1  # the chunk that is being read from
 
 
 def test_signed_url_is_of_the_buckets_region(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signing, "region_of", lambda *_: None)  # nobody is asked
     aws_kit.use(monkeypatch, None)
     for region in ("eu-north-1", "us-east-1", "me-central-1"):
         environment = aws_kit.environment(AWSConfiguration(region=region))
@@ -369,16 +389,18 @@ def test_signed_url_is_of_the_buckets_region(monkeypatch: pytest.MonkeyPatch) ->
             expected = host if region != "us-east-1" else (host, host.replace("us-east-1.", ""))
             assert url.netloc.startswith(expected)
             assert f"%2F{region}%2Fs3%2F" in url.query
-    clients.close_clients()
+    close_clients()
 
 
 def test_style_of_addresses_that_the_profile_asks_for_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(signing, "region_of", lambda *_: None)  # nobody is asked
     config = tmp_path / "config"
     config.write_text("[profile mine]\ns3 =\n  addressing_style = path\n")
     credentials = tmp_path / "credentials"
     credentials.write_text("[mine]\naws_access_key_id = OF-PROFILE\naws_secret_access_key = x\n")
-    aws_kit.use(monkeypatch, None, AWS_PROFILE="mine", AWS_CONFIG_FILE=str(config),
-                AWS_SHARED_CREDENTIALS_FILE=str(credentials))  # fmt: skip
+    aws_kit.use(
+        monkeypatch, None, AWS_PROFILE="mine", AWS_CONFIG_FILE=str(config), AWS_SHARED_CREDENTIALS_FILE=str(credentials)
+    )
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
 
@@ -386,4 +408,62 @@ def test_style_of_addresses_that_the_profile_asks_for_is_kept(monkeypatch: pytes
 
     assert "amazonaws.com/a-bucket/key?" in url
     assert "OF-PROFILE" in url
-    clients.close_clients()
+    close_clients()
+
+
+def test_copy_keeps_storage_class_encryption_and_tags(faulty_bucket: CloudStorage, faults: FaultyAWS) -> None:
+    name = faulty_bucket.bucket_name
+    s3().put_object(
+        Bucket=name,
+        Key="key",
+        Body=b"x",
+        StorageClass="STANDARD_IA",
+        ServerSideEncryption="aws:kms",
+        SSEKMSKeyId="a-key",
+        Tagging="kind=post&a%20b=c%2Fd",
+    )
+    faulty_bucket.copy_file("key", "copy")
+    (asked,) = [request for request in faults.requests if "x-amz-copy-source" in request.headers]
+    assert asked.headers["x-amz-storage-class"] == "STANDARD_IA"
+    assert asked.headers["x-amz-server-side-encryption"] == "aws:kms"
+    assert asked.headers["x-amz-server-side-encryption-aws-kms-key-id"] == "a-key"
+    assert "x-amz-tagging-directive" not in asked.headers  # S3 copies them by itself
+
+
+def test_copy_by_parts_keeps_storage_class_and_tags(
+    faulty_bucket: CloudStorage, faults: FaultyAWS, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upload, "COPIED_PART", PART)
+    monkeypatch.setattr(storage, "COPIED_PART", PART)
+    name = faulty_bucket.bucket_name
+    s3().put_object(Bucket=name, Key="key", Body=LARGE, StorageClass="STANDARD_IA", Tagging="kind=post&a%20b=c%2Fd")
+    faulty_bucket.copy_file("key", "copy")
+    (begun,) = [request for request in faults.requests if request.path.endswith("?uploads")]
+    assert begun.headers["x-amz-storage-class"] == "STANDARD_IA"
+    assert dict(parse_qsl(begun.headers["x-amz-tagging"])) == {"kind": "post", "a b": "c/d"}
+
+
+@pytest.mark.parametrize("status", [200, 403])
+def test_url_is_signed_for_the_region_of_the_bucket(monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    for variable, value in {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}.items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    monkeypatch.setattr(signing, "_regions", {})
+    close_clients()
+    asked = []
+
+    def answer(request: Any, **_: Any) -> AWSResponse:
+        asked.append(request.url)
+        raw = HTTPResponse(io.BytesIO(), preload_content=False)
+        return AWSResponse(request.url, status, HeadersDict({"x-amz-bucket-region": "ap-south-1"}), raw)
+
+    settings = AWSConfiguration(region="eu-west-1")
+    clients.client("s3", settings).meta.events.register("before-send.s3.HeadBucket", answer)
+    files = CloudStorage("a-bucket", environment=aws_kit.environment(settings))
+    try:
+        urls = [urlsplit(files.signed_url("a-key")) for _ in range(2)]
+    finally:
+        close_clients()
+    assert {url.netloc for url in urls} == {"a-bucket.s3.ap-south-1.amazonaws.com"}
+    assert all("%2Fap-south-1%2Fs3%2F" in url.query for url in urls)
+    assert len(asked) == 1

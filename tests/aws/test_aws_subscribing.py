@@ -11,16 +11,20 @@ import pytest
 import aws_kit
 from aws_errors import FaultyAWS, Request
 from aws_messages_kit import BusOfTests, make_topic, publish
-from totoms.bus import ORDERING
 from totoms.context import new_cid
-from totoms.envelope import RetryPolicy, Subscription
 from totoms.errors import AccessDenied, NotFound, Unsupported
+from totoms.messages.bus import ORDERING
+from totoms.messages.subscription import RetryPolicy, Subscription
 from totoms_aws.configuration import AWSConfiguration
 
 READING = {
-    "GetQueueUrl", "GetQueueAttributes", "ListSubscriptionsByTopic", "GetSubscriptionAttributes", "GetCallerIdentity",
+    "GetQueueUrl",
+    "GetQueueAttributes",
+    "ListSubscriptionsByTopic",
+    "GetSubscriptionAttributes",
+    "GetCallerIdentity",
     "ReceiveMessage",
-}  # fmt: skip
+}
 """What a service that may only look asks for."""
 
 
@@ -207,6 +211,62 @@ async def test_looking_changes_nothing(account: Account, bus: BusOfTests, topic:
     assert {request.operation for request in faults.requests} - own <= READING
 
 
+def _with_condition(account: Account, wanted: Subscription, condition: Any) -> None:
+    policy = json.loads(account.queue(wanted.name)["Policy"])
+    (statement,) = policy["Statement"]
+    policy["Statement"] = [{**statement, "Condition": condition}] if condition is not None else [_without(statement)]
+    account.sqs.set_queue_attributes(QueueUrl=account.url(wanted.name), Attributes={"Policy": json.dumps(policy)})
+
+
+def _without(statement: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in statement.items() if name != "Condition"}
+
+
+SURE: list[Any] = [
+    None,
+    {"StringEquals": {"aws:SourceAccount": "000000000000"}},
+    {"ForAnyValue:ArnLike": {"aws:SourceArn": ["arn:aws:sns:*:*:other", "arn:aws:sns:*:*:*"]}},
+    {"ArnLikeIfExists": {"AWS:SourceArn": "arn:aws:sns:*"}},
+    {"StringLike": {"aws:SourceAccount": "0000*"}, "ArnLike": {"aws:SourceArn": "arn:aws:sns:*"}},
+]
+PERHAPS: list[Any] = [
+    {"StringEquals": {"aws:SourceOrgID": "o-example"}},
+    {"ForAnyValue:StringLike": {"aws:SourceOrgPaths": "o-example/*"}},
+    {"Bool": {"aws:SecureTransport": "true"}},
+    {"StringEquals": {"aws:SourceAccount": "${aws:PrincipalAccount}"}},
+]
+NEVER: list[Any] = [
+    {"StringEquals": {"aws:SourceAccount": "111111111111"}},
+    {"ForAnyValue:ArnEquals": {"aws:SourceArn": "arn:aws:sns:eu-north-1:000000000000:other"}},
+    {"StringEquals": {"aws:SourceOrgID": "o-example", "aws:SourceAccount": "111111111111"}},
+]
+
+
+@pytest.mark.parametrize("condition", [*SURE, *PERHAPS], ids=json.dumps)
+async def test_looking_takes_every_valid_policy_and_warns_where_it_cannot_tell(
+    account: Account, bus: BusOfTests, topic: str, condition: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    wanted = subscription_of(topic)
+    await bus._subscribe(wanted, create=True)
+    _with_condition(account, wanted, condition)
+    caplog.clear()
+    await bus._subscribe(wanted, create=False)
+    lines = [record.getMessage() for record in caplog.records]
+    warned = [line for line in lines if "Cannot tell from its conditions" in line]
+    assert [wanted.name in line and topic in line for line in warned] == ([True] if condition in PERHAPS else [])
+
+
+@pytest.mark.parametrize("condition", NEVER, ids=json.dumps)
+async def test_looking_refuses_a_policy_for_another_topic_or_account(
+    account: Account, bus: BusOfTests, topic: str, condition: Any
+) -> None:
+    wanted = subscription_of(topic)
+    await bus._subscribe(wanted, create=True)
+    _with_condition(account, wanted, condition)
+    with pytest.raises(NotFound, match="the statement in the policy of the queue"):
+        await bus._subscribe(wanted, create=False)
+
+
 async def test_looking_where_nothing_is_tells_all_of_it(bus: BusOfTests, topic: str, faults: FaultyAWS) -> None:
     wanted = subscription_of(topic)
     faults.requests.clear()
@@ -252,8 +312,7 @@ def _few_receives(account: Account, wanted: Subscription) -> None:
         (_no_dead_queue, "the dead-letter queue '{name}-dead'"),
         (
             _few_receives,
-            "attempts: the redrive policy of the queue {name!r} has a maxReceiveCount of 4, of the 5 that the service"
-            " makes",
+            "attempts: the redrive policy of the queue {name!r} has a maxReceiveCount of 4, but the service makes 5",
         ),
     ],
 )
@@ -309,7 +368,7 @@ async def test_subscription_that_waits_for_its_confirmation_is_none(
         b"</SubscribeResult></SubscribeResponse>"
     )
     faults.rule(matches=lambda request: request.operation == "Subscribe", status=200, answer=answer)
-    with pytest.raises(NotFound, match="waits for its confirmation"):
+    with pytest.raises(NotFound, match="is not confirmed"):
         await bus._subscribe(wanted, create=True)
 
 

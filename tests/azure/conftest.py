@@ -39,7 +39,7 @@ def proxy(azurite_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[BlobPr
     hurried(monkeypatch)
     with BlobProxy(azurite_port) as made:
         yield made
-    clients.close_clients()
+    clients.CLIENTS.close()
     collect()
 
 

@@ -8,10 +8,12 @@ import sys
 from typing import Any
 
 import pytest
+from azure.servicebus import TransportType
 
 from totoms import CloudStorage, MessageBus, SecretsManager, TotoEnvironment
 from totoms.errors import ConfigurationError
 from totoms_azure import AzureConfiguration, clients
+from totoms_azure.messages import clients as bus_clients
 
 FOREIGN = ("boto", "google", "grpc", "totoms_aws", "totoms_gcp", "totoms.local")
 CANARY = "the-canary-that-nobody-may-read-anywhere"
@@ -20,15 +22,23 @@ USES = {
     "SecretsManager()": ("Key Vault", ("key_vault_url", "AZURE_KEY_VAULT_URL")),
     "CloudStorage('a-bucket')": (
         "Blob Storage",
-        ("storage_account_url", "AZURE_STORAGE_ACCOUNT_URL", "storage_connection_string",
-         "AZURE_STORAGE_CONNECTION_STRING"),
+        (
+            "storage_account_url",
+            "AZURE_STORAGE_ACCOUNT_URL",
+            "storage_connection_string",
+            "AZURE_STORAGE_CONNECTION_STRING",
+        ),
     ),
     "MessageBus()": (
         "Service Bus",
-        ("servicebus_namespace", "AZURE_SERVICEBUS_NAMESPACE", "servicebus_connection_string",
-         "AZURE_SERVICEBUS_CONNECTION_STRING"),
+        (
+            "servicebus_namespace",
+            "AZURE_SERVICEBUS_NAMESPACE",
+            "servicebus_connection_string",
+            "AZURE_SERVICEBUS_CONNECTION_STRING",
+        ),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(autouse=True)
@@ -49,12 +59,17 @@ def test_region_and_environment_are_given_as_in_1_5() -> None:
 
 def test_variables_are_read_and_arguments_win(monkeypatch: pytest.MonkeyPatch) -> None:
     given = {
-        "AZURE_REGION": "westeurope", "ENVIRONMENT": "prod", "AZURE_KEY_VAULT_URL": "https://vault.vault.azure.net/",
+        "AZURE_REGION": "westeurope",
+        "ENVIRONMENT": "prod",
+        "AZURE_KEY_VAULT_URL": "https://vault.vault.azure.net/",
         "AZURE_STORAGE_ACCOUNT_URL": "https://account.blob.core.windows.net",
-        "AZURE_STORAGE_CONNECTION_STRING": STRING, "AZURE_SERVICEBUS_NAMESPACE": "a-namespace",
+        "AZURE_STORAGE_CONNECTION_STRING": STRING,
+        "AZURE_SERVICEBUS_NAMESPACE": "a-namespace",
         "AZURE_SERVICEBUS_CONNECTION_STRING": f"Endpoint=sb://x/;SharedAccessKey={CANARY}",
-        "AZURE_PUSH_SECRET": CANARY, "AZURE_PUSH_AUDIENCE": "api://me", "AZURE_TENANT_ID": "a-tenant",
-    }  # fmt: skip
+        "AZURE_PUSH_SECRET": CANARY,
+        "AZURE_PUSH_AUDIENCE": "api://me",
+        "AZURE_TENANT_ID": "a-tenant",
+    }
     for name, value in given.items():
         monkeypatch.setenv(name, value)
 
@@ -144,11 +159,13 @@ def test_nothing_secret_is_in_a_repr() -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        {"push_secret": "canary"}, {"storage_connection_string": ["canary"]},
-        {"servicebus_connection_string": 7, "region": "canary"}, {"key_vault_url": "http://canary:canary@x"},
+        {"push_secret": "canary"},
+        {"storage_connection_string": ["canary"]},
+        {"servicebus_connection_string": 7, "region": "canary"},
+        {"key_vault_url": "http://canary:canary@x"},
         {"region": ["canary"], "push_secret": CANARY},
     ],
-)  # fmt: skip
+)
 def test_error_about_a_setting_does_not_quote_it(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError) as caught:
         AzureConfiguration(**settings)
@@ -175,16 +192,18 @@ def test_connection_string_that_is_none_is_told_without_it(string: str) -> None:
 
 def run(source: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", source], capture_output=True, text=True, timeout=60, env={**os.environ, **variables}
+        [sys.executable, "-c", source], capture_output=True, text=True, timeout=300, env={**os.environ, **variables}
     )
 
 
 def modules(source: str) -> set[str]:
     done = run(
-        source + "; import sys; print(*sys.modules)", HYPERSCALER="azure",
-        AZURE_KEY_VAULT_URL="https://vault.vault.azure.net", AZURE_SERVICEBUS_NAMESPACE="a-namespace",
+        source + "; import sys; print(*sys.modules)",
+        HYPERSCALER="azure",
+        AZURE_KEY_VAULT_URL="https://vault.vault.azure.net",
+        AZURE_SERVICEBUS_NAMESPACE="a-namespace",
         AZURE_STORAGE_ACCOUNT_URL="https://account.blob.core.windows.net",
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     return set(done.stdout.split())
 
@@ -230,6 +249,55 @@ def test_child_that_was_forked_makes_clients_of_its_own() -> None:
     answer = os.read(reading, 100)
     os.close(reading)
     os.close(writing)
-    clients.close_clients()
+    clients.CLIENTS.close()
 
     assert answer == b"own"
+
+
+@pytest.mark.parametrize(
+    ("authority", "host"),
+    [
+        ("", "a-namespace.servicebus.windows.net"),
+        ("https://login.microsoftonline.com/", "a-namespace.servicebus.windows.net"),
+        ("https://login.microsoftonline.us", "a-namespace.servicebus.usgovcloudapi.net"),
+        ("login.microsoftonline.us", "a-namespace.servicebus.usgovcloudapi.net"),
+        ("https://login.chinacloudapi.cn/", "a-namespace.servicebus.chinacloudapi.cn"),
+        ("login.partner.microsoftonline.cn", "a-namespace.servicebus.chinacloudapi.cn"),
+    ],
+)
+def test_namespace_is_completed_for_the_cloud_of_the_authority(
+    monkeypatch: pytest.MonkeyPatch, authority: str, host: str
+) -> None:
+    monkeypatch.setenv("AZURE_AUTHORITY_HOST", authority)
+    assert AzureConfiguration(servicebus_namespace="a-namespace").servicebus_namespace == host
+    whole = "a-namespace.servicebus.cloudapi.de"
+    assert AzureConfiguration(servicebus_namespace=whole).servicebus_namespace == whole
+
+
+def test_websockets_go_through_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bus_clients.importlib.util, "find_spec", lambda _name: object())
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:p%40ss@proxy.example:3128")
+    monkeypatch.setenv("AZURE_SERVICEBUS_TRANSPORT", "websockets")
+    options = bus_clients._transport(AzureConfiguration(servicebus_namespace="a-namespace"))
+    assert options["transport_type"] == TransportType.AmqpOverWebsocket
+    assert options["http_proxy"] == {
+        "proxy_hostname": "http://proxy.example",
+        "proxy_port": 3128,
+        "username": "me",
+        "password": "p@ss",
+    }
+    monkeypatch.setenv("NO_PROXY", "a-namespace.servicebus.windows.net")
+    assert "http_proxy" not in bus_clients._transport(AzureConfiguration(servicebus_namespace="a-namespace"))
+    assert bus_clients._transport(AzureConfiguration(servicebus_transport="amqp")) == {}
+
+
+def test_websockets_without_aiohttp_are_a_configuration_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bus_clients.importlib.util, "find_spec", lambda _name: None)
+    settings = AzureConfiguration(servicebus_namespace="a-namespace", servicebus_transport="websockets")
+    with pytest.raises(ConfigurationError, match="pip install 'aiohttp<4'"):
+        bus_clients._transport(settings)
+
+
+def test_transport_that_is_none_is_a_configuration_error() -> None:
+    with pytest.raises(ConfigurationError, match="AZURE_SERVICEBUS_TRANSPORT"):
+        AzureConfiguration(servicebus_transport="carrier pigeons")

@@ -9,7 +9,7 @@ from azure.core import exceptions as http
 from azure.identity import CredentialUnavailableError
 
 from totoms.errors import AccessDenied, BackendError, NotFound, PreconditionFailed, Unavailable
-from totoms_azure.errors import told_as, translate
+from totoms_azure.errors import mapped_errors, translate
 
 
 def with_status(status: int, kind: Any = http.HttpResponseError) -> http.HttpResponseError:
@@ -36,22 +36,29 @@ def caused(error: Exception, cause: Exception) -> Exception:
         *[(with_status(status), AccessDenied) for status in (401, 403)],
         *[(with_status(status), Unavailable) for status in (408, 429, 500, 502, 503, 504)],
         *[(with_status(status), BackendError) for status in (400, 409, 410, 418)],
-        (with_status(404), NotFound), (with_status(412), PreconditionFailed),
+        (with_status(404), NotFound),
+        (with_status(412), PreconditionFailed),
         (with_status(404, http.ResourceNotFoundError), NotFound),
         (with_status(412, http.ResourceModifiedError), PreconditionFailed),
         (with_status(403, http.ClientAuthenticationError), AccessDenied),
-        (http.HttpResponseError("the-canary"), Unavailable), (http.ResourceNotFoundError("the-canary"), NotFound),
-        (http.ClientAuthenticationError("the-canary"), AccessDenied), (CredentialUnavailableError("x"), AccessDenied),
+        (http.HttpResponseError("the-canary"), Unavailable),
+        (http.ResourceNotFoundError("the-canary"), NotFound),
+        (http.ClientAuthenticationError("the-canary"), AccessDenied),
+        (CredentialUnavailableError("x"), AccessDenied),
         (caused(http.ClientAuthenticationError("x"), http.ServiceRequestError("x")), Unavailable),
         (caused(CredentialUnavailableError("x"), http.ServiceResponseError("x")), Unavailable),
-        (http.ServiceRequestError("the-canary"), Unavailable), (http.ServiceRequestTimeoutError("x"), Unavailable),
-        (http.ServiceResponseError("the-canary"), Unavailable), (http.ServiceResponseTimeoutError("x"), Unavailable),
-        (http.IncompleteReadError("the-canary"), Unavailable), (TimeoutError(), Unavailable),
-        (ConnectionResetError("the-canary"), Unavailable), (RuntimeError("the-canary"), BackendError),
+        (http.ServiceRequestError("the-canary"), Unavailable),
+        (http.ServiceRequestTimeoutError("x"), Unavailable),
+        (http.ServiceResponseError("the-canary"), Unavailable),
+        (http.ServiceResponseTimeoutError("x"), Unavailable),
+        (http.IncompleteReadError("the-canary"), Unavailable),
+        (TimeoutError(), Unavailable),
+        (ConnectionResetError("the-canary"), Unavailable),
+        (RuntimeError("the-canary"), BackendError),
         (ValueError("the-canary"), BackendError),
     ],
     ids=repr,
-)  # fmt: skip
+)
 def test_error_of_the_sdk_is_one_of_ours(error: Exception, expected: type[BackendError]) -> None:
     raised = translate(error, "the topic", "a-topic")
 
@@ -66,7 +73,7 @@ def test_error_of_ours_is_passed_on() -> None:
     error = NotFound("x", resource="y")
 
     assert translate(error, "the topic", "a-topic") is error
-    with pytest.raises(NotFound) as caught, told_as("the topic", "a-topic"):
+    with pytest.raises(NotFound) as caught, mapped_errors("the topic", "a-topic"):
         raise error
     assert caught.value is error
 
@@ -74,6 +81,6 @@ def test_error_of_ours_is_passed_on() -> None:
 def test_original_is_behind_what_is_told() -> None:
     error = http.ServiceRequestError("x")
 
-    with pytest.raises(Unavailable) as caught, told_as("the topic", "a-topic"):
+    with pytest.raises(Unavailable) as caught, mapped_errors("the topic", "a-topic"):
         raise error
     assert caught.value.__cause__ is error

@@ -10,8 +10,10 @@ import pytest
 import amqp
 from azure_messages_kit import Namespace
 from service_bus import stored
-from totoms.envelope import DeadLetterReason, RetryPolicy, Subscription
 from totoms.errors import NotFound
+from totoms.messages.dead_letters import DeadLetterReason
+from totoms.messages.receiver import Received
+from totoms.messages.subscription import RetryPolicy, Subscription
 
 REASON = DeadLetterReason("attempts_exhausted", "ValueError", "it did not work", 5)
 
@@ -101,3 +103,79 @@ async def test_descriptions_are_kept(namespace: Namespace, description: str) -> 
         assert description.startswith(letter.reason.description)
         assert len(letter.reason.description) > 3000
     assert letter.reason.attempts == 5
+
+
+@pytest.fixture
+def pushed(namespace: Namespace) -> Subscription:
+    return replace(namespace.subscription, delivery="push", push_url="https://shop.example/shop/events")
+
+
+async def test_queue_for_dead_letters_of_pushed_messages_is_not_needed_without_dead_letters(
+    namespace: Namespace, pushed: Subscription
+) -> None:
+    bus = namespace.bus(push_secret="s" * 40)
+    with pytest.raises(NotFound, match="dead"):
+        await bus._subscribe_push(pushed, create=False)
+    await bus._subscribe_push(replace(pushed, dead_letters=False), create=False)
+
+
+async def test_what_was_pushed_is_replayed_to_the_service_that_is_pushed_to(
+    namespace: Namespace, pushed: Subscription
+) -> None:
+    bus = namespace.bus(look_seconds=0.2, push_secret="s" * 40)
+    await bus._subscribe_push(pushed, create=True)
+    undelivered = await bus._undelivered(pushed)
+    assert undelivered is not None
+    pulled = undelivered.subscription
+    await bus._dead_letter(Received(b"1", "m1", 5, pushed, {"messageType": "postCreated"}), REASON)
+    (letter,) = await bus.list_dead_letters("shop-posts")
+    assert await bus.replay_dead_letters("shop-posts", [letter.letter_id]) == 1
+    assert await bus.list_dead_letters("shop-posts") == []
+    (again,) = await namespace.received(bus, 1, pulled)
+    assert (again.body, again.message_id, again.attempt) == (b"1", "m1", 1)
+    assert again.attributes["messageType"] == "postCreated"
+    await bus._ack([again])
+
+
+async def test_replayed_push_that_fails_again_is_a_dead_letter_again(
+    namespace: Namespace, pushed: Subscription
+) -> None:
+    bus = namespace.bus(look_seconds=0.2, push_secret="s" * 40)
+    await bus._subscribe_push(pushed, create=True)
+    undelivered = await bus._undelivered(pushed)
+    assert undelivered is not None
+    pulled = undelivered.subscription
+    await bus._dead_letter(Received(b"1", "m1", 5, pushed), REASON)
+    assert await bus.replay_dead_letters("shop-posts") == 1
+    (again,) = await namespace.received(bus, 1, pulled)
+    await bus._dead_letter(again, replace(REASON, attempts=6))
+    (letter,) = await bus.list_dead_letters("shop-posts")
+    assert (letter.body, letter.reason.attempts) == (b"1", 6)
+    assert await bus.purge_dead_letters("shop-posts") == 1
+    assert await bus.list_dead_letters("shop-posts") == []
+
+
+async def test_dead_letters_of_a_pushed_subscription_are_found_by_its_name_alone(
+    namespace: Namespace, pushed: Subscription
+) -> None:
+    pushed = replace(pushed, name=f"shop-{namespace.topic[-12:]}")  # no other test has one of this name
+    bus = namespace.bus(push_secret="s" * 40)
+    await bus._subscribe_push(pushed, create=True)
+    await bus._dead_letter(Received(b"1", "m1", 5, pushed), REASON)
+    other = namespace.bus(topics={})  # as `dlq list shop-posts` has it: it knows no topics
+    assert [one.message_id for one in await other.list_dead_letters(pushed.name)] == ["m1"]
+    with pytest.raises(NotFound):
+        await other.list_dead_letters(pushed.name[5:])
+
+
+async def test_nothing_to_replay_waits_and_stops_at_once(namespace: Namespace, pushed: Subscription) -> None:
+    bus = namespace.bus(push_secret="s" * 40)
+    await bus._subscribe_push(pushed, create=True)
+    undelivered = await bus._undelivered(pushed)
+    assert undelivered is not None
+    pulled = undelivered.subscription
+    receiving = asyncio.create_task(bus._receive(pulled, 10, 600.0))
+    while not receiving.done():
+        await bus._stop_receiving(pulled)
+        await asyncio.wait({receiving}, timeout=0.05)
+    assert receiving.result() == []

@@ -18,7 +18,7 @@ from key_vault import KeyVaultStandIn
 from totoms import SecretsManager, TotoEnvironment
 from totoms.errors import AccessDenied, BackendError, NotFound, Unavailable
 from totoms_azure import AzureConfiguration
-from totoms_azure.secret_names import LONGEST, identifier_of
+from totoms_azure.secrets import LONGEST, identifier_of
 
 HOUR = 3600
 CANARY = "the-canary-sings"
@@ -227,10 +227,15 @@ def test_every_name_can_be_told_from_what_key_vault_calls_it(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("jwt-signing-key", "jwt-signing-key"), ("jwt_signing_key", "jwt--signing--key"), ("a/b", "a-x2fb"),
-        ("A", "-x41"), ("-x2d", "-x2dx2d"), ("ü", "-xc3-xbc"), ("x-ray", "x-ray"),
+        ("jwt-signing-key", "jwt-signing-key"),
+        ("jwt_signing_key", "jwt--signing--key"),
+        ("a/b", "a-x2fb"),
+        ("A", "-x41"),
+        ("-x2d", "-x2dx2d"),
+        ("ü", "-xc3-xbc"),
+        ("x-ray", "x-ray"),
     ],
-)  # fmt: skip
+)
 def test_name_is_its_own_where_key_vault_allows_it(name: str, expected: str) -> None:
     assert identifier_of(name) == expected
 

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from azure.servicebus.aio import ServiceBusReceiver
 
-from azure_messages_kit import Namespace
-from totoms.envelope import DeadLetterReason, Received
+from azure_messages_kit import BusOfTests, Namespace
 from totoms.errors import BackendError, LeaseLost
-from totoms_azure import servicebus_leases, servicebus_sdk
-from totoms_azure.bus import AzureMessageBus
+from totoms.messages.dead_letters import DeadLetterReason
+from totoms.messages.receiver import Received
+from totoms_azure import private_api
+from totoms_azure.messages import receiver
 
 REASON = DeadLetterReason("attempts_exhausted", "ValueError", "it did not work", 5)
 
 
 async def _received(
-    namespace: Namespace, *bodies: bytes, lease_seconds: float = 5.0
-) -> tuple[AzureMessageBus, list[Received]]:
+    namespace: Namespace, *bodies: bytes, lease_seconds: float = 15.0
+) -> tuple[BusOfTests, list[Received]]:
     bus = namespace.bus(lease_seconds=lease_seconds)
     await bus._subscribe(namespace.subscription, create=True)
     await namespace.publish(*bodies)
@@ -77,7 +79,7 @@ async def test_acks_that_were_not_confirmed_are_told_again(
     namespace: Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bus, received = await _received(namespace, b"1", b"2", b"3")
-    complete = servicebus_sdk.complete
+    complete = private_api.complete
 
     async def unlucky(receiver: ServiceBusReceiver, message: object, *, confirmed: bool) -> None:
         if confirmed:
@@ -85,10 +87,10 @@ async def test_acks_that_were_not_confirmed_are_told_again(
         # What is never confirmed may never have left: here it has not.
         message._settled = True  # type: ignore[attr-defined]
 
-    monkeypatch.setattr(servicebus_sdk, "complete", unlucky)
+    monkeypatch.setattr(private_api, "complete", unlucky)
     with pytest.raises(BackendError):
         await bus._ack(received)
-    monkeypatch.setattr(servicebus_sdk, "complete", complete)
+    monkeypatch.setattr(private_api, "complete", complete)
     assert list(await bus._ack(received)) == [None] * 3
     assert namespace.bodies() == []
 
@@ -97,7 +99,7 @@ async def test_acks_that_were_not_confirmed_are_told_again(
 async def test_others_survive_a_connection_that_breaks_before_them(namespace: Namespace, how: str) -> None:
     bus, (one,) = await _received(namespace, b"1")
     await asyncio.to_thread(namespace.server.kill_connections)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         while True:
             try:
                 match how:
@@ -122,6 +124,20 @@ async def test_others_survive_a_connection_that_breaks_before_them(namespace: Na
         assert [again.body for again in await _until_received(namespace, bus)] == [b"1"]
 
 
+async def test_ack_is_confirmed_though_a_renewal_waits_for_its_end(namespace: Namespace) -> None:
+    bus, received = await _received(namespace, b"1", b"2")
+    results = await asyncio.gather(bus._ack(received), bus._extend(received))
+    assert list(map(list, results)) == [[None, None]] * 2
+    assert namespace.bodies() == []
+
+
+async def test_two_acks_at_a_time_are_both_confirmed(namespace: Namespace) -> None:
+    bus, received = await _received(namespace, b"1", b"2")
+    results = await asyncio.gather(bus._ack(received), bus._ack(received))
+    assert list(map(list, results)) == [[None, None]] * 2
+    assert namespace.bodies() == []
+
+
 async def test_message_that_came_by_an_old_link_settles_no_other(namespace: Namespace) -> None:
     # The numbers of deliveries begin anew with each link.
     bus, (one,) = await _received(namespace, b"1")
@@ -135,11 +151,11 @@ async def test_message_that_came_by_an_old_link_settles_no_other(namespace: Name
 
 
 async def test_pause_outlasts_the_lock_and_counts_one_attempt(namespace: Namespace) -> None:
-    bus, (one,) = await _received(namespace, b"1", lease_seconds=3.0)
-    await bus._nack(one, 7.0)
+    bus, (one,) = await _received(namespace, b"1", lease_seconds=5.0)
+    await bus._nack(one, 15.0)
     other = namespace.bus()
     await other._subscribe(namespace.subscription, create=False)
-    assert await other._receive(namespace.subscription, 1, 3.5) == []
+    assert await other._receive(namespace.subscription, 1, 6.0) == []
     (again,) = await namespace.received(other, 1)
     assert (again.body, again.attempt) == (b"1", 2)
 
@@ -150,23 +166,23 @@ async def test_pause_survives_a_connection_that_breaks(namespace: Namespace) -> 
     await asyncio.to_thread(namespace.server.kill_connections)
     (again,) = await _until_received(namespace, bus)
     assert (again.body, again.attempt) == (b"1", 2)
-    assert not bus._leases._parked
+    assert not _pauses(bus)
 
 
-async def test_paused_message_is_no_longer_held_by_who_received_it(namespace: Namespace) -> None:
+async def test_settling_a_paused_message_again_does_nothing(namespace: Namespace) -> None:
     bus, (one,) = await _received(namespace, b"1")
     await bus._nack(one, 30.0)
-    assert isinstance((await bus._ack([one]))[0], LeaseLost)
-    with pytest.raises(LeaseLost):
-        await bus._nack(one, 0.0)
-    assert namespace.locked() == 1
+    assert list(await bus._ack([one])) == [None]
+    await bus._nack(one, 0.0)
+    await bus._release([one])
+    assert (namespace.locked(), namespace.counts()) == (1, [0])
 
 
 async def test_paused_message_that_the_broker_took_back_is_let_go(namespace: Namespace) -> None:
     bus, (one,) = await _received(namespace, b"1", lease_seconds=1.0)
     await bus._nack(one, 30.0)
     await asyncio.to_thread(namespace.takes_back)
-    await namespace.until(lambda: not bus._leases._parked, "it is kept")
+    await namespace.until(lambda: not _pauses(bus), "it is kept")
     assert [again.attempt for again in await namespace.received(bus, 1)] == [2]
 
 
@@ -191,12 +207,12 @@ async def test_close_puts_back_what_is_paused(namespace: Namespace) -> None:
 
 
 async def test_only_so_many_are_paused_at_a_time(namespace: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(servicebus_leases, "MOST_PARKED", 2)
+    monkeypatch.setattr(receiver, "MOST_PAUSES", 2)
     bus, received = await _received(namespace, b"1", b"2", b"3")
     for one in received[:2]:
         await bus._nack(one, 60.0)
     waiting = asyncio.create_task(bus._nack(received[2], 60.0))
-    await namespace.until(lambda: len(bus._leases._parked) == 3, "it is not paused")
+    await namespace.until(lambda: len(_pauses(bus)) == 3, "it is not paused")
     assert not waiting.done()
     await bus._stop_receiving(namespace.subscription)
     await waiting
@@ -212,55 +228,20 @@ async def test_released_message_counts_no_attempt(namespace: Namespace) -> None:
 
 async def test_leases_that_are_over_are_forgotten(namespace: Namespace) -> None:
     bus, (one,) = await _received(namespace, b"1", lease_seconds=1.0)
-    lane = one.lease.lane
-    assert lane.busy
-    await namespace.until(lambda: not lane.busy, "it is kept")
-    assert not lane.unsettled
+    link = one.lease.link
+    assert link.busy
+    await namespace.until(lambda: not link.busy, "it is kept")
+    assert not link.unsettled
     assert isinstance((await bus._ack([one]))[0], LeaseLost)
 
 
-# --- the SDK's private parts ---
+def _pauses(bus: BusOfTests) -> dict[Any, Any]:
+    return bus._receivers["shop-posts"]._pauses  # type: ignore[attr-defined, no-any-return]
 
 
-async def test_installed_sdk_has_the_parts_that_are_used(namespace: Namespace) -> None:
-    bus, (one,) = await _received(namespace, b"1")
-    receiver = one.lease.lane._receiver
-    for name in ("_await_settlement_outcome", "_further_pull_receive_timeout"):
-        assert hasattr(receiver, name), f"servicebus_sdk.py does without {name}: it is slower"
-    assert hasattr(receiver._amqp_transport, "drain_and_release_messages_async")
-    assert hasattr(receiver._handler, "settle_messages_async")
-    for name in ("_delivery_id", "_delivery_tag", "_settled"):
-        assert hasattr(one.lease.message, name)
-    assert list(await bus._ack([one])) == [None]
-
-
-async def test_without_those_parts_all_is_still_settled(namespace: Namespace) -> None:
-    class Changed:
-        """A receiver of an SDK with other private parts."""
-
-        def __init__(self, receiver: ServiceBusReceiver) -> None:
-            self.receive_messages = receiver.receive_messages
-            self.complete_message = receiver.complete_message
-            self.abandon_message = receiver.abandon_message
-
-    bus, received = await _received(namespace, b"1", b"2", b"3")
-    lane = received[0].lease.lane
-    changed = Changed(lane._receiver)
-    one, two, three = (received[number].lease.message for number in range(3))
-    servicebus_sdk.prepare(changed)  # type: ignore[arg-type]
-    await servicebus_sdk.drain(changed)  # type: ignore[arg-type]
-    await servicebus_sdk.complete(changed, one, confirmed=False)  # type: ignore[arg-type]
-    await servicebus_sdk.complete(changed, two, confirmed=True)  # type: ignore[arg-type]
-    await servicebus_sdk.release(changed, three)  # type: ignore[arg-type]
-    assert namespace.bodies() == [received[2].body]
-    assert namespace.counts() == [1]
-    assert namespace.locked() == 0
-    assert list(await bus._receive(namespace.subscription, 1, 5.0))
-
-
-async def _in_the_end(bus: AzureMessageBus, received: list[Received]) -> list[BackendError | None]:
+async def _in_the_end(bus: BusOfTests, received: list[Received]) -> list[BackendError | None]:
     """Acknowledge as the core does: an error is followed by another try."""
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(120):
         while True:
             try:
                 return list(await bus._ack(received))
@@ -268,8 +249,8 @@ async def _in_the_end(bus: AzureMessageBus, received: list[Received]) -> list[Ba
                 await asyncio.sleep(0)
 
 
-async def _until_received(namespace: Namespace, bus: AzureMessageBus) -> list[Received]:
-    async with asyncio.timeout(15):
+async def _until_received(namespace: Namespace, bus: BusOfTests) -> list[Received]:
+    async with asyncio.timeout(120):
         while True:
             try:
                 return await namespace.received(bus, 1)

@@ -12,7 +12,7 @@ import pytest
 from azure_messages_kit import Namespace
 from oracle import until
 from processes import Process
-from totoms.messages import TotoMessage, encode_message
+from totoms.messages.message import TotoMessage, encode_message
 
 CONSUMER = Path(__file__).parents[1] / "support" / "broker_consumer.py"
 NUMBER = 600

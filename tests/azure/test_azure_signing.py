@@ -18,10 +18,11 @@ from azure.storage.blob import BlobServiceClient
 from azure_secrets_kit import identity
 from azure_storage_kit import azurite, files, require_azurite
 from entra import IDENTITY, TENANT, EntraStandIn
+from ports import free_port
 from totoms import CloudStorage
 from totoms.context import new_cid
 from totoms.errors import Unsupported
-from totoms_azure import blob_signing
+from totoms_azure.storage import signing
 
 DAYS = 86_400
 
@@ -34,11 +35,9 @@ def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     issued = authority.issue_cert("127.0.0.1")
     issued.private_key_pem.write_to_path(tmp_path / "key.pem")
     issued.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     over_tls = ["--oauth", "basic", "--cert", str(tmp_path / "cert.pem"), "--key", str(tmp_path / "key.pem")]
-    monkeypatch.setattr(blob_signing, "_lent", {})
+    monkeypatch.setattr(signing, "_keys", {})
     with subprocess.Popen([*require_azurite(port), *over_tls], stdout=subprocess.DEVNULL) as process:
         try:
             while process.poll() is None:
@@ -73,7 +72,7 @@ def test_url_is_signed_by_a_key_that_is_lent_to_the_identity(bucket: CloudStorag
 
 def test_key_is_lent_once_and_again_when_it_would_not_live_long_enough(bucket: CloudStorage) -> None:
     def asked() -> set[float]:
-        return {until for until, _ in blob_signing._lent.values()}
+        return {until for until, _ in signing._keys.values()}
 
     bucket.signed_url("key", "GET", 900)
     first = asked()

@@ -8,15 +8,18 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from azure.storage.blob import ContainerClient, ContainerSasPermissions, generate_container_sas
+from azure.storage.blob import ContainerClient, ContainerSasPermissions, StandardBlobTier, generate_container_sas
 
 from azure_storage_kit import azurite, files
 from blob_proxy import BlobProxy, Fault
+from ports import free_port
 from totoms import CloudStorage
+from totoms.context import new_cid
 from totoms.errors import AccessDenied, BackendError, NotFound, Unavailable
-from totoms.testing.storage_tools import noise
-from totoms_azure import blob_client
-from totoms_azure.blob_client import CHUNK
+from totoms.storage import driver as storage_driver
+from totoms.testing.storage.tools import noise
+from totoms_azure.storage import client as blob_client
+from totoms_azure.storage.client import CHUNK
 
 LARGE = noise(2 * CHUNK + 7)
 USES: dict[str, Callable[[CloudStorage], object]] = {
@@ -214,12 +217,17 @@ def test_missing_bucket_is_told_by_name_and_a_missing_key_in_it_by_key(bucket: C
 @pytest.mark.parametrize(
     ("status", "code", "error"),
     [
-        (400, "InvalidHeaderValue", BackendError), (403, "AuthorizationPermissionMismatch", AccessDenied),
-        (401, "InvalidAuthenticationInfo", AccessDenied), (403, "AuthenticationFailed", AccessDenied),
-        (403, "AccountIsDisabled", AccessDenied), (429, "TooManyRequests", Unavailable),
-        (500, "InternalError", Unavailable), (503, "ServerBusy", Unavailable), (409, "AccountBeingCreated", None),
+        (400, "InvalidHeaderValue", BackendError),
+        (403, "AuthorizationPermissionMismatch", AccessDenied),
+        (401, "InvalidAuthenticationInfo", AccessDenied),
+        (403, "AuthenticationFailed", AccessDenied),
+        (403, "AccountIsDisabled", AccessDenied),
+        (429, "TooManyRequests", Unavailable),
+        (500, "InternalError", Unavailable),
+        (503, "ServerBusy", Unavailable),
+        (409, "AccountBeingCreated", None),
     ],
-)  # fmt: skip
+)
 def test_answer_of_blob_storage(
     bucket: CloudStorage, proxy: BlobProxy, use: str, status: int, code: str, error: type[BackendError] | None
 ) -> None:
@@ -242,9 +250,7 @@ def test_account_whose_key_is_another_is_denied(proxy: BlobProxy, operator: Cont
 
 @pytest.mark.parametrize("use", USES)
 def test_blob_storage_away(proxy: BlobProxy, use: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    told(use, files("a-bucket", storage_connection_string=azurite.connection_string(port)), Unavailable)
+    told(use, files("a-bucket", storage_connection_string=azurite.connection_string(free_port())), Unavailable)
 
 
 @pytest.mark.parametrize("use", USES)
@@ -262,7 +268,7 @@ def test_blob_storage_that_says_nothing(proxy: BlobProxy, monkeypatch: pytest.Mo
 
 
 def test_what_is_tried_again_is_tried_again_within_seconds() -> None:
-    options = blob_client._SETTINGS
+    options = blob_client._OPTIONS
     waits = [
         options["initial_backoff"] + options["increment_base"] ** count + options["random_jitter_range"]
         for count in range(1, options["retry_total"] + 1)
@@ -280,10 +286,13 @@ def everything(records: list[logging.LogRecord]) -> str:
 def sas_of(operator: ContainerClient) -> str:
     return str(
         generate_container_sas(
-            azurite.ACCOUNT, operator.container_name, account_key=azurite.KEY, expiry="2099-01-01T00:00:00Z",
+            azurite.ACCOUNT,
+            operator.container_name,
+            account_key=azurite.KEY,
+            expiry="2099-01-01T00:00:00Z",
             permission=ContainerSasPermissions(read=True, write=True, create=True, delete=True, list=True),
         )
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("signed", [False, True], ids=["key", "signature"])
@@ -308,3 +317,32 @@ def test_neither_key_nor_signature_nor_content_is_logged(
     signatures = [text.rpartition("sig=")[2].partition("&")[0] for text in (sas, *urls)]
     for canary in (azurite.KEY, *signatures, "the-canary"):
         assert canary not in logged
+
+
+@pytest.mark.parametrize("use", ["get_file_bytes", "exists"])
+def test_missing_bucket_is_told_apart_in_the_log_once(
+    bucket: CloudStorage, proxy: BlobProxy, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, use: str
+) -> None:
+    monkeypatch.setattr(storage_driver, "_missing_buckets", set())
+    there, missing = (
+        bucket,
+        files(f"missing-{new_cid()}", storage_connection_string=azurite.connection_string(proxy.port)),
+    )
+    for _ in range(3):
+        for one in (missing, there):
+            assert not getattr(one, use)("a-key")
+    lines = [line for record in caplog.records if "There is no bucket" in (line := record.getMessage())]
+    assert len(lines) == 1
+    assert missing.bucket_name in lines[0]
+
+
+def test_copy_keeps_tier_and_tags(bucket: CloudStorage, operator: ContainerClient) -> None:
+    operator.upload_blob("key", b"x", standard_blob_tier=StandardBlobTier.COOL, tags={"kind": "post", "a b": "c/d"})
+    operator.upload_blob("plain", b"x")
+    bucket.copy_file("key", "copy")
+    bucket.copy_file("plain", "plain copy")
+    copy, plain = operator.get_blob_client("copy"), operator.get_blob_client("plain copy")
+    assert copy.get_blob_tags() == {"kind": "post", "a b": "c/d"}
+    assert copy.get_blob_properties().blob_tier == "Cool"
+    assert plain.get_blob_properties().blob_tier_inferred
+    assert plain.get_blob_tags() == {}

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from azure_messages_kit import Namespace
-from totoms.envelope import RetryPolicy, Subscription
-from totoms.errors import AccessDenied, BackendError, NotFound
-from totoms_azure.servicebus_names import DEAD, REPLAY, entity_of
+from totoms.errors import AccessDenied, BackendError, ConfigurationError, NotFound
+from totoms.messages.subscription import RetryPolicy, Subscription
+from totoms_azure.messages.naming import DEAD, REPLAY, entity_of
 
 
 @pytest.mark.parametrize("ordered", [False, True])
@@ -19,6 +19,19 @@ async def test_subscription_is_made_with_what_it_needs(namespace: Namespace, ord
     await namespace.bus(lease_seconds=45.0)._subscribe(subscription, create=True)
     made = namespace.server.entity(namespace.path)
     assert (made.requires_session, made.lock_seconds, made.max_delivery_count) == (ordered, 45.0, 12)
+
+
+async def test_lease_that_was_set_becomes_the_lock_of_new_and_of_existing_subscriptions(namespace: Namespace) -> None:
+    bus = namespace.bus()
+    bus.use_lease(300.0)
+    await bus._subscribe(namespace.subscription, create=True)
+    assert namespace.server.entity(namespace.path).lock_seconds == 300.0
+    another = namespace.bus()
+    another.use_lease(90.0)
+    await another._subscribe(namespace.subscription, create=True)
+    assert namespace.server.entity(namespace.path).lock_seconds == 90.0
+    await namespace.bus()._subscribe(namespace.subscription, create=True)
+    assert namespace.server.entity(namespace.path).lock_seconds == 90.0, "left out, it is not touched"
 
 
 async def test_subscription_that_would_give_up_before_us_is_changed(namespace: Namespace) -> None:
@@ -42,6 +55,12 @@ async def test_subscription_of_the_other_kind_is_refused(namespace: Namespace, o
     )
     with pytest.raises(BackendError, match="another setting of `ordered`"):
         await namespace.bus()._subscribe(replace(namespace.subscription, ordered=ordered), create=create)
+
+
+async def test_push_without_credentials_is_refused_at_start_and_says_what_to_set(namespace: Namespace) -> None:
+    pushed = replace(namespace.subscription, delivery="push", push_url="https://shop.example/shop/events")
+    with pytest.raises(ConfigurationError, match=r"AZURE_PUSH_SECRET.*AZURE_PUSH_AUDIENCE"):
+        await namespace.bus()._subscribe_push(pushed, create=True)
 
 
 @pytest.mark.parametrize("ordered", [False, True])
@@ -113,12 +132,12 @@ def test_no_two_names_become_one() -> None:
     entities = {entity_of(Subscription(name, "posts", "posts")) for name in odd}
     assert len(entities) == len(odd)
     assert all(len(entity.name) <= 50 for entity in entities)
-    beside = {entity.beside(ending) for entity in entities for ending in (REPLAY, DEAD)}
+    beside = {entity.queue(ending) for entity in entities for ending in (REPLAY, DEAD)}
     assert len(beside) == 2 * len(odd)
 
 
 def test_queues_beside_long_paths_are_told_apart() -> None:
     topics = ["t" * 240 + ending for ending in ("a" * 15, "b" * 15)]
-    beside = {entity_of(Subscription("shop-posts", topic, "posts")).beside(REPLAY) for topic in topics}
+    beside = {entity_of(Subscription("shop-posts", topic, "posts")).queue(REPLAY) for topic in topics}
     assert len(beside) == 2
     assert all(len(entity.name) <= 260 for entity in beside)

@@ -14,10 +14,10 @@ from azure_storage_kit import azurite, files
 from blob_proxy import BlobProxy, Fault
 from totoms import CloudStorage
 from totoms.errors import PreconditionFailed, Unavailable
-from totoms.testing.storage_tools import noise
-from totoms_azure import blob_upload
-from totoms_azure.blob_client import BLOCK
-from totoms_azure.blob_upload import read
+from totoms.testing.storage.tools import noise
+from totoms_azure.storage import upload as uploads
+from totoms_azure.storage.client import BLOCK
+from totoms_azure.storage.upload import read_block
 
 LARGE = noise(2 * BLOCK + 7)
 COMMIT = "comp=blocklist"
@@ -178,19 +178,19 @@ async def test_upload_that_is_cancelled_leaves_what_was_there(
 
     def watched(source: BinaryIO) -> tuple[bytes, bool]:
         try:
-            return read(source)
+            return read_block(source)
         except BaseException:
             ended.set()
             raise
 
-    monkeypatch.setattr(blob_upload, "read", watched)
+    monkeypatch.setattr(uploads, "read_block", watched)
 
     async def chunks() -> AsyncIterator[bytes]:
         yield LARGE
         await asyncio.Event().wait()
 
     upload = asyncio.create_task(bucket.upload_stream_async(chunks(), "key"))
-    await asyncio.wait_for(staged.wait(), 30)
+    await asyncio.wait_for(staged.wait(), 120)
     upload.cancel()
     with pytest.raises(asyncio.CancelledError):
         await upload

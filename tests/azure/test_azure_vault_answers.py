@@ -15,7 +15,7 @@ from azure.keyvault.secrets import SecretClient
 from azure_secrets_kit import AzureSecretsHarness, secrets_of_a_test
 from totoms.errors import AccessDenied, BackendError, NotFound, Unavailable
 from totoms_azure import clients, secrets
-from totoms_azure.secret_names import identifier_of
+from totoms_azure.secrets import identifier_of
 
 CANARY = "the-canary-sings"
 
@@ -55,12 +55,17 @@ def all_of(error: BaseException) -> str:
 @pytest.mark.parametrize(
     "body",
     [
-        f'{{"value": "{CANARY}', f"<html>{CANARY}</html>", f'["{CANARY}"]', f'"{CANARY}"', f'{{"id": "{CANARY}"}}',
-        f'{{"value": "x", "id": "{CANARY}"}}', f'{{"value": "x", "attributes": {{"exp": "{CANARY}"}}}}',
+        f'{{"value": "{CANARY}',
+        f"<html>{CANARY}</html>",
+        f'["{CANARY}"]',
+        f'"{CANARY}"',
+        f'{{"id": "{CANARY}"}}',
+        f'{{"value": "x", "id": "{CANARY}"}}',
+        f'{{"value": "x", "attributes": {{"exp": "{CANARY}"}}}}',
         f'{{"value": "x", "attributes": "{CANARY}"}}',
     ],
     ids=["cut off", "page", "list", "text", "identifier", "with identifier", "date", "no attributes"],
-)  # fmt: skip
+)
 async def test_answer_that_is_not_understood_is_quoted_nowhere(harness: AzureSecretsHarness, body: str) -> None:
     answering(harness, 200, body)
 
@@ -74,11 +79,19 @@ async def test_answer_that_is_not_understood_is_quoted_nowhere(harness: AzureSec
 @pytest.mark.parametrize(
     ("status", "error"),
     [
-        (400, BackendError), (401, AccessDenied), (403, AccessDenied), (404, NotFound), (408, Unavailable),
-        (418, BackendError), (429, Unavailable), (500, Unavailable), (502, Unavailable), (503, Unavailable),
+        (400, BackendError),
+        (401, AccessDenied),
+        (403, AccessDenied),
+        (404, NotFound),
+        (408, Unavailable),
+        (418, BackendError),
+        (429, Unavailable),
+        (500, Unavailable),
+        (502, Unavailable),
+        (503, Unavailable),
         (504, Unavailable),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize(
     "body", ["<html>not for you</html>", '{"error": {"code": "Told", "message": "not for you"}}', ""]
 )
@@ -182,7 +195,7 @@ async def test_constructing_the_credential_may_fail(
 ) -> None:
     # What the SDK says of a variable that is wrong is a ValueError.
     monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "nothing-that-there-is")
-    clients.close_clients()
+    clients.CLIENTS.close()
 
     with pytest.raises(BackendError, match="a-secret") as caught:
         await harness.manager().get_secret_async("a-secret")

@@ -11,7 +11,7 @@ from pathlib import Path
 import jwt
 import pytest
 
-from plugin_kit import GOOD, install_plugin
+from plugin_kit import GOOD, install_plugin, write_distribution
 from totoms import SecretsManager, TotoEnvironment
 
 KEY = "a-key-for-the-command-line-0123456789abcdef"
@@ -22,7 +22,7 @@ def totoms(*arguments: str, site: Path | None = None, **variables: str) -> subpr
     if site is not None:
         env["PYTHONPATH"] = str(site)
     return subprocess.run(
-        [sys.executable, "-m", "totoms", *arguments], capture_output=True, text=True, timeout=60, env=env, check=False
+        [sys.executable, "-m", "totoms", *arguments], capture_output=True, text=True, timeout=300, env=env, check=False
     )
 
 
@@ -45,9 +45,21 @@ def test_version() -> None:
 def test_command_that_was_installed_is_the_same() -> None:
     command = Path(sys.executable).with_name("totoms")
 
-    done = subprocess.run([command, "--version"], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([command, "--version"], capture_output=True, text=True, timeout=300, check=True)
 
     assert done.stdout == "totoms 2.0.0\n"
+
+
+def test_distribution_whose_command_has_the_same_name_is_warned_of(tmp_path: Path) -> None:
+    write_distribution(tmp_path, "totoms-cli", version="0.4.1")
+
+    done = totoms("plugins", site=tmp_path)
+
+    assert done.returncode == 0
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("totoms: warning: totoms-cli 0.4.1 is installed too")
+    assert "python -m totoms" in line
+    assert totoms("plugins").stderr == ""
 
 
 def test_help_names_the_commands() -> None:
@@ -119,7 +131,7 @@ def test_plugins_of_one_name_are_both_listed_with_the_error(tmp_path: Path) -> N
 def test_reader_that_has_enough_is_no_error() -> None:
     command = f"{sys.executable} -m totoms plugins | true; exit ${{PIPESTATUS[0]}}"
 
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=300, check=False)
 
     assert (done.returncode, done.stderr) == (0, "")
 

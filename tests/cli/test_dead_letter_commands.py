@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 
+from local_kit import BusOfTests
 from plugin_kit import GOOD, install_plugin
 from totoms import MessageDestination, TotoEnvironment, TotoMessage
-from totoms.envelope import DeadLetterReason, Received, Subscription
-from totoms.local.bus import LocalMessageBus
+from totoms.messages.dead_letters import DeadLetterReason
+from totoms.messages.receiver import Received
+from totoms.messages.subscription import Subscription
 
 NAME = "blog-posts"
 BLOG = Subscription(NAME, "posts-topic", "posts")
@@ -30,8 +32,13 @@ def dlq(*arguments: str, site: Path | None = None, **variables: str) -> subproce
         env["PYTHONPATH"] = str(site)
     return subprocess.run(
         [sys.executable, "-m", "totoms", "dlq", *arguments],
-        capture_output=True, text=True, timeout=60, env=env, check=False, stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=env,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
 
 
 def refused(done: subprocess.CompletedProcess[str], status: int) -> str:
@@ -47,7 +54,7 @@ class Letters:
     """A subscription of the local bus, and what becomes of its messages."""
 
     def __init__(self) -> None:
-        self.bus = LocalMessageBus(TotoEnvironment("local"), {"posts": BLOG.topic})
+        self.bus = BusOfTests(TotoEnvironment("local"), {"posts": BLOG.topic})
 
     async def add(self, *messages: TotoMessage) -> list[str]:
         """Publish these and dead-letter them; return the ids of the letters."""
@@ -86,9 +93,7 @@ async def test_list_tells_what_each_letter_is_and_why_it_is_there(letters: Lette
     head, row = done.stdout.splitlines()
     assert head.split("  ")[0] == "LETTER ID"
     since = datetime.fromtimestamp(letter.dead_since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    assert row.split() == [
-        letter_id, letter.message_id, "postCreated", "5", "attempts_exhausted", "ValueError", since
-    ]  # fmt: skip
+    assert row.split() == [letter_id, letter.message_id, "postCreated", "5", "attempts_exhausted", "ValueError", since]
 
 
 async def test_list_as_json(letters: Letters) -> None:
@@ -232,8 +237,11 @@ async def test_purging_all_asks_on_a_terminal(letters: Letters, answer: str, lef
     try:
         process = subprocess.Popen(  # noqa: ASYNC220 - nothing else runs here
             [sys.executable, "-m", "totoms", "dlq", "purge", NAME, "--all"],
-            stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            stdin=theirs,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         os.write(ours, answer.encode())
         _, told = process.communicate(timeout=60)
     finally:
@@ -303,8 +311,8 @@ async def test_damaged_database_is_one_line_that_names_the_file(letters: Letters
 
 def test_wrong_arguments_cost_no_backend() -> None:
     code = (
-        "import sys; from totoms.cli import main\n"
+        "import sys; from totoms.cli.main import main\n"
         "assert main(['dlq', 'replay', 'x']) == 2\n"
-        "assert 'totoms.local.bus' not in sys.modules and 'sqlite3' not in sys.modules"
+        "assert 'totoms.local.messages.bus' not in sys.modules and 'sqlite3' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=300)

@@ -20,7 +20,7 @@ def run_fresh(sources: list[str]) -> list[dict[str, Any]]:
         input=json.dumps(sources),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=True,
     )
     results: list[dict[str, Any]] = json.loads(done.stdout)

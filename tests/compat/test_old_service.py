@@ -14,7 +14,7 @@ import jwt
 import pytest
 
 from processes import Process
-from totoms.local.pushes import push_token
+from totoms.local.messages.push import push_token
 
 SERVICE = Path(__file__).parents[1] / "support" / "service_of_1_5.py"
 KEY = "a-key-of-a-service-of-its-time-0123456789"
@@ -46,14 +46,14 @@ def service(root: Path) -> Iterator[Process]:
 @pytest.fixture
 def client(service: Process) -> Iterator[httpx.Client]:
     headers = {"Authorization": f"Bearer {token_of_its_time()}", "x-correlation-id": "cid-1"}
-    with httpx.Client(base_url=f"http://127.0.0.1:{service.port()}", headers=headers, timeout=30) as client:
+    with httpx.Client(base_url=f"http://127.0.0.1:{service.port()}", headers=headers, timeout=120) as client:
         yield client
 
 
 @pytest.fixture
 def stranger(service: Process) -> Iterator[httpx.Client]:
     """A client without a token and without a correlation id."""
-    with httpx.Client(base_url=f"http://127.0.0.1:{service.port()}", timeout=30) as client:
+    with httpx.Client(base_url=f"http://127.0.0.1:{service.port()}", timeout=120) as client:
         yield client
 
 

@@ -9,12 +9,12 @@ import pytest
 
 import aws_kit
 from aws_messages_kit import make_topic
-from totoms.bus import ORDERING
 from totoms.context import new_cid
 from totoms.environment import TotoEnvironment
+from totoms.messages.bus import ORDERING
 from totoms.testing import LifecycleContract, LifecycleHarness
-from totoms_aws.bus import AWSMessageBus
 from totoms_aws.configuration import AWSConfiguration
+from totoms_aws.messages.bus import AWSMessageBus
 
 
 class AWSLifecycleHarness(LifecycleHarness):
@@ -35,12 +35,15 @@ class AWSLifecycleHarness(LifecycleHarness):
     async def set_secret(self, name: str, value: str) -> None:
         await asyncio.to_thread(
             aws_kit.sdk("secretsmanager", self._configuration).create_secret,
-            Name=f"{self._configuration.environment}/{name}", SecretString=value,
-        )  # fmt: skip
+            Name=f"{self._configuration.environment}/{name}",
+            SecretString=value,
+        )
 
     async def close(self) -> None: ...
 
 
+@pytest.mark.quick
+@pytest.mark.smoke
 class TestAWSLifecycle(LifecycleContract):
     backend = "aws"
     capabilities = AWSMessageBus.capabilities - {ORDERING}

@@ -9,11 +9,12 @@ import pytest
 import aws_kit
 from aws_errors import FaultyAWS
 from aws_messages_kit import SNSHarness
-from totoms.bus import ORDERING
+from totoms.messages.bus import ORDERING
 from totoms.testing import MessageBusContract
-from totoms_aws.bus import AWSMessageBus
+from totoms_aws.messages.bus import AWSMessageBus
 
 
+@pytest.mark.quick
 class TestStandardTopics(MessageBusContract):
     backend = "aws"
     capabilities = AWSMessageBus.capabilities - {ORDERING}

@@ -11,9 +11,9 @@ import pytest
 import aws_kit
 from aws_push_kit import HOST, SNSPushHarness
 from sns_certificates import CertificateServer
-from totoms.bus import ORDERING
+from totoms.messages.bus import ORDERING
 from totoms.testing import PushContract
-from totoms_aws.bus import AWSMessageBus
+from totoms_aws.messages.bus import AWSMessageBus
 
 
 class _SNSPush(PushContract):
@@ -40,6 +40,7 @@ class TestSNSPushSignedBySHA1(_SNSPush):
     version = "1"
 
 
+@pytest.mark.quick
 class TestSNSPushSignedBySHA256(_SNSPush):
     __test__ = True
     backend = "aws"

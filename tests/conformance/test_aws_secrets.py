@@ -12,6 +12,7 @@ from aws_secrets_kit import AWSSecretsHarness
 from totoms.testing import SecretsManagerContract
 
 
+@pytest.mark.quick
 class TestSecretsManager(SecretsManagerContract):
     backend = "aws"
     capabilities = frozenset({"versions", "cache"})

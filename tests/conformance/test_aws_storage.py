@@ -9,7 +9,7 @@ import pytest
 import aws_kit
 from aws_storage_kit import S3Harness
 from totoms.testing import CloudStorageContract
-from totoms_aws.storage import S3CloudStorage
+from totoms_aws.storage.storage import S3CloudStorage
 
 
 class TestS3(CloudStorageContract):

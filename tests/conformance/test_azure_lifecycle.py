@@ -17,8 +17,8 @@ from service_bus import ServiceBusStandIn
 from totoms.context import new_cid
 from totoms.environment import TotoEnvironment
 from totoms.testing import LifecycleContract, LifecycleHarness
-from totoms_azure.bus import AzureMessageBus
 from totoms_azure.configuration import AzureConfiguration
+from totoms_azure.messages.bus import AzureMessageBus
 
 
 class AzureLifecycleHarness(LifecycleHarness):
@@ -84,6 +84,8 @@ def ports() -> Iterator[list[int]]:
         yield [one, other]
 
 
+@pytest.mark.quick
+@pytest.mark.smoke
 class TestAzureLifecycle(LifecycleContract):
     backend = "azure"
     capabilities = AzureMessageBus.capabilities

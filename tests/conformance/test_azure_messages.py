@@ -9,7 +9,7 @@ import pytest
 from azure_messages_kit import ServiceBusHarness, stand_in
 from service_bus import ServiceBusStandIn
 from totoms.testing import MessageBusContract
-from totoms_azure.bus import AzureMessageBus
+from totoms_azure.messages.bus import AzureMessageBus
 
 
 @pytest.fixture(scope="module")
@@ -18,6 +18,7 @@ def server() -> Iterator[ServiceBusStandIn]:
         yield running
 
 
+@pytest.mark.quick
 class TestServiceBus(MessageBusContract):
     backend = "azure"
     capabilities = AzureMessageBus.capabilities

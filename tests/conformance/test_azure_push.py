@@ -12,12 +12,12 @@ from azure_messages_kit import stand_in
 from azure_push_kit import AzurePushHarness, EventGrid
 from http_kit import KeyServer, rsa_key
 from service_bus import ServiceBusStandIn
-from totoms import jwks
-from totoms.bus import MessageBus
+from totoms.auth import jwks
 from totoms.context import new_cid
 from totoms.environment import TotoEnvironment
+from totoms.messages.bus import MessageBus
 from totoms.testing import PushContract
-from totoms_azure.bus import AzureMessageBus
+from totoms_azure.messages.bus import AzureMessageBus
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ class EventGridContract(PushContract):
         await asyncio.to_thread(server.make_topic, topic)
 
         def make(environment: TotoEnvironment, topics: Mapping[str, str], keys_uri: str) -> MessageBus:
-            options = {"keys_uri": keys_uri, "letters_patience": 0.3, "look_seconds": 2.0}
+            options = {"keys_uri": keys_uri, "look_seconds": 2.0}
             bus: MessageBus = type("ImpatientBus", (AzureMessageBus,), options)(environment, topics)
             return bus
 
@@ -64,6 +64,7 @@ class EventGridContract(PushContract):
         await made.close()
 
 
+@pytest.mark.quick
 class TestEventGridWithTokens(EventGridContract):
     arrangement = "Event Grid's schema, tokens"
 

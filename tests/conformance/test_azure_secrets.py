@@ -10,6 +10,7 @@ from azure_secrets_kit import AzureSecretsHarness, secrets_of_a_test
 from totoms.testing import SecretsManagerContract
 
 
+@pytest.mark.quick
 class TestAzureSecrets(SecretsManagerContract):
     backend = "azure"
     capabilities = frozenset({"versions", "cache"})

@@ -8,7 +8,7 @@ import pytest
 
 from azure_storage_kit import BlobHarness, azurite, run_azurite
 from totoms.testing import CloudStorageContract
-from totoms_azure.storage import AzureCloudStorage
+from totoms_azure.storage.storage import AzureCloudStorage
 
 ANY_TYPE = "A shared access signature of an account's key holds for uploads of any content type"
 

@@ -1,4 +1,4 @@
-"""The contract of the message bus, held against Pub/Sub: Google's emulator, and a stand-in of our own."""
+"""The contract of the message bus, on Pub/Sub: Google's emulator, and a stand-in."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from gcp_messages_kit import PubSubHarness, emulator, stand_in
+from pubsub import PubSubStandIn
 from totoms.testing import MessageBusContract
-from totoms_gcp.bus import PubSubMessageBus
+from totoms_gcp.messages.bus import PubSubMessageBus
 
 COUNTED = "Pub/Sub counts giving a message back as an attempt, as it does a failure"
 ON_ITS_WAY = f"{COUNTED}; now and then one arrives just as a consumer stops"
@@ -23,9 +24,9 @@ def google_emulator() -> Iterator[int]:
 
 
 @pytest.fixture(scope="module")
-def own_stand_in() -> Iterator[int]:
+def own_stand_in() -> Iterator[PubSubStandIn]:
     with stand_in() as server:
-        yield server.port
+        yield server
 
 
 class PubSubContract(MessageBusContract):
@@ -47,11 +48,12 @@ class PubSubContract(MessageBusContract):
         await super().test_07_failed_message_is_redelivered_to_any_consumer(harness)
 
 
+@pytest.mark.quick
 class TestPubSubOnAStandIn(PubSubContract):
     arrangement = "stand-in"
 
     @pytest.fixture
-    async def harness(self, own_stand_in: int) -> AsyncIterator[PubSubHarness]:
+    async def harness(self, own_stand_in: PubSubStandIn) -> AsyncIterator[PubSubHarness]:
         made = PubSubHarness(own_stand_in)
         await made.start()
         yield made

@@ -1,4 +1,4 @@
-"""The lifecycle contract, held against Google Cloud, for which stand-ins stand in."""
+"""The lifecycle contract on Google Cloud: stand-ins."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from gcp_storage_kit import PROJECT, GCSHarness, settings, stand_in, write_accou
 from pubsub import PubSubStandIn
 from totoms.environment import TotoEnvironment
 from totoms.testing import LifecycleContract, LifecycleHarness
-from totoms_gcp.bus import PubSubMessageBus
 from totoms_gcp.configuration import GCPConfiguration
+from totoms_gcp.messages.bus import PubSubMessageBus
 
 
 class GCPLifecycleHarness(LifecycleHarness):
     """One project: of buckets there is one of each name in all projects.
 
     Args:
-        pubsub: The port of what stands in for Pub/Sub.
+        pubsub: The port of the stand-in for Pub/Sub.
         files: Makes buckets.
         secrets: Holds secrets.
     """
@@ -67,6 +67,8 @@ def messages() -> Iterator[PubSubStandIn]:
         yield server
 
 
+@pytest.mark.quick
+@pytest.mark.smoke
 class TestGCPLifecycle(LifecycleContract):
     backend = "gcp"
     capabilities = PubSubMessageBus.capabilities

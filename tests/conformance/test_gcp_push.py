@@ -1,4 +1,4 @@
-"""The push contract, held against Pub/Sub."""
+"""The push contract on Pub/Sub."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from gcp_messages_kit import stand_in
 from gcp_push_kit import PubSubPushHarness
 from http_kit import KeyServer, rsa_key
 from pubsub import PubSubStandIn
-from totoms import jwks
+from totoms.auth import jwks
 from totoms.testing import PushContract
-from totoms_gcp.bus import PubSubMessageBus
+from totoms_gcp.messages.bus import PubSubMessageBus
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +27,7 @@ def keys() -> tuple[RSAPrivateKey, RSAPrivateKey]:
     return rsa_key(), rsa_key()
 
 
+@pytest.mark.quick
 class TestPubSubPush(PushContract):
     backend = "gcp"
     capabilities = PubSubMessageBus.capabilities

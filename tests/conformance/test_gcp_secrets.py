@@ -1,4 +1,4 @@
-"""The secrets contract, held against Secret Manager, for which a stand-in stands in."""
+"""The secrets contract on Secret Manager: a stand-in."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from gcp_secrets_kit import GCPSecretsHarness, secrets_of_a_test
 from totoms.testing import SecretsManagerContract
 
 
+@pytest.mark.quick
 class TestGCPSecrets(SecretsManagerContract):
     backend = "gcp"
     capabilities = frozenset({"versions", "cache"})

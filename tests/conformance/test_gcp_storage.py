@@ -1,4 +1,4 @@
-"""The storage contract, held against Cloud Storage, for which a stand-in stands in."""
+"""The storage contract on Cloud Storage: a stand-in."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from gcp_storage_kit import GCSHarness, settings, stand_in, write_account
 from totoms.testing import CloudStorageContract
-from totoms_gcp.storage import GCSCloudStorage
+from totoms_gcp.storage.storage import GCSCloudStorage
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 
 from local_message_harness import LocalMessageBusHarness, ProcessesHarness, VirtualHarness
 from remote_bus import BusProcesses
-from totoms.local.bus import LocalMessageBus
+from totoms.local.messages.bus import LocalMessageBus
 from totoms.testing import MessageBusContract
 
 

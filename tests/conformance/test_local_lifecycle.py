@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from local_lifecycle_kit import LocalLifecycleHarness
-from totoms.local.bus import LocalMessageBus
+from totoms.local.messages.bus import LocalMessageBus
 from totoms.testing import LifecycleContract
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from local_push_kit import LocalPushHarness
-from totoms.local.bus import LocalMessageBus
+from totoms.local.messages.bus import LocalMessageBus
 from totoms.testing import PushContract
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from local_storage_kit import LocalStorageHarness
 from storage_processes import ProcessCloudStorage, StorageProcesses
-from totoms.local.storage import LocalCloudStorage
+from totoms.local.storage.storage import LocalCloudStorage
 from totoms.testing import CloudStorageContract
 
 

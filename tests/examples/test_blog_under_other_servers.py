@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,32 +15,36 @@ from pathlib import Path
 import httpx
 import pytest
 
+from ports import free_port
 from processes import DEADLINE, Process
-from totoms.tokens import make_token
+from totoms.auth.tokens import make_token
 
 ROOT = Path(__file__).parents[2]
 KEY = "a key for the tests of other servers"
-COMMANDS = {
-    line.split()[0]: shlex.split(line)[1:]
-    for line in re.findall(r"^(?:uvicorn|gunicorn|granian) .*$", (ROOT / "docs/deploying.md").read_text(), re.MULTILINE)
-}
+PAGE = (ROOT / "docs/deploying.md").read_text()
+COMMANDS = [shlex.split(line) for line in re.findall(r"^(?:uvicorn|gunicorn|granian) .*$", PAGE, re.MULTILINE)]
+(WORKER,) = re.findall(r"^```python\n(# worker\.py\n.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 
-@pytest.fixture(params=["uvicorn", "gunicorn", "granian"])
+def test_page_shows_three_servers_and_our_protocol_under_gunicorn() -> None:
+    assert [command[0] for command in COMMANDS] == ["uvicorn", "gunicorn", "granian", "gunicorn"]
+
+
+@pytest.fixture(params=COMMANDS, ids=lambda command: "-".join(re.findall(r"^\w+|worker\.Worker", " ".join(command))))
 def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Process, httpx.Client]]:
-    pytest.importorskip(request.param, reason="not installed: nox -s tests does")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    arguments = [word.replace("8080", str(port)) for word in COMMANDS[request.param]]
+    name, *arguments = request.param
+    pytest.importorskip(name, reason="not installed: nox -s tests does")
+    (tmp_path / "worker.py").write_text(WORKER)
+    port = free_port()
+    arguments = [word.replace("8080", str(port)) for word in arguments]
     arguments[arguments.index("--workers") + 1] = "2"
     variables = {
-        "PYTHONPATH": str(ROOT / "examples" / "blog"),
+        "PYTHONPATH": f"{ROOT / 'examples' / 'blog'}{os.pathsep}{tmp_path}",
         "JWT_SIGNING_KEY": KEY,
         "DIGEST_KEY": "some key",
         "HYPERSCALER": "local",
     }
-    process = Process("-m", request.param, *arguments, root=str(tmp_path / "root"), env=variables, cwd=tmp_path)
+    process = Process("-m", name, *arguments, root=str(tmp_path / "root"), env=variables, cwd=tmp_path)
     headers = {"Authorization": f"Bearer {make_token(KEY, 'me@example.com')}"}
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers) as client:
         yield process, client

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from processes import Process
+from totoms.auth.tokens import make_token
 from totoms.local.keys import signing_key
-from totoms.tokens import make_token
 
 SUPPORT = Path(__file__).parents[1] / "support"
 

@@ -25,15 +25,15 @@ from pathlib import Path
 from typing import Any
 
 SUPPORT = Path(__file__).resolve().parents[1] / "support"
-sys.path.insert(0, str(SUPPORT))
+sys.path[:0] = [str(SUPPORT), str(SUPPORT.with_name("standins"))]
 
 import httpx  # noqa: E402 - the path comes first
 
 from fault_proxy import FaultProxy  # noqa: E402
 from oracle import assert_duplicates_are_flagged, dead_letters, numbers, problems, whole_lines  # noqa: E402
 from processes import Process  # noqa: E402
+from totoms.auth.tokens import make_token  # noqa: E402
 from totoms.local.keys import signing_key  # noqa: E402
-from totoms.tokens import make_token  # noqa: E402
 
 RATE = 60.0
 """Messages per second of each publisher."""
@@ -294,8 +294,9 @@ class Soak:
         while True:
             handled, dead = set(numbers(self.handled)), set(dead_letters(self.root))
             # What was published and not acknowledged may come as well.
-            found = problems(acknowledged, {one for one in acknowledged | handled | dead if not one % POISON_EVERY},
-                             handled, dead)  # fmt: skip
+            found = problems(
+                acknowledged, {one for one in acknowledged | handled | dead if not one % POISON_EVERY}, handled, dead
+            )
             if not found or time.monotonic() > ends:
                 break
             await asyncio.sleep(0.5)

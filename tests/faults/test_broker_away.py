@@ -17,7 +17,7 @@ from emulators import require
 from fault_proxy import FaultProxy
 from oracle import assert_duplicates_are_flagged, numbers, until_handled, whole_lines
 from processes import Process
-from totoms_nats.server import PROGRAM, NatsServer
+from totoms_nats.testing.server import PROGRAM, NatsServer
 
 pytestmark = pytest.mark.faults
 

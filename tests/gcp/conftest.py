@@ -1,24 +1,25 @@
-"""A bucket of Cloud Storage, for which a stand-in in this process stands in."""
+"""A broker and a bucket: stand-ins in this process for Pub/Sub and Cloud Storage."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from gcp_messages_kit import Broker
 from gcp_storage_kit import settings
 from gcs import GCSStandIn
 from gcs_objects import Store
 from totoms import CloudStorage, TotoEnvironment
-from totoms_gcp import gcs_calls
 from totoms_gcp.configuration import GCPConfiguration
+from totoms_gcp.storage import retries
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[GCSStandIn]:
     # What is tried again is tried again at once.
-    monkeypatch.setattr(gcs_calls, "_PAUSES", (0.01, 0.01))
-    monkeypatch.setattr(gcs_calls, "RETRY", gcs_calls.RETRY.with_delay(0.01, 0.01).with_timeout(0.5))
+    monkeypatch.setattr(retries, "_PAUSES", (0.01, 0.01))
+    monkeypatch.setattr(retries, "RETRY", retries.RETRY.with_delay(0.01, 0.01).with_timeout(0.5))
     with GCSStandIn() as made, settings(made.address):
         made.store.buckets["a-bucket"] = {}
         yield made
@@ -32,3 +33,9 @@ def store(server: GCSStandIn) -> Store:
 @pytest.fixture
 def bucket(server: GCSStandIn) -> CloudStorage:
     return CloudStorage("a-bucket", environment=TotoEnvironment("gcp", GCPConfiguration(project_id="project-one")))
+
+
+@pytest.fixture
+async def broker() -> AsyncIterator[Broker]:
+    async with Broker() as made:
+        yield made

@@ -1,4 +1,4 @@
-"""Settings: in which project a service runs. Everything else is the SDK's own."""
+"""The settings of Google Cloud, and the clients of a process."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ import os
 import subprocess
 import sys
 from concurrent.futures import wait
+from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import pytest
 
-from gcp_secrets_kit import GCPSecretsHarness, secrets_of_a_test
-from totoms import TotoEnvironment
-from totoms.errors import ConfigurationError
-from totoms_gcp import GCPConfiguration, clients, pubsub_publishing
+from gcp_secrets_kit import PROJECT, GCPSecretsHarness, secrets_of_a_test
+from gcp_storage_kit import write_account
+from totoms import SecretsManager, TotoEnvironment
+from totoms.errors import ConfigurationError, NotFound
+from totoms_gcp import GCPConfiguration, clients
+from totoms_gcp.messages.clients import make_publisher, make_subscriber, make_topic_client
+from totoms_gcp.messages.publisher import _publish_thread
 
 FOREIGN = ("boto", "azure", "totoms_aws", "totoms_azure", "totoms.local")
 
@@ -27,9 +32,9 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("variables", "project"),
     [
-        ({"GCP_PID": "of-ours", "GOOGLE_CLOUD_PROJECT": "of-google"}, "of-ours"),
-        ({"GOOGLE_CLOUD_PROJECT": "of-google"}, "of-google"),
-        ({"GCP_PID": "", "GOOGLE_CLOUD_PROJECT": "of-google"}, "of-google"),
+        ({"GCP_PID": "ours", "GOOGLE_CLOUD_PROJECT": "googles"}, "ours"),
+        ({"GOOGLE_CLOUD_PROJECT": "googles"}, "googles"),
+        ({"GCP_PID": "", "GOOGLE_CLOUD_PROJECT": "googles"}, "googles"),
         ({"GCP_PID": "example.com:of-a-domain"}, "example.com:of-a-domain"),
     ],
 )
@@ -66,7 +71,7 @@ def test_service_without_a_project_ends_with_one_line() -> None:
 
 def run(source: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", source], capture_output=True, text=True, timeout=60, env={**os.environ, **variables}
+        [sys.executable, "-c", source], capture_output=True, text=True, timeout=300, env={**os.environ, **variables}
     )
 
 
@@ -109,15 +114,15 @@ def test_child_that_was_forked_makes_clients_of_its_own(monkeypatch: pytest.Monk
     monkeypatch.setenv(clients.FILES_EMULATOR, "http://127.0.0.1:1")
     mine = clients.files("a-project")
     answer = in_a_fork(lambda: b"own" if clients.files("a-project") is not mine else b"shared")
-    clients.close_clients()
+    clients.registry.close()
 
     assert answer == b"own"
 
 
 def test_child_that_was_forked_after_something_was_published_hands_over_to_a_thread_of_its_own() -> None:
     for _ in range(2):  # with the second the thread has said that it is idle
-        pubsub_publishing._handing_over.submit(int).result(10)
-    answer = in_a_fork(lambda: b"%d" % len(wait([pubsub_publishing._handing_over.submit(int)], 5.0).done))
+        _publish_thread.submit(int).result(10)
+    answer = in_a_fork(lambda: b"%d" % len(wait([_publish_thread.submit(int)], 5.0).done))
 
     assert answer == b"1"
 
@@ -159,3 +164,37 @@ def in_a_fork(work: Any) -> bytes:
     os.close(reading)
     os.close(writing)
     return answer
+
+
+async def test_regional_secrets_are_read_from_their_location() -> None:
+    with secrets_of_a_test() as harness:
+        parent = f"projects/{PROJECT}/locations/europe-west1"
+        secret = harness.operator.create_secret(parent=parent, secret_id="a-secret", secret={})
+        payload = {"data": b"regional", "data_crc32c": google_crc32c.value(b"regional")}
+        harness.operator.add_secret_version(parent=secret.name, payload=payload)
+        settings = GCPConfiguration(project_id=PROJECT, secrets_location="europe-west1")
+        assert await SecretsManager(TotoEnvironment("gcp", settings)).get_secret_async("a-secret") == "regional"
+        with pytest.raises(NotFound):
+            await harness.manager().get_secret_async("a-secret")
+
+
+def test_locational_endpoints_are_called(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(write_account(tmp_path / "key.json")))
+    for name in ("PUBSUB_EMULATOR_HOST", clients.SECRETS_EMULATOR):
+        monkeypatch.delenv(name, raising=False)
+    endpoint = "europe-west1-pubsub.googleapis.com:443"
+    for make in (make_subscriber, make_topic_client, make_publisher):
+        assert make(endpoint).transport.host == endpoint
+        assert make("").transport.host == "pubsub.googleapis.com:443"
+    clients.registry.close()
+    host = "secretmanager.europe-west1.rep.googleapis.com:443"
+    assert clients.secrets("europe-west1").transport.host == host
+    assert clients.secrets().transport.host == "secretmanager.googleapis.com:443"
+    clients.registry.close()
+
+
+@pytest.mark.parametrize("setting", ["pubsub_endpoint", "secrets_location"])
+@pytest.mark.parametrize("value", ["https://x.example", "a b", "x/y", "ü"])
+def test_what_is_no_place_is_a_configuration_error(setting: str, value: str) -> None:
+    with pytest.raises(ConfigurationError, match=setting):
+        GCPConfiguration(project_id="a-project", **{setting: value})

@@ -1,4 +1,4 @@
-"""What Google answers, or the way to it, becomes an error of ours that names the resource, with the original behind."""
+"""Errors of Google's libraries become BackendErrors that name the resource and keep the original as their cause."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ from gcp_secrets_kit import secrets_of_a_test
 from gcp_storage_kit import settings, write_account
 from gcs import GCSStandIn
 from gcs_objects import Fault
+from ports import free_port
 from totoms import CloudStorage, TotoEnvironment
 from totoms.errors import AccessDenied, BackendError, NotFound, PreconditionFailed, Unavailable
-from totoms_gcp import clients, gcs_calls, secrets
+from totoms_gcp import clients, secrets
 from totoms_gcp.configuration import GCPConfiguration
 from totoms_gcp.errors import translate
+from totoms_gcp.storage import retries
 
 BUCKET = "a-bucket"
 SETTINGS = GCPConfiguration(project_id="project-one")
@@ -47,12 +49,12 @@ USES: dict[str, tuple[Callable[[], object], str]] = {
 
 @pytest.fixture(autouse=True)
 def _fails_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gcs_calls, "_PAUSES", (0.01, 0.01))
-    monkeypatch.setattr(gcs_calls, "RETRY", gcs_calls.RETRY.with_delay(0.01, 0.01).with_timeout(0.1))
+    monkeypatch.setattr(retries, "_PAUSES", (0.01, 0.01))
+    monkeypatch.setattr(retries, "RETRY", retries.RETRY.with_delay(0.01, 0.01).with_timeout(0.1))
     monkeypatch.setattr(secrets, "_RETRY", secrets._RETRY.with_timeout(0.1))
 
 
-def told(call: Callable[[], object], resource: str, error: type[BackendError]) -> BackendError:
+def raised_by(call: Callable[[], object], resource: str, error: type[BackendError]) -> BackendError:
     with pytest.raises(error) as caught:
         call()
     assert type(caught.value) is error
@@ -67,50 +69,56 @@ def told(call: Callable[[], object], resource: str, error: type[BackendError]) -
 @pytest.mark.parametrize(
     ("status", "error"),
     [
-        (400, BackendError), (401, AccessDenied), (403, AccessDenied), (408, Unavailable), (429, Unavailable),
-        (500, Unavailable), (502, Unavailable), (503, Unavailable), (504, Unavailable), (418, BackendError),
+        (400, BackendError),
+        (401, AccessDenied),
+        (403, AccessDenied),
+        (408, Unavailable),
+        (429, Unavailable),
+        (500, Unavailable),
+        (502, Unavailable),
+        (503, Unavailable),
+        (504, Unavailable),
+        (418, BackendError),
     ],
-)  # fmt: skip
+)
 def test_answer_of_cloud_storage(use: str, status: int, error: type[BackendError]) -> None:
     with GCSStandIn() as server, settings(server.address):
         server.store.buckets[BUCKET] = {}
         server.store.faults.append(Fault(status=status, times=10**6))
-        raised = told(*USES[use], error)
+        raised = raised_by(*USES[use], error)
     assert "as the test says" not in str(raised)
 
 
 @pytest.mark.parametrize("use", USES)
 def test_cloud_storage_away(use: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    with settings(f"http://127.0.0.1:{port}"):
-        told(*USES[use], Unavailable)
+    with settings(f"http://127.0.0.1:{free_port()}"):
+        raised_by(*USES[use], Unavailable)
 
 
 @pytest.mark.parametrize("use", USES)
 def test_cloud_storage_that_hangs_up(use: str) -> None:
     with GCSStandIn() as server, settings(server.address):
         server.store.faults.append(Fault(drop=True, times=10**6))
-        told(*USES[use], Unavailable)
+        raised_by(*USES[use], Unavailable)
 
 
 @pytest.mark.parametrize("use", USES)
-def test_cloud_storage_that_says_nothing(monkeypatch: pytest.MonkeyPatch, use: str) -> None:
-    monkeypatch.setattr(gcs_calls, "TIMEOUT", (1.0, 0.1))
+def test_cloud_storage_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, use: str) -> None:
+    monkeypatch.setattr(retries, "TIMEOUT", (1.0, 0.1))
     with socket.create_server(("127.0.0.1", 0)) as deaf, settings(f"http://127.0.0.1:{deaf.getsockname()[1]}"):
-        told(*USES[use], Unavailable)
+        raised_by(*USES[use], Unavailable)
 
 
 @pytest.mark.parametrize("use", USES)
 def test_no_credentials(monkeypatch: pytest.MonkeyPatch, use: str) -> None:
     with settings("http://127.0.0.1:1"):
         monkeypatch.delenv(clients.FILES_EMULATOR)
-        assert "DefaultCredentialsError" in str(told(*USES[use], AccessDenied))
+        assert "DefaultCredentialsError" in str(raised_by(*USES[use], AccessDenied))
 
 
 @pytest.fixture
 def token_server() -> Iterator[str]:
-    """Refuses every key, as Google does one that was deleted."""
+    """Refuse every key, as Google does with one that was deleted."""
 
     class Refusing(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -132,34 +140,43 @@ def token_server() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("use", USES)
-def test_credentials_that_are_no_longer_good(
+def test_credentials_that_were_revoked(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, token_server: str, use: str
 ) -> None:
     with settings("http://127.0.0.1:1", write_account(tmp_path / "key.json", token_server)):
         monkeypatch.delenv(clients.FILES_EMULATOR)
-        assert "RefreshError" in str(told(*USES[use], AccessDenied))
+        assert "RefreshError" in str(raised_by(*USES[use], AccessDenied))
 
 
 @pytest.mark.parametrize("use", USES)
-def test_server_of_tokens_away(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, use: str) -> None:
+def test_token_server_that_is_away(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, use: str) -> None:
     with settings("http://127.0.0.1:1", write_account(tmp_path / "key.json", "http://127.0.0.1:1/token")):
         monkeypatch.delenv(clients.FILES_EMULATOR)
-        told(*USES[use], Unavailable)
+        raised_by(*USES[use], Unavailable)
 
 
 @pytest.mark.parametrize(
     ("status", "error"),
     [
-        ("NOT_FOUND", NotFound), ("PERMISSION_DENIED", AccessDenied), ("UNAUTHENTICATED", AccessDenied),
-        ("RESOURCE_EXHAUSTED", Unavailable), ("UNAVAILABLE", Unavailable), ("DEADLINE_EXCEEDED", Unavailable),
-        ("INTERNAL", Unavailable), ("ABORTED", Unavailable), ("UNKNOWN", Unavailable), ("DATA_LOSS", Unavailable),
-        ("INVALID_ARGUMENT", BackendError), ("UNIMPLEMENTED", Unavailable), ("FAILED_PRECONDITION", NotFound),
+        ("NOT_FOUND", NotFound),
+        ("PERMISSION_DENIED", AccessDenied),
+        ("UNAUTHENTICATED", AccessDenied),
+        ("RESOURCE_EXHAUSTED", Unavailable),
+        ("UNAVAILABLE", Unavailable),
+        ("DEADLINE_EXCEEDED", Unavailable),
+        ("INTERNAL", Unavailable),
+        ("ABORTED", Unavailable),
+        ("UNKNOWN", Unavailable),
+        ("DATA_LOSS", Unavailable),
+        ("INVALID_ARGUMENT", BackendError),
+        ("UNIMPLEMENTED", Unavailable),
+        ("FAILED_PRECONDITION", NotFound),
     ],
-)  # fmt: skip
+)
 def test_answer_of_secret_manager(status: str, error: type[BackendError]) -> None:
     with secrets_of_a_test() as made:
         made.server.failing = grpc.StatusCode[status]
-        raised = told(lambda: made.manager().get_secret("a-secret"), "a-secret", error)
+        raised = raised_by(lambda: made.manager().get_secret("a-secret"), "a-secret", error)
     assert "as the test says" not in str(raised)
     if status in ("UNAVAILABLE", "RESOURCE_EXHAUSTED"):
         assert made.server.calls["AccessSecretVersion"] > 1
@@ -168,7 +185,7 @@ def test_answer_of_secret_manager(status: str, error: type[BackendError]) -> Non
 def test_no_credentials_for_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     with secrets_of_a_test() as made, settings("http://127.0.0.1:1"):
         monkeypatch.delenv(clients.SECRETS_EMULATOR)
-        told(lambda: made.manager().get_secret("a-secret"), "a-secret", AccessDenied)
+        raised_by(lambda: made.manager().get_secret("a-secret"), "a-secret", AccessDenied)
 
 
 _PLUGIN = "Getting metadata from plugin failed with error: "
@@ -188,8 +205,8 @@ _PLUGIN = "Getting metadata from plugin failed with error: "
         (TimeoutError(), Unavailable),
         (RuntimeError("with a secret in it"), BackendError),
     ],
-)  # fmt: skip
-def test_error_of_the_sdk_is_one_of_ours(error: Exception, expected: type[BackendError]) -> None:
+)
+def test_error_of_the_sdk_is_mapped(error: Exception, expected: type[BackendError]) -> None:
     raised = translate(error, "the topic", "a-topic")
 
     assert type(raised) is expected
@@ -197,13 +214,15 @@ def test_error_of_the_sdk_is_one_of_ours(error: Exception, expected: type[Backen
     assert "with a secret" not in str(raised)
 
 
-def test_error_of_ours_is_passed_on() -> None:
+def test_backend_error_is_not_mapped_again() -> None:
     error = NotFound("x", resource="y")
 
     assert translate(error, "the topic", "a-topic") is error
 
 
-def test_secret_is_unavailable_within_its_deadline_when_the_store_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secret_is_unavailable_within_its_deadline_when_the_store_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with secrets_of_a_test() as made, socket.create_server(("127.0.0.1", 0)) as deaf:
         monkeypatch.setenv(clients.SECRETS_EMULATOR, f"127.0.0.1:{deaf.getsockname()[1]}")
         manager: Any = made.manager()

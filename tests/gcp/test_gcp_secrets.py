@@ -79,10 +79,17 @@ async def test_version_that_none_can_be_is_not_found_and_not_asked_for(
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("jwt-signing_key", "jwt-signing_key"), ("a/b", "a_x2Fb"), ("a.b", "a_x2Eb"), ("a_x2Eb", "a_x5Fx2Eb"),
-        ("_x2", "_x2"), ("_x2.", "_x2_x2E"), ("ü", "_xC3_xBC"), ("_", "_"), ("_x.", "_x_x2E"),
+        ("jwt-signing_key", "jwt-signing_key"),
+        ("a/b", "a_x2Fb"),
+        ("a.b", "a_x2Eb"),
+        ("a_x2Eb", "a_x5Fx2Eb"),
+        ("_x2", "_x2"),
+        ("_x2.", "_x2_x2E"),
+        ("ü", "_xC3_xBC"),
+        ("_", "_"),
+        ("_x.", "_x_x2E"),
     ],
-)  # fmt: skip
+)
 def test_name_is_its_own_where_google_allows_it(name: str, expected: str) -> None:
     assert identifier_of(name) == expected
 

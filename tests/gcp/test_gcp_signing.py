@@ -1,4 +1,4 @@
-"""URLs to files on Cloud Storage: signed with a key of one's own, by Google, or by nobody, and what is told then."""
+"""Signed URLs to files on Cloud Storage: by the account's own key, by Google, and with credentials that cannot sign."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from gcs_signatures import Accounts
 from google_accounts import AccountsStandIn
 from totoms import CloudStorage, TotoEnvironment
 from totoms.errors import AccessDenied, BackendError, Unavailable, Unsupported
-from totoms_gcp import clients, gcs_calls, gcs_signing
+from totoms_gcp import clients
 from totoms_gcp.configuration import GCPConfiguration
+from totoms_gcp.storage import retries, signing
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def server(key: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[GCSStandIn]:
-    monkeypatch.setattr(gcs_calls, "RETRY", gcs_calls.RETRY.with_delay(0.01, 0.01).with_timeout(0.5))
+    monkeypatch.setattr(retries, "RETRY", retries.RETRY.with_delay(0.01, 0.01).with_timeout(0.5))
     with GCSStandIn(accounts=Accounts.of(key)) as made, settings(made.address):
         made.store.buckets["a-bucket"] = {}
         yield made
@@ -44,7 +45,7 @@ def accounts(key: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AccountsSta
     with AccountsStandIn(key) as made:
         monkeypatch.setattr(_metadata, "_GCE_METADATA_HOST", made.address)
         monkeypatch.setattr(
-            gcs_signing, "SIGN_BLOB", f"http://{made.address}/v1/projects/-/serviceAccounts/{{email}}:signBlob"
+            signing, "SIGN_BLOB", f"http://{made.address}/v1/projects/-/serviceAccounts/{{email}}:signBlob"
         )
         yield made
 
@@ -101,7 +102,7 @@ def test_account_that_is_impersonated_signs(bucket: CloudStorage, impersonated: 
     ("status", "error"),
     [(403, AccessDenied), (401, AccessDenied), (400, BackendError), (503, Unavailable), (429, Unavailable)],
 )
-def test_google_that_does_not_sign_is_told(
+def test_refusal_of_google_to_sign_is_mapped(
     bucket: CloudStorage, machine: AccountsStandIn, status: int, error: type[BackendError]
 ) -> None:
     machine.failing = [status] * 1000
@@ -115,7 +116,7 @@ def test_google_that_does_not_sign_is_told(
 
 
 @pytest.mark.parametrize(("status", "error"), [(403, AccessDenied), (400, Unavailable)])
-def test_account_that_must_not_be_impersonated_is_told(
+def test_account_that_must_not_be_impersonated_is_denied(
     bucket: CloudStorage, impersonated: AccountsStandIn, status: int, error: type[BackendError]
 ) -> None:
     impersonated.failing = [status] * 1000
@@ -127,7 +128,7 @@ def test_account_that_must_not_be_impersonated_is_told(
     assert caught.value.resource == "a-key"
 
 
-def test_google_that_fails_once_signs_the_next_time(bucket: CloudStorage, machine: AccountsStandIn) -> None:
+def test_failed_signature_is_retried(bucket: CloudStorage, machine: AccountsStandIn) -> None:
     machine.failing = [503]
 
     assert "X-Goog-Signature=" in bucket.signed_url("a-key")
@@ -141,7 +142,7 @@ def test_url_is_signed_without_asking_anybody_with_a_key(bucket: CloudStorage, k
     assert "X-Goog-Signature=" in url
 
 
-def test_credentials_that_cannot_sign_are_told(bucket: CloudStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_credentials_that_cannot_sign_are_unsupported(bucket: CloudStorage, monkeypatch: pytest.MonkeyPatch) -> None:
     class Personal(clients.AnonymousCredentials):  # as those of `gcloud auth application-default login`
         def refresh(self, _request: Any) -> None: ...
 
@@ -151,7 +152,7 @@ def test_credentials_that_cannot_sign_are_told(bucket: CloudStorage, monkeypatch
         bucket.signed_url("key")
 
 
-def test_no_credentials_to_sign_with_are_told(bucket: CloudStorage) -> None:
+def test_signing_without_credentials_is_denied(bucket: CloudStorage) -> None:
     with pytest.raises(AccessDenied) as caught:
         bucket.signed_url("key")
 

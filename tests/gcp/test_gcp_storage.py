@@ -11,9 +11,10 @@ from gcs import _Handler
 from gcs_objects import REWRITE_STEP, Fault, Refused, Store
 from totoms import CloudStorage
 from totoms.errors import BackendError, CorruptData, NotFound, PreconditionFailed, Unavailable
-from totoms.testing.storage_tools import noise
+from totoms.storage import driver as storage_driver
+from totoms.testing.storage.tools import noise
 from totoms_gcp import clients
-from totoms_gcp.gcs_upload import PART
+from totoms_gcp.storage.upload import PART
 
 LARGE = noise(2 * PART + 7)
 MIB = 1024 * 1024
@@ -29,7 +30,7 @@ def test_download_goes_on_where_the_connection_broke(bucket: CloudStorage, store
     assert store.faults[0].times == 0
 
 
-def test_download_that_breaks_again_and_again_is_told(bucket: CloudStorage, store: Store) -> None:
+def test_download_that_breaks_again_and_again_is_unavailable(bucket: CloudStorage, store: Store) -> None:
     bucket.upload_bytes(noise(3_000_000), "key")
     store.faults.append(Fault("GET", "alt=media", times=100, cut=0))
 
@@ -66,7 +67,7 @@ def test_whole_file_in_place_of_a_part_is_refused(
         b"".join(bucket.stream_file("key", 3, 5))
 
 
-def test_download_that_is_damaged_on_the_way_is_told(bucket: CloudStorage, store: Store, tmp_path: Path) -> None:
+def test_download_that_is_damaged_on_the_way_is_corrupt(bucket: CloudStorage, store: Store, tmp_path: Path) -> None:
     bucket.upload_bytes(noise(3_000_000), "key")
     store.faults.append(Fault("GET", "alt=media", times=2, damage=True))
 
@@ -116,7 +117,7 @@ def test_copy_is_of_one_generation(bucket: CloudStorage, store: Store) -> None:
     assert bucket.stat("copy").metadata == {"version": "new"}
 
 
-def test_copy_of_what_is_replaced_again_and_again_is_told(bucket: CloudStorage, store: Store) -> None:
+def test_copy_of_what_is_replaced_again_and_again_is_unavailable(bucket: CloudStorage, store: Store) -> None:
     bucket.upload_bytes(b"old", "key")
     rewrite = store.rewrite
 
@@ -147,7 +148,7 @@ def test_etag_that_is_none_holds_for_nothing(bucket: CloudStorage, etag: str) ->
     assert not bucket.exists("missing")
 
 
-def test_missing_bucket_is_told_by_name_and_a_missing_key_in_it_by_key(bucket: CloudStorage) -> None:
+def test_missing_bucket_is_named_and_so_is_a_missing_key(bucket: CloudStorage) -> None:
     missing = CloudStorage("no-such-bucket", environment=bucket.environment)
     uses: dict[str, Any] = {
         "upload": lambda: missing.upload_bytes(b"x", "key"),
@@ -191,3 +192,27 @@ def test_checksum_is_sent_with_a_large_file(bucket: CloudStorage, store: Store) 
 
     found = store.find("a-bucket", "key")
     assert sent == ["", "", f"crc32c={found.crc32c}"]
+
+
+@pytest.mark.parametrize("use", ["get_file_bytes", "exists"])
+def test_missing_bucket_is_logged_once(
+    bucket: CloudStorage, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, use: str
+) -> None:
+    monkeypatch.setattr(storage_driver, "_missing_buckets", set())
+    there, missing = bucket, CloudStorage("b-bucket", environment=bucket.environment)
+    for _ in range(3):
+        for one in (missing, there):
+            assert not getattr(one, use)("a-key")
+    lines = [line for record in caplog.records if "There is no bucket" in (line := record.getMessage())]
+    assert len(lines) == 1
+    assert missing.bucket_name in lines[0]
+
+
+def test_copy_keeps_storage_class_and_key(bucket: CloudStorage, store: Store) -> None:
+    key = "projects/p/locations/europe/keyRings/r/cryptoKeys/k"
+    head = {"name": "key", "contentType": "a/b", "storageClass": "NEARLINE", "metadata": {"a": "b"}}
+    store.write("a-bucket", head, b"x", {"kmsKeyName": key})
+    bucket.copy_file("key", "copy")
+    copy = store.find("a-bucket", "copy")
+    assert (copy.storage_class, copy.kms_key, copy.content_type) == ("NEARLINE", key, "a/b")
+    assert copy.metadata == {"a": "b"}

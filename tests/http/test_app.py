@@ -14,14 +14,13 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.routing import APIRoute
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Host, Mount, Route, WebSocketRoute
+from starlette.websockets import WebSocket
 
 from http_kit import KEY, Log, Service, Settings, make_service
 from totoms import APIEndpoint, ConfigurationError, CORSConfiguration, ExecutionContext, UserContext, toto_delegate
-from totoms.context import current_cid
-from totoms.route import DelegateRoute
-from totoms.static_paths import StaticPaths
-from totoms.tokens import make_token
-from totoms.tracing import current_traceparent
+from totoms.auth.tokens import make_token
+from totoms.context import current_cid, current_traceparent
+from totoms.http.routes import DelegateRoute, StaticPaths
 
 
 @toto_delegate
@@ -67,6 +66,15 @@ async def test_health_is_never_under_the_base_path_and_needs_no_token(path: str)
     assert (head.status_code, below.status_code) == (200, 404)
 
 
+async def test_ready_names_topics_that_await_their_subscription() -> None:
+    service = make_service()
+    service.awaited_topics.append("posts")
+    async with service.client() as client:
+        answer = await client.get("/ready")
+    assert answer.status_code == 200
+    assert answer.json() == {"status": "ready", "topics": {"posts": "awaiting subscription"}}
+
+
 @pytest.mark.parametrize("state", ["starting", "ready", "draining", "stopped"])
 async def test_ready_follows_the_state(state: str) -> None:
     service = make_service()
@@ -83,10 +91,20 @@ async def test_ready_follows_the_state(state: str) -> None:
         assert "retry-after" in answer.headers
 
 
-@pytest.mark.parametrize(("method", "path"), [
-    ("GET", "/"), ("GET", ""), ("GET", "/health"), ("HEAD", "/health"), ("GET", "/ready"), ("GET", "/docs"),
-    ("GET", "/redoc"), ("GET", "/openapi.json"), ("POST", "/events"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/"),
+        ("GET", ""),
+        ("GET", "/health"),
+        ("HEAD", "/health"),
+        ("GET", "/ready"),
+        ("GET", "/docs"),
+        ("GET", "/redoc"),
+        ("GET", "/openapi.json"),
+        ("POST", "/events"),
+    ],
+)
 def test_endpoint_on_a_path_of_the_service_is_refused_by_name(method: str, path: str) -> None:
     async def push(request: Request) -> Any: ...
 
@@ -105,7 +123,7 @@ async def test_push_is_served_below_the_base_path_without_our_authentication(log
     async def push(request: Request) -> Any:
         return JSONResponse({"got": (await request.body()).decode()})
 
-    service = make_service(base_path="/api", push=push)
+    service = make_service(base_path="/api", push=push, docs=True)
     async with service.client() as client:
         assert (await client.post("/api/events", content="x")).json() == {"got": "x"}
         assert (await client.get("/api/events")).status_code == 405
@@ -233,10 +251,17 @@ async def test_named_origin_is_echoed_with_vary() -> None:
     assert answer.headers["vary"] == "Origin"
 
 
-@pytest.mark.parametrize("origin", [
-    "https://evil.example", "https://good.example.evil.example", "null", "https://GOOD.example", "http://good.example",
-    "",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "https://evil.example",
+        "https://good.example.evil.example",
+        "null",
+        "https://GOOD.example",
+        "http://good.example",
+        "",
+    ],
+)
 async def test_evil_origin_gets_no_permission(origin: str) -> None:
     service = named()
     answer = await ask(service, headers={"origin": origin})
@@ -375,25 +400,99 @@ async def test_many_files_and_fields_are_refused() -> None:
 # --- hosts ---
 
 
-@pytest.mark.parametrize("host", [
-    "localhost", "localhost:8080", "127.0.0.1", "127.0.0.1:8080", "[::1]:8080", "test", "blog:8080", "me.localhost",
-    "192.168.1.7:8080",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost",
+        "localhost:8080",
+        "127.0.0.1",
+        "127.0.0.1:8080",
+        "[::1]:8080",
+        "test",
+        "blog:8080",
+        "me.localhost",
+        "192.168.1.7:8080",
+    ],
+)
 async def test_local_service_answers_to_this_machine(host: str) -> None:
     service = make_service(APIEndpoint("GET", "/x", told), host="127.0.0.1")
     assert (await ask(service, headers={"host": host})).status_code == 200
 
 
-@pytest.mark.parametrize("host", [
-    "evil.example", "evil.example:8080", "127.0.0.1.evil.example", "localhost.evil.example", "evil.localhost.example",
-    "127.0.0.1@evil.example", "1.2.3.4.5", "", "[::1].evil.example", "localhost evil.example", "0x7f.1",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "evil.example:8080",
+        "127.0.0.1.evil.example",
+        "localhost.evil.example",
+        "evil.localhost.example",
+        "127.0.0.1@evil.example",
+        "1.2.3.4.5",
+        "",
+        "[::1].evil.example",
+        "localhost evil.example",
+        "0x7f.1",
+    ],
+)
 async def test_local_service_refuses_other_names(host: str) -> None:
     service = make_service(APIEndpoint("GET", "/x", told), host="127.0.0.1")
     for path in ("/x", "/health", "/nowhere"):
         answer = await ask(service, path=path, headers={"host": host})
         assert answer.status_code == 400
         assert set(answer.json()) == {"code", "message", "cid"}
+
+
+async def test_local_service_refuses_two_names() -> None:
+    service = make_service(APIEndpoint("GET", "/x", told), host="127.0.0.1")
+    for hosts in (("localhost", "evil.example"), ("evil.example", "localhost"), ("localhost", "localhost")):
+        headers = [("host", host) for host in hosts]
+        assert (await ask(service, headers=headers)).status_code == 400
+    # Other headers may come twice.
+    assert (await ask(service, headers=[("x-a", "1"), ("x-a", "2")])).status_code == 200
+
+
+@pytest.mark.parametrize("hosts", [("evil.example",), ("localhost", "evil.example"), ("evil.example", "localhost")])
+@pytest.mark.parametrize("extension", [True, False])
+async def test_local_service_refuses_websockets_by_other_names(hosts: tuple[str, ...], extension: bool) -> None:
+    service = make_service(host="127.0.0.1", public_routes=["/ws"])
+    ran: list[str] = []
+
+    async def echo(websocket: WebSocket) -> None:
+        ran.append("ran")
+        await websocket.accept()
+        await websocket.close()
+
+    service.app.add_api_websocket_route("/ws", echo)
+
+    async def talk(*names: str) -> list[Any]:
+        sent: list[Any] = []
+        events = [{"type": "websocket.connect"}, {"type": "websocket.disconnect", "code": 1000}]
+        scope = {
+            "type": "websocket",
+            "path": "/ws",
+            "query_string": b"",
+            "subprotocols": [],
+            "headers": [(b"host", name.encode()) for name in names],
+            "extensions": {"websocket.http.response": {}} if extension else {},
+        }
+
+        async def receive() -> Any:
+            return events.pop(0)
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await service.app(scope, receive, send)
+        return sent
+
+    refused = await talk(*hosts)
+    assert ran == []
+    if extension:
+        assert (refused[0]["type"], refused[0]["status"]) == ("websocket.http.response.start", 400)
+    else:
+        assert [(one["type"], one["code"]) for one in refused] == [("websocket.close", 1008)]
+    assert (await talk("localhost:8080"))[0]["type"] == "websocket.accept"
 
 
 async def test_service_in_a_cloud_answers_to_its_name() -> None:
@@ -423,16 +522,48 @@ async def matched(request: Request, user_context: UserContext, exec_context: Exe
 
 
 TABLE = [
-    ("GET", "/a"), ("POST", "/a"), ("GET", "/a/{x}"), ("GET", "/a/b"), ("PUT", "/a/b"), ("GET", "/c/"), ("GET", "/d/e"),
-    ("GET", "/{any:path}/z"), ("GET", "/f/z"), ("HEAD", "/h"), ("GET", "/i/{n:int}"), ("GET", "/i/7"),
+    ("GET", "/a"),
+    ("POST", "/a"),
+    ("GET", "/a/{x}"),
+    ("GET", "/a/b"),
+    ("PUT", "/a/b"),
+    ("GET", "/c/"),
+    ("GET", "/d/e"),
+    ("GET", "/{any:path}/z"),
+    ("GET", "/f/z"),
+    ("HEAD", "/h"),
+    ("GET", "/i/{n:int}"),
+    ("GET", "/i/7"),
     ("DELETE", "/i/7"),
-    ("GET", "/j%20k"), ("GET", "/é"),
-]  # fmt: skip
+    ("GET", "/j%20k"),
+    ("GET", "/é"),
+]
 ASKED = [
-    "/a", "/a/", "/a/b", "/a/b/", "/a/other", "/c", "/c/", "/d/e", "/d", "/f/z", "/q/z", "/h", "/i/7", "/i/8", "/i/x",
+    "/a",
+    "/a/",
+    "/a/b",
+    "/a/b/",
+    "/a/other",
+    "/c",
+    "/c/",
+    "/d/e",
+    "/d",
+    "/f/z",
+    "/q/z",
+    "/h",
+    "/i/7",
+    "/i/8",
+    "/i/x",
     "/A",
-    "/%2Fa", "/a//", "/%61", "/j%20k", "/j%2520k", "/é", "/d%2Fe", "/a?x=1",
-]  # fmt: skip
+    "/%2Fa",
+    "/a//",
+    "/%61",
+    "/j%20k",
+    "/j%2520k",
+    "/é",
+    "/d%2Fe",
+    "/a?x=1",
+]
 
 
 async def test_routes_are_found_as_by_fastapi() -> None:
@@ -514,9 +645,12 @@ async def test_any_kind_of_route_keeps_its_place_before_a_delegate(kind: str) ->
 
 def test_static_paths_are_indexed_and_shadowed_ones_are_not() -> None:
     service = make_service(
-        APIEndpoint("GET", "/a", told), APIEndpoint("GET", "/b/{x}", told), APIEndpoint("GET", "/b/c", told),
-        APIEndpoint("POST", "/b/c", told), APIEndpoint("GET", "/d", declared),
-    )  # fmt: skip
+        APIEndpoint("GET", "/a", told),
+        APIEndpoint("GET", "/b/{x}", told),
+        APIEndpoint("GET", "/b/c", told),
+        APIEndpoint("POST", "/b/c", told),
+        APIEndpoint("GET", "/d", declared),
+    )
     paths = StaticPaths(lambda: service.app.router.routes)
 
     def found(method: str, path: str) -> bool:
@@ -526,7 +660,8 @@ def test_static_paths_are_indexed_and_shadowed_ones_are_not() -> None:
     assert found("POST", "/b/c")
     assert not found("GET", "/b/c")
     assert not found("GET", "/d")
-    assert not found("HEAD", "/a")
+    assert found("HEAD", "/a")
+    assert not found("PUT", "/a")
     assert paths.find({"method": "GET", "path": "/a", "root_path": "/proxy"}) is None
 
 

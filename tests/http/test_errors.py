@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
-from typing import Any
+import math
+import pickle
+from typing import Any, ClassVar
 
 import httpx
 import pytest
@@ -16,11 +19,17 @@ from http_kit import KEY, Log, Service, make_service
 from totoms import (
     AccessDenied,
     APIEndpoint,
+    CloudStorage,
     ExecutionContext,
     Forbidden,
+    InvalidArgument,
     InvalidKey,
+    MessageBus,
+    MessageDestination,
     NotFound,
+    TotoEnvironment,
     TotoError,
+    TotoMessage,
     Unauthorized,
     Unavailable,
     Undecidable,
@@ -28,7 +37,9 @@ from totoms import (
     ValidationError,
     toto_delegate,
 )
-from totoms.tokens import make_token
+from totoms.auth.tokens import make_token
+from totoms.http.requests import InvalidJSON, InvalidUTF8, parse_json
+from totoms.messages.message import encode_message
 
 CANARY = "canary-7f3a"
 
@@ -68,7 +79,11 @@ RAISED: dict[str, tuple[Any, int, str, dict[str, str], Any]] = {
     "http exception without detail": (lambda: HTTPException(409), 409, "Conflict", {}, None),
     "http exception with an object": (lambda: HTTPException(409, {"a": 1}), 409, "Conflict", {}, {"a": 1}),
     "http exception with headers": (
-        lambda: HTTPException(429, headers={"retry-after": "3"}), 429, "Too Many Requests", {"retry-after": "3"}, None,
+        lambda: HTTPException(429, headers={"retry-after": "3"}),
+        429,
+        "Too Many Requests",
+        {"retry-after": "3"},
+        None,
     ),
     "http exception of 500": (lambda: HTTPException(500, "told"), 500, "told", {}, "told"),
     "any": (lambda: RuntimeError(CANARY), 500, "Internal server error", {}, None),
@@ -76,7 +91,7 @@ RAISED: dict[str, tuple[Any, int, str, dict[str, str], Any]] = {
     "backend": (lambda: NotFound("secret bucket", resource="b"), 500, "Internal server error", {}, None),
     "denied": (lambda: AccessDenied("arn:aws:internal"), 500, "Internal server error", {}, None),
     "assertion": (lambda: AssertionError(CANARY), 500, "Internal server error", {}, None),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", RAISED)
@@ -221,6 +236,113 @@ async def test_bad_json_is_400_in_a_delegate_that_reads_it(name: str, log: Log) 
         assert answer.status_code == 400
         assert answer.json()["detail"] == "The request body is not valid JSON."
     assert "ERROR" not in log.text
+
+
+@pytest.mark.parametrize("name", BAD_JSON)
+@pytest.mark.parametrize("caught", [ValueError, json.JSONDecodeError, ValidationError, UnicodeDecodeError])
+async def test_bad_json_can_be_caught_as_the_standard_librarys(name: str, caught: type[Exception]) -> None:
+    @toto_delegate
+    async def delegate(request: Request, user_context: UserContext, exec_context: ExecutionContext) -> Any:
+        try:
+            return await request.json()
+        except caught as error:
+            return {} if CANARY not in repr(error) + str(vars(error)) else "told"
+
+    service = make_service(APIEndpoint("POST", "/x", delegate))
+    answer = await ask(service, "POST", content=BAD_JSON[name].replace(b"{", b'{"' + CANARY.encode() + b'":1,', 1))
+    is_utf8 = name not in ("not UTF-8", "UTF-16")
+    expected = (400, None) if is_utf8 and caught is UnicodeDecodeError else (200, {})
+    assert (answer.status_code, answer.json() if answer.status_code == 200 else None) == expected
+
+
+def test_error_of_bad_json_says_where_it_is_without_the_text() -> None:
+    with pytest.raises(InvalidJSON) as caught:
+        parse_json(b'{\n  "secret": 1,\n  oops}')
+    error = caught.value
+    assert (error.lineno, error.colno, error.pos, error.doc) == (3, 3, 19, "")
+    assert str(error) == error.message == "The request body is not valid JSON."
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), again.args, again.pos) == (InvalidJSON, error.args, 19)
+    assert copy.copy(error).lineno == 3
+
+    with pytest.raises(InvalidUTF8) as undecodable:
+        parse_json(b'{"secret": "\xff"}')
+    bad = undecodable.value
+    assert (bad.encoding, bad.object, bad.start, bad.end, bad.reason) == ("utf-8", b"", 12, 13, "invalid start byte")
+    assert (str(bad), bad.pos) == ("The request body is not valid JSON.", 12)
+    assert type(pickle.loads(pickle.dumps(bad))) is InvalidUTF8
+
+
+async def test_bad_json_of_a_declared_body_is_answered_as_by_fastapi() -> None:
+    @toto_delegate
+    async def delegate(request: Request, user_context: UserContext, exec_context: ExecutionContext, body: Body) -> int:
+        return body.number
+
+    service = make_service(APIEndpoint("POST", "/x", delegate))
+    answer = await ask(service, "POST", content=b'{"a"', headers={"content-type": "application/json"})
+    assert answer.status_code == 422
+    (problem,) = answer.json()["detail"]
+    assert (problem["type"], problem["loc"]) == ("json_invalid", ["body", 4])
+
+
+@pytest.mark.parametrize("way", ["short", "fastapi's"])
+async def test_service_that_publishes_what_it_cannot_write_is_at_fault_itself(way: str, log: Log) -> None:
+    def publish() -> Any:
+        return encode_message(TotoMessage(type="t", data={"key": {CANARY}}))
+
+    if way == "fastapi's":
+
+        @toto_delegate
+        async def delegate(
+            request: Request, user_context: UserContext, exec_context: ExecutionContext, limit: int = 1
+        ) -> None:
+            publish()
+
+        service = make_service(APIEndpoint("GET", "/x", delegate))
+    else:
+        service = make_service(raising(publish))
+    answer = await ask(service)
+    assert (answer.status_code, answer.json()["message"]) == (500, "Internal server error")
+    (error,) = [record for record in log.records() if record["severity"] == "ERROR"]
+    assert "'t' cannot be written as JSON: it holds a value of the class set" in error["exception"]
+    assert "in publish" in error["exception"]
+    assert CANARY not in log.text + answer.text
+
+
+MISTAKES: dict[str, Any] = {
+    "message without a type": lambda: TotoMessage(),
+    "no destination": lambda: MessageDestination(),
+    "two destinations": lambda: MessageDestination("t", "q"),
+    "delay": lambda: MessageBus._outgoing(_Bus(), MessageDestination("posts"), TotoMessage(type="t"), None, math.nan),
+    "verb of a signed URL": lambda: _files().signed_url("key", method="DELETE"),
+    "expiry of a signed URL": lambda: _files().signed_url("key", expires_in=0),
+    "text for bytes": lambda: _files().upload_bytes("text", "key"),
+    "both conditions": lambda: _files().upload_bytes(b"", "key", if_absent=True, if_match="x"),
+    "range of fractions": lambda: _files().stream_file("key", 0.5),
+}
+
+
+def _files() -> Any:
+    return CloudStorage("bucket", environment=TotoEnvironment("local"))
+
+
+class _Bus:
+    _closed = False
+    topics: ClassVar[dict[str, str]] = {"posts": "posts"}
+
+    def _check_open(self) -> None: ...
+
+    def _require(self, capability: str) -> None: ...
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+async def test_call_of_ours_that_the_service_got_wrong_is_its_own_mistake(name: str, log: Log) -> None:
+    with pytest.raises(InvalidArgument):
+        MISTAKES[name]()
+    answer = await ask(make_service(raising(MISTAKES[name])))
+    assert (answer.status_code, answer.json()["message"]) == (500, "Internal server error")
+    (error,) = [record for record in log.records() if record["severity"] == "ERROR"]
+    assert "totoms.errors.InvalidArgument: " in error["exception"]
 
 
 @pytest.mark.parametrize("name", BAD_JSON)

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from http_kit import KEY, Log, make_service
 from totoms import APIEndpoint, CORSConfiguration, ExecutionContext, UserContext, toto_delegate
-from totoms.tokens import make_token
+from totoms.auth.tokens import make_token
 
 TOKEN = make_token(KEY, "me", 3600)
 
@@ -48,23 +48,58 @@ def told(request: Request, user_context: UserContext, exec_context: ExecutionCon
 
 SERVICES = [
     make_service(
-        APIEndpoint("POST", "/echo", echo), APIEndpoint("POST", "/form", form), APIEndpoint("POST", "/typed", typed),
-        APIEndpoint("GET", "/told/{a}/{n:int}", told), APIEndpoint("GET", "/told", told),
-        base_path="/api", max_body_bytes=2000, cors=cors, host=host,
+        APIEndpoint("POST", "/echo", echo),
+        APIEndpoint("POST", "/form", form),
+        APIEndpoint("POST", "/typed", typed),
+        APIEndpoint("GET", "/told/{a}/{n:int}", told),
+        APIEndpoint("GET", "/told", told),
+        base_path="/api",
+        max_body_bytes=2000,
+        cors=cors,
+        host=host,
     )
     for cors, host in ((CORSConfiguration(), "0.0.0.0"), (CORSConfiguration(["https://a.example"]), "127.0.0.1"))
-]  # fmt: skip
+]
 
 HEADER_NAMES = [
-    b"authorization", b"content-type", b"content-length", b"x-correlation-id", b"traceparent", b"origin", b"host",
-    b"access-control-request-method", b"access-control-request-headers", b"cookie", b"transfer-encoding", b"range",
-    b"expect", b"x-forwarded-for", b"accept", b"te",
-]  # fmt: skip
+    b"authorization",
+    b"content-type",
+    b"content-length",
+    b"x-correlation-id",
+    b"traceparent",
+    b"origin",
+    b"host",
+    b"access-control-request-method",
+    b"access-control-request-headers",
+    b"cookie",
+    b"transfer-encoding",
+    b"range",
+    b"expect",
+    b"x-forwarded-for",
+    b"accept",
+    b"te",
+]
 VALUES = [
-    b"Bearer " + TOKEN.encode(), b"Bearer a.b.c", b"application/json", b"text/plain; charset=\xff", b"-1", b"5", b"1e3",
-    b"multipart/form-data", b"multipart/form-data; boundary=b", b"application/x-www-form-urlencoded", b"null", b"*",
-    b"https://a.example", b"GET", b"99999999999999999999", b"localhost", b"a.example", b"chunked", b"bytes=0-",
-]  # fmt: skip
+    b"Bearer " + TOKEN.encode(),
+    b"Bearer a.b.c",
+    b"application/json",
+    b"text/plain; charset=\xff",
+    b"-1",
+    b"5",
+    b"1e3",
+    b"multipart/form-data",
+    b"multipart/form-data; boundary=b",
+    b"application/x-www-form-urlencoded",
+    b"null",
+    b"*",
+    b"https://a.example",
+    b"GET",
+    b"99999999999999999999",
+    b"localhost",
+    b"a.example",
+    b"chunked",
+    b"bytes=0-",
+]
 PATHS = [
     "/api/echo",
     "/api/form",
@@ -77,9 +112,19 @@ PATHS = [
     "/ready",
 ]
 BODIES = [
-    b"", b"{}", b'{"name": "n"}', b'{"name": "\\ud800"}', b"[1", b"\xff", b"a=b&c=%ff", b"--b\r\n", b"x" * 2001,
-    b'--b\r\ncontent-disposition: form-data; name="a"\r\n\r\nv\r\n--b--', b"[" * 1500, b'{"name":"n","count":1e400}',
-]  # fmt: skip
+    b"",
+    b"{}",
+    b'{"name": "n"}',
+    b'{"name": "\\ud800"}',
+    b"[1",
+    b"\xff",
+    b"a=b&c=%ff",
+    b"--b\r\n",
+    b"x" * 2001,
+    b'--b\r\ncontent-disposition: form-data; name="a"\r\n\r\nv\r\n--b--',
+    b"[" * 1500,
+    b'{"name":"n","count":1e400}',
+]
 
 
 @st.composite
@@ -123,11 +168,20 @@ async def call(asked: dict[str, Any]) -> tuple[int, list[tuple[bytes, bytes]], b
             body += message.get("body", b"")
 
     scope = {
-        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "scheme": "http", "server": ("test", 80),
-        "client": ("127.0.0.1", 1), "root_path": "", "raw_path": b"", "method": asked["method"], "path": asked["path"],
-        "headers": asked["headers"], "query_string": asked["query_string"],
-    }  # fmt: skip
-    await asyncio.wait_for(SERVICES[asked["service"]].app(scope, receive, send), 20)
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "scheme": "http",
+        "server": ("test", 80),
+        "client": ("127.0.0.1", 1),
+        "root_path": "",
+        "raw_path": b"",
+        "method": asked["method"],
+        "path": asked["path"],
+        "headers": asked["headers"],
+        "query_string": asked["query_string"],
+    }
+    await asyncio.wait_for(SERVICES[asked["service"]].app(scope, receive, send), 120)
     return status, headers, body
 
 

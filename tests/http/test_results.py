@@ -11,6 +11,7 @@ from datetime import UTC, date, datetime, timedelta
 from datetime import time as clock_time
 from decimal import Decimal
 from enum import Enum, IntEnum
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -31,9 +32,9 @@ from fastapi.responses import (
 from pydantic import BaseModel, ConfigDict, Field, RootModel, SecretStr, computed_field
 from starlette.background import BackgroundTask, BackgroundTasks
 
-from http_kit import KEY, make_service
+from http_kit import KEY, Log, make_service
 from totoms import APIEndpoint, ExecutionContext, UserContext, toto_delegate
-from totoms.tokens import make_token
+from totoms.auth.tokens import make_token
 
 UUID_ = UUID("12345678-1234-5678-1234-567812345678")
 
@@ -171,7 +172,7 @@ VALUES: dict[str, Callable[[], Any]] = {
     "redirect": lambda: RedirectResponse("/elsewhere"),
     "stream": lambda: StreamingResponse(iter(["a", "b"]), media_type="text/x"),
     "file": lambda: FileResponse(__file__),
-}  # fmt: skip
+}
 
 
 def cookies() -> Response:
@@ -251,7 +252,7 @@ ANNOTATED: dict[str, tuple[Any, Callable[[], Any]]] = {
     "model filters what it does not declare": (Public, lambda: Private(name="n")),
     "model from a dict": (Public, lambda: {"name": "n", "password": "hidden"}),
     "list of models": (list[Public], lambda: [Private(name="n")]),
-    "dict": (dict[str, Any], lambda: {"a": Decimal("1.5"), "b": None, "c": float("nan")}),
+    "dict": (dict[str, Any], lambda: {"a": Decimal("1.5"), "b": None, "c": 0.5}),
     "dataclass": (Point, lambda: Point(1)),
     "none": (type(None), lambda: None),
     "any": (Any, lambda: {"a": 1}),
@@ -279,6 +280,72 @@ async def test_return_annotation_counts_as_with_fastapi(name: str) -> None:
 
     answer = await compare(endpoints)
     assert '"hidden"' not in answer.text
+
+
+class Measured(BaseModel):
+    value: Any
+    maybe: int | None = None
+
+
+NOT_A_NUMBER: dict[str, tuple[Any, Callable[[], Any]]] = {
+    "in a model": (None, lambda: Measured(value=float("nan"))),
+    "in a model in a list": (
+        None,
+        lambda: [Measured(value=[float("inf")])],
+    ),
+    "in a dataclass": (None, lambda: {"a": Point(1, Decimal("NaN"))}),
+    "in a model that is declared": (Measured, lambda: Measured(value=float("nan"))),
+    "in a dictionary that is declared": (dict[str, Any], lambda: {"a": {"b": float("-inf")}}),
+    "in a model in a list that is declared": (list[Measured], lambda: [{"value": float("nan")}]),
+}
+
+
+@pytest.mark.parametrize("way", ["short", "fastapi's"])
+@pytest.mark.parametrize("name", NOT_A_NUMBER)
+async def test_nan_is_500_and_told_in_the_log_where_fastapi_would_write_null(name: str, way: str, log: Log) -> None:
+    annotation, make = NOT_A_NUMBER[name]
+    if way == "fastapi's" and annotation is None:
+        make = partial(dict, a=float("nan"))  # what pydantic infers the form of in a model, FastAPI itself makes null
+
+    async def delegate(request, user_context, exec_context):  # type: ignore[no-untyped-def]
+        return make()
+
+    async def with_parameter(request, user_context, exec_context, limit: int = 1):  # type: ignore[no-untyped-def]
+        return make()
+
+    function = delegate if way == "short" else with_parameter
+    if annotation is not None:
+        function.__annotations__["return"] = annotation
+    service = make_service(APIEndpoint("GET", "/x", toto_delegate(function)))
+    async with service.client(make_token(KEY, "me")) as client:
+        answer = await client.get("/x")
+    assert answer.status_code == 500
+    assert answer.json()["message"] == "Internal server error"
+    (error,) = [record for record in log.records() if record["severity"] == "ERROR"]
+    assert "Traceback" in error["exception"] or "File " in error["exception"]
+    if annotation is not None or way == "short":
+        assert "cannot be written as JSON: it holds NaN or infinity" in error["exception"]
+
+
+@pytest.mark.parametrize("value", [object(), {"a": len}, {"a": "\ud800"}, b"\xff", {"a": float("nan")}])
+async def test_what_json_cannot_hold_is_500_and_told_in_the_log(value: Any, log: Log) -> None:
+    async def delegate(request, user_context, exec_context):  # type: ignore[no-untyped-def]
+        return value
+
+    service = make_service(APIEndpoint("GET", "/x", toto_delegate(delegate)))
+    async with service.client(make_token(KEY, "me")) as client:
+        assert (await client.get("/x")).status_code == 500
+    (error,) = [record for record in log.records() if record["severity"] == "ERROR"]
+    assert "totoms.errors.NotSerializable: The delegate's result cannot be written as JSON" in error["exception"]
+
+
+async def test_none_beside_numbers_is_written() -> None:
+    async def delegate(request, user_context, exec_context) -> list[Measured]:  # type: ignore[no-untyped-def]
+        return [Measured(value={"a": [1.5, None, Decimal(2)]})]
+
+    service = make_service(APIEndpoint("GET", "/x", toto_delegate(delegate)))
+    async with service.client(make_token(KEY, "me")) as client:
+        assert (await client.get("/x")).json() == [{"value": {"a": [1.5, None, "2"]}, "maybe": None}]
 
 
 async def items() -> AsyncIterator[dict[str, int]]:
@@ -344,7 +411,7 @@ async def test_stream_of_a_response_arrives_piece_by_piece() -> None:
 
     headers = [(b"authorization", b"Bearer " + make_token(KEY, "me").encode())]
     scope = {"type": "http", "method": "GET", "path": "/x", "headers": headers, "query_string": b""}
-    await asyncio.wait_for(service.app(scope, receive, send), 10)
+    await asyncio.wait_for(service.app(scope, receive, send), 120)
     assert b"".join(sent) == b"firstsecond"
 
 

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
-import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import uvicorn
 from fastapi import Request
 from fastapi.responses import StreamingResponse
 
-from http_kit import KEY, Log, Service, make_service
-from totoms import APIEndpoint, ExecutionContext, UserContext, toto_delegate
-from totoms import protocol as protocol_module
-from totoms.protocol import LimitedProtocol, OneWrite
-from totoms.server import uvicorn_config
-from totoms.tokens import make_token
-
-TOKEN = make_token(KEY, "me", 3600)
-AUTHORIZED = f"host: test\r\nauthorization: Bearer {TOKEN}\r\n".encode()
-DEADLINE = 20.0
+from http_kit import Log, make_service
+from socket_kit import AUTHORIZED, DEADLINE, Running, read_all, read_answer, status
+from totoms import APIEndpoint, ExecutionContext, ServerConfiguration, UserContext, toto_delegate
+from totoms.http.server.protocol import HTTPProtocol
+from totoms.http.server.server import uvicorn_config
 
 
 @toto_delegate
@@ -43,61 +35,6 @@ async def stream(request: Request, user_context: UserContext, exec_context: Exec
     return StreamingResponse(b"x" * 50_000 for _ in range(count))
 
 
-class Running:
-    """A service on a port, in a thread of its own."""
-
-    def __init__(self, service: Service) -> None:
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
-        self.server = uvicorn.Server(uvicorn_config(service.app, 1))
-        self.thread = threading.Thread(target=self.server.run, args=([self.listener],), daemon=True)
-
-    def start(self) -> None:
-        self.thread.start()
-
-    def stop(self) -> None:
-        self.server.should_exit = True
-        self.thread.join(DEADLINE)
-        self.listener.close()
-
-    def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), DEADLINE)
-
-    def send(self, *pieces: bytes) -> bytes:
-        """Send, and return all that comes until the server closes the connection."""
-        with self.connect() as caller:
-            for piece in pieces:
-                caller.sendall(piece)
-            return read_all(caller)
-
-
-def read_all(caller: socket.socket) -> bytes:
-    received = b""
-    while True:
-        try:
-            piece = caller.recv(65536)
-        except ConnectionResetError:
-            return received
-        if not piece:
-            return received
-        received += piece
-
-
-def read_answer(caller: socket.socket) -> tuple[int, dict[str, str], bytes]:
-    """Read one answer with a content length, and no byte more."""
-    with_head = b""
-    while b"\r\n\r\n" not in with_head:
-        piece = caller.recv(1)
-        assert piece, with_head
-        with_head += piece
-    head, _, body = with_head.partition(b"\r\n\r\n")
-    first, *lines = head.decode().split("\r\n")
-    headers = dict(line.lower().split(": ", 1) for line in lines)
-    while missing := int(headers["content-length"]) - len(body):
-        body += caller.recv(missing)
-    return int(first.split()[1]), headers, body
-
-
 @pytest.fixture(scope="module")
 def running() -> Iterator[Running]:
     endpoints = [APIEndpoint("GET", "/x", item), APIEndpoint("POST", "/x", echo), APIEndpoint("GET", "/stream", stream)]
@@ -108,10 +45,12 @@ def running() -> Iterator[Running]:
     running.stop()
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol_module, "HEADER_TIMEOUT", 0.2)
-    monkeypatch.setattr(protocol_module, "BODY_TIMEOUT", 0.2)
+@pytest.fixture(scope="module")
+def impatient() -> Iterator[Running]:
+    endpoints = [APIEndpoint("GET", "/x", item), APIEndpoint("POST", "/x", echo)]
+    limits = ServerConfiguration(header_timeout=0.2, body_timeout=0.2)
+    with Running(make_service(*endpoints), limits).serving() as running:
+        yield running
 
 
 @pytest.fixture(autouse=True)
@@ -122,41 +61,41 @@ def next_good_request_works(running: Running) -> Iterator[None]:
     assert answer.endswith(b'{"a":1}')
 
 
-def status(answer: bytes) -> int:
-    return int(answer.split(b" ", 2)[1])
-
-
 POST = b"POST /x HTTP/1.1\r\n" + AUTHORIZED
 
 
-@pytest.mark.parametrize("request_", [
-    POST + b"content-length: 2\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
-    POST + b"transfer-encoding: chunked\r\ncontent-length: 2\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
-    POST + b"content-length: 2\r\ncontent-length: 3\r\n\r\n{}",
-    POST + b"content-length: -2\r\n\r\n{}",
-    POST + b"content-length: 2x\r\n\r\n{}",
-    POST + b"content-length : 2\r\n\r\n{}",
-    POST + b"transfer-encoding: chunked, identity\r\n\r\n{}",
-    POST + b"transfer-encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
-    POST + b"bad header\r\n\r\n",
-    POST + b"a: b\x00c\r\n\r\n",
-    POST + b" folded: yes\r\n\r\n",
-    b"GET /x HTTP/9.9\r\n\r\n",
-    b"GET  HTTP/1.1\r\n\r\n",
-    b"NONSENSE\r\n\r\n",
-    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-    b"GET /\x00 HTTP/1.1\r\nhost: test\r\n\r\n",
-], ids=lambda r: repr(r.removeprefix(POST)[-60:]))  # fmt: skip
+@pytest.mark.parametrize(
+    "request_",
+    [
+        POST + b"content-length: 2\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        POST + b"transfer-encoding: chunked\r\ncontent-length: 2\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        POST + b"content-length: 2\r\ncontent-length: 3\r\n\r\n{}",
+        POST + b"content-length: -2\r\n\r\n{}",
+        POST + b"content-length: 2x\r\n\r\n{}",
+        POST + b"content-length : 2\r\n\r\n{}",
+        POST + b"transfer-encoding: chunked, identity\r\n\r\n{}",
+        POST + b"transfer-encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
+        POST + b"bad header\r\n\r\n",
+        POST + b"a: b\x00c\r\n\r\n",
+        POST + b" folded: yes\r\n\r\n",
+        b"GET /x HTTP/9.9\r\n\r\n",
+        b"GET  HTTP/1.1\r\n\r\n",
+        b"NONSENSE\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"GET /\x00 HTTP/1.1\r\nhost: test\r\n\r\n",
+    ],
+    ids=lambda r: repr(r.removeprefix(POST)[-60:]),
+)
 def test_request_that_two_servers_could_read_differently_is_refused(request_: bytes, running: Running) -> None:
     assert status(running.send(request_)) == 400
 
 
-def test_caller_that_sends_nothing_is_given_up(running: Running, impatient: None) -> None:
-    assert status(running.send()) == 408
+def test_caller_that_sends_nothing_is_given_up(impatient: Running) -> None:
+    assert status(impatient.send()) == 408
 
 
-def test_headers_sent_byte_by_byte_are_given_up(running: Running, impatient: None) -> None:
-    with running.connect() as caller:
+def test_headers_sent_byte_by_byte_are_given_up(impatient: Running) -> None:
+    with impatient.connect() as caller:
         caller.sendall(b"GET /x HTTP/1.1\r\n")
         caller.settimeout(0.02)
         received = b""
@@ -173,20 +112,20 @@ def test_headers_sent_byte_by_byte_are_given_up(running: Running, impatient: Non
     assert status(received) == 408
 
 
-def test_empty_lines_keep_no_connection_open(running: Running, impatient: None) -> None:
-    with running.connect() as caller:
+def test_empty_lines_keep_no_connection_open(impatient: Running) -> None:
+    with impatient.connect() as caller:
         caller.sendall(b"GET /x HTTP/1.1\r\n" + AUTHORIZED + b"\r\n")
         assert read_answer(caller)[0] == 200
         caller.sendall(b"\r\n")
         assert status(read_all(caller)) == 408
 
 
-def test_body_that_stops_is_given_up(running: Running, impatient: None) -> None:
-    assert running.send(POST + b"content-length: 10\r\n\r\n{") == b""
+def test_body_that_stops_is_given_up(impatient: Running) -> None:
+    assert impatient.send(POST + b"content-length: 10\r\n\r\n{") == b""
 
 
-def test_second_request_may_come_late_within_keep_alive(running: Running, impatient: None) -> None:
-    with running.connect() as caller:
+def test_second_request_may_come_late_within_keep_alive(impatient: Running) -> None:
+    with impatient.connect() as caller:
         for _ in range(3):
             caller.sendall(b"GET /x HTTP/1.1\r\n" + AUTHORIZED + b"\r\n")
             assert read_answer(caller)[0] == 200
@@ -290,47 +229,5 @@ def test_evil_bytes_in_the_path_reach_the_log_escaped(running: Running) -> None:
     assert any("\\r\\nforged\\x1b" in record["message"] for record in log.records())
 
 
-# --- the transport ---
-
-
-class Transport:
-    def __init__(self) -> None:
-        self.writes: list[bytes] = []
-        self.closed_after = -1
-
-    def write(self, data: bytes) -> None:
-        self.writes.append(data)
-
-    def close(self) -> None:
-        self.closed_after = len(self.writes)
-
-    def is_closing(self) -> bool:
-        return self.closed_after >= 0
-
-
-async def test_writes_of_one_turn_are_one() -> None:
-    transport = Transport()
-    one = OneWrite(transport, asyncio.get_running_loop())  # type: ignore[arg-type]
-    one.write(b"head")
-    one.write(b"body")
-    assert transport.writes == []
-    await asyncio.sleep(0)
-    assert transport.writes == [b"headbody"]
-    one.write(b"more")
-    one.close()
-    assert transport.writes == [b"headbody", b"more"]
-    assert transport.closed_after == 2
-    assert one.is_closing()
-
-
-async def test_much_is_written_at_once_so_that_the_limit_of_the_transport_holds() -> None:
-    transport = Transport()
-    one = OneWrite(transport, asyncio.get_running_loop())  # type: ignore[arg-type]
-    one.write(b"x" * 70_000)
-    assert len(transport.writes) == 1
-    await asyncio.sleep(0)
-    assert len(transport.writes) == 1
-
-
 def test_the_server_uses_this_protocol() -> None:
-    assert uvicorn_config(make_service().app, 1).http is LimitedProtocol
+    assert uvicorn_config(make_service().app, 1).http.__mro__[1] is HTTPProtocol

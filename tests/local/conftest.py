@@ -9,7 +9,7 @@ import pytest
 
 from local_kit import BLOG, Clock, make_bus
 from processes import Process
-from totoms.local.bus import LocalMessageBus
+from totoms.local.messages.bus import LocalMessageBus
 
 SUPPORT = Path(__file__).parents[1] / "support"
 PRELUDE = """

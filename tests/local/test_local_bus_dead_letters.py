@@ -19,9 +19,11 @@ from local_kit import (
     receive_one,
     settled,
 )
-from totoms.envelope import DeadLetterReason, Received, Subscription
 from totoms.errors import NotFound
-from totoms.local.bus import LocalMessageBus
+from totoms.local.messages.bus import LocalMessageBus
+from totoms.messages.dead_letters import DeadLetterReason
+from totoms.messages.receiver import Received
+from totoms.messages.subscription import Subscription
 
 REASON = DeadLetterReason("attempts_exhausted", "ValueError", "it never worked: ☃", 5)
 

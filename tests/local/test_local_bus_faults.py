@@ -15,8 +15,8 @@ import pytest
 from local_kit import BLOG, POSTS, Clock, nothing_comes, open_bus, publish, receive, receive_exactly
 from totoms import TotoMessage
 from totoms.errors import BackendError, Unavailable
-from totoms.local import rows
-from totoms.local.bus import LocalMessageBus
+from totoms.local.messages import rows
+from totoms.local.messages.bus import LocalMessageBus
 
 BROKEN = [
     pytest.param(sqlite3.OperationalError("disk I/O error"), Unavailable, id="disk"),
@@ -43,9 +43,9 @@ def once(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, error: Exceptio
 
 
 async def until_failed(bus: Any, failed: list[str]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         while not failed:
-            bus._writer_of().nudge()
+            bus._get_writer().nudge()
             await asyncio.sleep(0.001)
 
 
@@ -56,7 +56,7 @@ async def test_transaction_that_fails_is_told_and_the_consumer_waits_on(
 ) -> None:
     waiting = asyncio.ensure_future(bus._receive(BLOG, 2, 20))
     await asyncio.sleep(0)
-    once(monkeypatch, bus._writer_of()._database, step, error)
+    once(monkeypatch, bus._get_writer()._database, step, error)
     results = await asyncio.gather(*(publish(bus, number) for number in range(3)), return_exceptions=True)
     for result in results:
         assert isinstance(result, (list, told))
@@ -100,7 +100,7 @@ async def test_look_for_messages_that_fails_does_not_end_the_writer(
 ) -> None:
     waiting = asyncio.ensure_future(bus._receive(BLOG, 1, 20))
     await asyncio.sleep(0)
-    failed = once(monkeypatch, bus._writer_of()._database, "changed", RuntimeError("a defect"))
+    failed = once(monkeypatch, bus._get_writer()._database, "changed", RuntimeError("a defect"))
     await until_failed(bus, failed)
     ids = await publish(bus, 1)
     assert [one.message_id for one in await waiting] == ids
@@ -111,7 +111,7 @@ async def test_settling_that_fails_changes_nothing(
 ) -> None:
     await publish(bus, 1, 2)
     one, other = await receive_exactly(bus, 2)
-    database = bus._writer_of()._database
+    database = bus._get_writer()._database
     for settle in (lambda: bus._ack([one]), lambda: bus._nack(other, 0), lambda: bus._release([one, other])):
         with monkeypatch.context() as patched:
             once(patched, database, "commit", sqlite3.OperationalError("database or disk is full"))

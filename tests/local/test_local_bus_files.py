@@ -28,10 +28,10 @@ from local_kit import (
     receive_numbers,
     receive_one,
 )
-from totoms.envelope import DeadLetterReason
 from totoms.errors import CorruptData
-from totoms.local.bus import LocalMessageBus
-from totoms.messages import TotoMessage
+from totoms.local.messages.bus import LocalMessageBus
+from totoms.messages.dead_letters import DeadLetterReason
+from totoms.messages.message import TotoMessage
 
 DATABASE, LOG, INDEX, STATE = FILES
 TOTAL, BURIED = 60, 3
@@ -48,7 +48,7 @@ async def fill(root: Path, shutdown: str, image: Path) -> Path:
         await bus._dead_letter(await receive_one(bus), DeadLetterReason("non_retryable", description=f"{number}"))
     for number in numbers:
         if number == TOTAL // 2 and shutdown == "killed after a merge":
-            bus._writer_of()._database._unmerged = 1 << 40
+            bus._get_writer()._database.upkeep._log_written = 1 << 40
         text = "y" * 9000 if number % 10 == 0 else ""
         await bus.publish_message(POSTS, TotoMessage(type="posted", data={"text": text, "number": number}))
     if shutdown == "clean":

@@ -12,7 +12,7 @@ import pytest
 
 from local_kit import BLOG, open_bus, receive_numbers
 from processes import Process
-from totoms.local.state import StateFile
+from totoms.local.messages.state import StateFile
 
 
 async def read_numbers(root: Path | str, wanted: int) -> list[int]:
@@ -65,7 +65,7 @@ if sys.argv[1] == "child":
 
 def test_child_forked_while_the_guard_is_held_can_use_the_bus(script: Callable[..., Process], local_root: str) -> None:
     process = script("""
-from totoms.local import bus as module
+from totoms.local.messages import bus as module
 with module._guard:
     child = os.fork()
     if child == 0:
@@ -107,6 +107,7 @@ os._exit(0) if how == "close" else sys.exit()
     )
     process.expect("^end$")
     child = int(process.expect(r"^child (\d+)$")[1])
+    process.wait_for_exit()
     assert asyncio.run(read_numbers(local_root, 1)) == [1]
     state = StateFile(Path(local_root) / "bus.state")
     assert state.load() == "clean", "the child does not count as a user of the files"

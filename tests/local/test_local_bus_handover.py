@@ -24,10 +24,10 @@ from local_kit import (
     receive_one,
     settled,
 )
-from totoms.envelope import Received
 from totoms.errors import Closed
-from totoms.local.bus import LocalMessageBus
-from totoms.messages import MessageDestination, TotoMessage
+from totoms.local.messages.bus import LocalMessageBus
+from totoms.messages.message import MessageDestination, TotoMessage
+from totoms.messages.receiver import Received
 
 FIVE = [TotoMessage(type="posted", data={"number": number}) for number in range(5)]
 
@@ -42,7 +42,7 @@ async def waiting_for(bus: LocalMessageBus, most: int) -> asyncio.Task[list[Rece
 @contextlib.contextmanager
 def held_after_commit(bus: LocalMessageBus) -> Iterator[threading.Event]:
     """Hold the writer between its next commit, which sets the event, and the handing over."""
-    database = bus._writer_of()._database
+    database = bus._get_writer()._database
     commit, committed, go_on = database.commit, threading.Event(), threading.Event()
 
     def commit_and_wait() -> None:
@@ -104,7 +104,7 @@ async def test_what_is_on_its_way_when_the_wait_ends_is_available_at_once(
         elif end == "closed":
             ending = asyncio.ensure_future(bus.close())
         else:
-            bus._feeds[BLOG.name].wake()  # as the timer does
+            bus._receivers[BLOG.name]._feed.wake()  # as the timer does
         taken = [one for each in await asyncio.gather(waiting, return_exceptions=True) for one in _list(each)]
         assert taken == []
         again = asyncio.ensure_future(receive(bus, most=2)) if end == "less is wanted" else None
@@ -127,7 +127,7 @@ async def test_what_was_handed_over_and_not_taken_is_available_at_once(
         publishing = asyncio.ensure_future(bus.publish_messages(POSTS, FIVE))
         assert await asyncio.to_thread(committed.wait, DEADLINE)
     patience = time.monotonic() + DEADLINE
-    while not bus._feeds[BLOG.name]._ready:  # the event loop stands still meanwhile, so nobody takes it
+    while not bus._receivers[BLOG.name]._feed._ready:  # the event loop stands still meanwhile, so nobody takes it
         assert time.monotonic() < patience
         time.sleep(0.001)  # noqa: ASYNC251
     if end == "closed":

@@ -9,10 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from local_kit import BLOG, FILES, number_of, open_bus, publish, receive_now, receive_numbers, receive_one, rows_of
 from processes import Process
-from totoms.local import database as database_module
-from totoms.local import state as state_module
+from totoms.local.messages import checkpoints as upkeep
+from totoms.local.messages import database as database_module
+from totoms.local.messages import state as state_module
 
 
 def test_killed_publisher_loses_nothing_that_it_was_told_is_kept(
@@ -104,11 +107,12 @@ asyncio.run(main())
 
 
 def test_process_killed_at_any_line_of_opening_committing_or_closing_leaves_files_that_open(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root, told = tmp_path / "root", []
     images: dict[tuple[tuple[str, bytes], ...], list[int]] = {}  # most lines change nothing
-    watched = {database_module.__file__, state_module.__file__}
+    watched = {database_module.__file__, state_module.__file__, upkeep.__file__}
+    monkeypatch.setattr(upkeep, "CHECKPOINT_BYTES", 1)  # so that each commit is followed by a merge
 
     def trace(frame: Any, event: str, _argument: object) -> Any:
         if frame.f_code.co_filename not in watched:

@@ -23,9 +23,10 @@ from local_kit import (
     rows_of,
     settled,
 )
-from totoms.envelope import DeadLetterReason, Received
 from totoms.errors import LeaseLost
-from totoms.local.bus import LocalMessageBus
+from totoms.local.messages.bus import LocalMessageBus
+from totoms.messages.dead_letters import DeadLetterReason
+from totoms.messages.receiver import Received
 
 REASON = DeadLetterReason("non_retryable", "Bad", "it is bad", 1)
 
@@ -197,7 +198,7 @@ async def test_lost_leases_are_not_remembered_for_ever(bus: LocalMessageBus, clo
         with pytest.raises(LeaseLost):
             await bus._nack(stale, 0.0)
     await other.close()
-    assert len(bus._feeds[BLOG.name].leases) == 0
+    assert len(bus._receivers[BLOG.name]._feed.leases) == 0
 
 
 async def test_row_of_a_message_that_is_gone_does_not_name_the_next_one(

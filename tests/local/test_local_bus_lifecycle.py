@@ -20,8 +20,8 @@ from local_kit import (
 )
 from totoms.environment import TotoEnvironment
 from totoms.errors import AccessDenied, BackendError, Closed
-from totoms.local.bus import LocalMessageBus
 from totoms.local.configuration import LocalConfiguration
+from totoms.local.messages.bus import LocalMessageBus
 
 
 async def test_publish_after_close_is_refused_and_close_may_be_called_twice(bus: LocalMessageBus) -> None:
@@ -54,8 +54,8 @@ async def test_buses_of_one_folder_share_a_thread_and_the_last_to_close_ends_it(
 ) -> None:
     other = another()
     await publish(other, 1)
-    writer = bus._writer_of()
-    assert other._writer_of() is writer
+    writer = bus._get_writer()
+    assert other._get_writer() is writer
     await bus.close()
     await publish(other, 2)
     await other.close()

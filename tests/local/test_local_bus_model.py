@@ -32,10 +32,12 @@ from local_kit import (
     rows_of,
     settled,
 )
-from totoms.envelope import DeadLetterReason, Received, Subscription
 from totoms.errors import LeaseLost
-from totoms.local.bus import LocalMessageBus
-from totoms.messages import TotoMessage
+from totoms.local.messages.bus import LocalMessageBus
+from totoms.messages.dead_letters import DeadLetterReason
+from totoms.messages.message import TotoMessage
+from totoms.messages.receiver import Received
+from totoms.messages.subscription import Subscription
 
 PLAIN = BLOG
 ORDERED = replace(BLOG, name="ordered-posts", ordered=True)
@@ -252,7 +254,7 @@ class BusMachine(RuleBasedStateMachine):
     def hang(self, process: int) -> None:
         """One process stands still for good; what it holds is lost to it."""
         hung = self.buses[process]
-        for feed in hung._feeds.values():
+        for feed in hung._feeds:
             feed.stop()
         self.left_behind.append(hung)
         self.handles = [handle for handle in self.handles if handle.process != process]
@@ -310,10 +312,13 @@ def run(examples: int, steps: int) -> None:
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         BusMachine,
         settings=settings(
-            max_examples=examples, stateful_step_count=steps, deadline=None, database=None,
+            max_examples=examples,
+            stateful_step_count=steps,
+            deadline=None,
+            database=None,
             suppress_health_check=list(HealthCheck),
         ),
-    )  # fmt: skip
+    )
 
 
 def test_bus_does_what_the_model_does() -> None:

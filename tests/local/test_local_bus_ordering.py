@@ -26,8 +26,8 @@ from local_kit import (
     receive_one,
     settled,
 )
-from totoms.envelope import DeadLetterReason
-from totoms.local.bus import LocalMessageBus
+from totoms.local.messages.bus import LocalMessageBus
+from totoms.messages.dead_letters import DeadLetterReason
 
 ORDERED = replace(BLOG, ordered=True)
 

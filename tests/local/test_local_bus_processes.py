@@ -12,8 +12,8 @@ import pytest
 
 from local_kit import BLOG, DEADLINE, open_bus, publish, receive_numbers
 from processes import Process
-from totoms.local import state as state_module
-from totoms.local.bus import LocalMessageBus
+from totoms.local.messages import state as state_module
+from totoms.local.messages.bus import LocalMessageBus
 
 
 async def read_numbers(root: Path | str, wanted: int) -> list[int]:

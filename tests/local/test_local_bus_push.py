@@ -11,12 +11,13 @@ import jwt
 import pytest
 
 from local_kit import TOPIC, make_bus
-from totoms.envelope import PushRequest, Received
 from totoms.errors import Forbidden, TotoError, Unauthorized
-from totoms.local.bus import LocalMessageBus
 from totoms.local.keys import push_key, signing_key
-from totoms.local.pushes import AUDIENCE, push_token
-from totoms.messages import TotoMessage, encode_message
+from totoms.local.messages.bus import LocalMessageBus
+from totoms.local.messages.push import AUDIENCE, push_token
+from totoms.messages.message import TotoMessage, encode_message
+from totoms.messages.push_request import PushRequest
+from totoms.messages.receiver import Received
 
 BODY = encode_message(TotoMessage(type="posted", data={"number": 1}))
 

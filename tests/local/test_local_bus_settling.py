@@ -19,9 +19,9 @@ from local_kit import (
     rows_of,
     settled,
 )
-from totoms.envelope import DeadLetterReason
 from totoms.errors import LeaseLost
-from totoms.local.bus import LocalMessageBus
+from totoms.local.messages.bus import LocalMessageBus
+from totoms.messages.dead_letters import DeadLetterReason
 
 REASON = DeadLetterReason("non_retryable", "Bad", "it is bad", 1)
 

@@ -13,9 +13,9 @@ import pytest
 
 from totoms import TotoLogger, ValidationError
 from totoms.context import current_cid
-from totoms.log_format import JSONFormatter, LineFormatter, visible
-from totoms.log_writer import BatchHandler
-from totoms.logging import configure_logging, flush_logging
+from totoms.logging.formats import JSONFormatter, LineFormatter, visible
+from totoms.logging.handler import BatchHandler
+from totoms.logging.logger import configure_logging, flush_logging
 
 HOSTILE = {
     "newline": "a\nb",
@@ -76,9 +76,13 @@ def test_line_has_the_fields_that_clouds_index() -> None:
     (record,) = records(stream)
     assert datetime.fromisoformat(record.pop("timestamp")).tzinfo is not None
     assert record == {
-        "severity": "INFO", "level": "INFO", "message": "100% done: %s {}", "cid": "cid-1", "service": "blog",
+        "severity": "INFO",
+        "level": "INFO",
+        "message": "100% done: %s {}",
+        "cid": "cid-1",
+        "service": "blog",
         "logger": "totoms.blog",
-    }  # fmt: skip
+    }
 
 
 def test_both_ways_of_writing_a_line_give_the_same() -> None:
@@ -103,10 +107,20 @@ def test_any_level_is_taken_and_unknown_ones_mean_info(level: Any) -> None:
     assert [record["severity"] for record in records(stream)] == ["INFO"]
 
 
-@pytest.mark.parametrize(("level", "severity"), [
-    ("warn", "WARNING"), ("WARNING", "WARNING"), (30, "WARNING"), ("error", "ERROR"), (40, "ERROR"), (35, "WARNING"),
-    ("fatal", "CRITICAL"), ("critical", "CRITICAL"), (50, "CRITICAL"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("level", "severity"),
+    [
+        ("warn", "WARNING"),
+        ("WARNING", "WARNING"),
+        (30, "WARNING"),
+        ("error", "ERROR"),
+        (40, "ERROR"),
+        (35, "WARNING"),
+        ("fatal", "CRITICAL"),
+        ("critical", "CRITICAL"),
+        (50, "CRITICAL"),
+    ],
+)
 def test_levels_become_severities(level: Any, severity: str) -> None:
     stream = attach(JSONFormatter())
     TotoLogger("blog").log("cid", "text", level)

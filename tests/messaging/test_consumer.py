@@ -9,18 +9,20 @@ from typing import Any
 
 import pytest
 
+from by_name import Through
 from messaging_kit import DEADLINE, SUBSCRIPTION, Handler, MemoryBus, make_router, succeed
 from totoms import NonRetryableError, ProcessingResponse, ProcessingStatus, TotoMessage
-from totoms.consumer import Consumer
-from totoms.logging import TotoLogger
-from totoms.routing import MessageRouter
+from totoms.errors import BackendError
+from totoms.logging.logger import TotoLogger
+from totoms.messages.consumer import Consumer
+from totoms.messages.router import MessageRouter
 
 POST = TotoMessage(type="postCreated")
 
 
 @asynccontextmanager
 async def consuming(bus: MemoryBus, router: MessageRouter, *, max_concurrency: int = 4) -> AsyncIterator[Consumer]:
-    consumer = Consumer(bus, SUBSCRIPTION, router, max_concurrency=max_concurrency, logger=TotoLogger("blog"))
+    consumer = Consumer(Through(bus, SUBSCRIPTION), router, max_concurrency=max_concurrency, logger=TotoLogger("blog"))
     consumer.start()
     try:
         yield consumer
@@ -110,7 +112,7 @@ async def test_no_more_is_asked_for_while_large_messages_are_being_handled(
     bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     message = TotoMessage(type="postCreated", data={"filling": "x" * 1000})
-    monkeypatch.setattr("totoms.consumer._ENOUGH_BYTES", 2500)
+    monkeypatch.setattr("totoms.messages.consumer._MAX_BYTES", 2500)
     gate = Gate()
 
     async def one_at_a_time(number: int) -> None:
@@ -193,6 +195,26 @@ async def test_defect_in_the_backend_does_not_stop_the_worker(bus: MemoryBus, mo
     assert failures == 2
 
 
+async def test_what_cannot_be_settled_is_logged_with_the_resource_and_the_providers_code(
+    bus: MemoryBus, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tried = asyncio.Event()
+
+    async def refused(_received: Any, _delay: float) -> None:
+        tried.set()
+        error = BackendError("AWS refused what concerns the queue 'blog-posts': KmsDisabled.", resource="blog-posts")
+        raise error from ValueError("the key is disabled")
+
+    monkeypatch.setattr(bus, "_nack", refused)
+    async with consuming(bus, make_router(Handler(lambda _: ProcessingResponse(ProcessingStatus.FAILED)))):
+        await bus.put(POST, SUBSCRIPTION)
+        async with asyncio.timeout(DEADLINE):
+            await tried.wait()
+    (line,) = [line for record in caplog.records if "Cannot settle" in (line := record.getMessage())]
+    for part in (SUBSCRIPTION.name, "'blog-posts'", "KmsDisabled", "ValueError: the key is disabled"):
+        assert part in line
+
+
 async def test_ack_is_tried_again_while_the_broker_is_away(bus: MemoryBus, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, failures = bus._ack, 0
 
@@ -204,6 +226,26 @@ async def test_ack_is_tried_again_while_the_broker_is_away(bus: MemoryBus, monke
         return await whole(batch)
 
     monkeypatch.setattr(bus, "_ack", unsteady)
+    async with consuming(bus, make_router(Handler(succeed))):
+        received = await bus.put(POST, SUBSCRIPTION)
+        await bus.until(lambda: settled(bus, "ack") == [received.message_id])
+
+
+async def test_ack_is_tried_again_for_as_long_as_the_lease_lasts(
+    bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, failures = bus._ack, 0
+
+    async def refused_at_once(batch: Any) -> Any:
+        nonlocal failures
+        if failures < 25:
+            failures += 1
+            raise RuntimeError("connection refused")
+        return await whole(batch)
+
+    monkeypatch.setattr("random.uniform", lambda _least, _most: 0.0)
+    monkeypatch.setattr(bus, "_ack", refused_at_once)
+    bus.lease_seconds = 3600.0
     async with consuming(bus, make_router(Handler(succeed))):
         received = await bus.put(POST, SUBSCRIPTION)
         await bus.until(lambda: settled(bus, "ack") == [received.message_id])

@@ -11,9 +11,9 @@ import pytest
 from messaging_kit import SUBSCRIPTION, Handler, make_router, succeed
 from totoms import ConfigurationError, NonRetryableError, ProcessingResponse, ProcessingStatus, TotoMessage
 from totoms.context import current_cid
-from totoms.envelope import Received
-from totoms.messages import encode_message
-from totoms.routing import Action
+from totoms.messages.message import encode_message
+from totoms.messages.receiver import Received
+from totoms.messages.router import Action, Outcome
 
 SECRET = "canary-4711"
 
@@ -126,20 +126,14 @@ UNDECODABLE = {
     "an array": b"[1]",
     "a string": b'"postCreated"',
     "null": b"null",
-    "no type": b'{"cid":"c","id":"i","data":{}}',
-    "empty type": b'{"type":""}',
-    "type a number": b'{"type":1}',
-    "cid a list": b'{"type":"postCreated","cid":[]}',
-    "id an object": b'{"type":"postCreated","id":{}}',
-    "timestamp a number": b'{"type":"postCreated","timestamp":12}',
     "NaN": b'{"type":"postCreated","data":NaN}',
     "NaN beside a long integer": b'{"type":"postCreated","data":[12345678901234567890,NaN]}',
     "integer of 5,000 digits": b'{"type":"postCreated","data":' + b"9" * 5000 + b"}",
     "depth 100,000": _deep(100_000),
     "depth 100,000 beside a long integer": _deep(100_000).replace(b"{", b'{"n":12345678901234567890,', 1),
+    "lone surrogate beside a long integer": b'{"type":"postCreated","data":[12345678901234567890,"\\ud800"]}',
     "lone surrogate": b'{"type":"postCreated","data":"\\ud800"}',
     "NUL byte": b'{"type":"postCreated"\x00}',
-    "another cloud's envelope": b'{"message":{"data":"e30="},"subscription":"projects/p/subscriptions/s"}',
 }
 
 
@@ -153,6 +147,50 @@ async def test_poison_is_given_up_unhandled_and_the_next_message_is_fine(body: b
     assert outcome.reason.reason == "undecodable"
     assert handler.seen == []
     assert (await router.handle(delivery())).action is Action.ACK
+
+
+FOREIGN = {
+    "no type": b'{"cid":"c","id":"i","data":{}}',
+    "empty type": b'{"type":""}',
+    "type null": b'{"type":null}',
+    "another cloud's envelope": b'{"message":{"data":"e30="},"subscription":"projects/p/subscriptions/s"}',
+    "nothing": b"{}",
+}
+
+
+@pytest.mark.parametrize("body", FOREIGN.values(), ids=FOREIGN.keys())
+async def test_object_without_a_type_is_ignored_counted_and_logged_once(
+    body: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    handler = Handler(succeed)
+    router = make_router(handler)
+    with caplog.at_level(logging.INFO):
+        for _ in range(3):
+            assert await router.handle(delivery(body)) == Outcome(Action.ACK, ignored=True)
+    assert (handler.seen, router.counts.ignored, router.counts.dead_lettered) == ([], 3, 0)
+    assert caplog.text.count("A JSON object without a message type came from blog-posts") == 1
+
+
+async def test_type_beside_the_body_counts_where_the_broker_vouches_for_it() -> None:
+    handler = Handler(succeed)
+    received = delivery(b'{"id":7,"data":{"n":1}}')
+    received.attributes = {"messageType": "postCreated"}
+    assert (await make_router(handler).handle(received)).action is Action.ACK
+    (message,) = handler.seen
+    assert (message.type, message.id, message.cid, message.data) == ("postCreated", "7", "", {"n": 1})
+    received.attributes_vouched = False
+    assert (await make_router(handler).handle(received)).ignored
+    assert len(handler.seen) == 1
+
+
+async def test_envelope_that_brings_no_message_is_dead_lettered_though_it_could_pass_for_one() -> None:
+    handler = Handler(succeed)
+    received = delivery(b'{"type":"postCreated"}')
+    received.undecodable = "the push brings no message"
+    outcome = await make_router(handler).handle(received)
+    assert outcome.reason is not None
+    assert (outcome.reason.reason, outcome.reason.description) == ("undecodable", "the push brings no message")
+    assert handler.seen == []
 
 
 async def test_handler_sees_message_delivery_and_correlation_id() -> None:

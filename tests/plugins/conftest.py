@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from plugin_kit import Install, install_plugin
-from totoms import plugins
+from totoms.plugins import loader as plugins
 
 
 @pytest.fixture

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from plugin_kit import BUS, GOOD, GROUP, Install, install_plugin, write_distribution
-from totoms import MessageBusConfig, TotoMicroservice, TotoMicroserviceConfiguration, plugins
-from totoms.bus import MessageBus
-from totoms.discovery import installed, select
+from totoms import MessageBusConfig, TotoMicroservice, TotoMicroserviceConfiguration
 from totoms.environment import TotoEnvironment, implementation
 from totoms.errors import PluginError, PluginLoadError, PluginNotFound
-from totoms.secrets import SecretsManager
-from totoms.storage import CloudStorage
+from totoms.messages.bus import MessageBus
+from totoms.plugins import loader as plugins
+from totoms.plugins.discovery import installed, select
+from totoms.secrets.manager import SecretsManager
+from totoms.storage.storage import CloudStorage
 
 
 def refusal(name: str, kind: type[PluginError] = PluginLoadError) -> str:
@@ -78,7 +79,7 @@ def test_concurrent_loads_import_the_plugin_once(install: Install, site: Path) -
     found: list[plugins.Backend] = []
 
     def load() -> None:
-        start.wait(10)
+        start.wait(120)
         found.append(plugins.load(name))
 
     threads = [threading.Thread(target=load) for _ in range(8)]
@@ -340,8 +341,8 @@ def test_plugin_without_any_hook_is_refused(install: Install) -> None:
         ("None", "returned None"),
         ("Bus.__new__(Bus)", "an object of the class Bus"),
         ("'canary-secret'", "an object of the class str"),
-        ("dict", "returned dict, which is no subclass of totoms' MessageBus"),
-        ("type('Half', (MessageBus,), {'_publish': Bus._publish})", "Half, which does not implement _subscribe"),
+        ("dict", "returned dict, which is not a subclass of totoms' MessageBus"),
+        ("type('Half', (MessageBus,), {'_subscribe': Bus._subscribe})", "Half, which does not implement _publish"),
     ],
 )
 def test_hook_that_returns_something_else_is_refused(install: Install, answer: str, told: str) -> None:
@@ -404,7 +405,7 @@ def test_missing_capability_is_told_when_a_bucket_is_wanted(install: Install) ->
 async def test_missing_message_bus_is_told_when_a_service_that_needs_it_is_made(install: Install) -> None:
     name = install(
         """
-from totoms.secrets import SecretsManager
+from totoms.secrets.manager import SecretsManager
 
 class Secrets(SecretsManager):
     def _fetch(self, name, version):

@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 
 from plugin_kit import GOOD, Install
-from totoms import plugins
 from totoms.environment import TotoEnvironment, current_environment, set_default_environment
 from totoms.errors import ConfigurationError, PluginLoadError
-from totoms.hyperscaler import HyperscalerConfiguration
+from totoms.plugins import loader as plugins
+from totoms.plugins.configuration import HyperscalerConfiguration
 
 SETTINGS = """
 from typing import Literal
 import pydantic
 from pydantic import AliasChoices, Field, SecretStr
-from totoms.hyperscaler import HyperscalerConfiguration
+from totoms.plugins.configuration import HyperscalerConfiguration
 
 class SkylineConfiguration(HyperscalerConfiguration):
     region: str = Field(validation_alias=AliasChoices("region", "SKYLINE_REGION"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +21,7 @@ def pytest_terminal_summary(terminalreporter):
 """
 USES = """
 import pytest
-from emulators import require
+from emulators import kept, require
 
 @pytest.fixture(scope="session")
 def server():
@@ -41,7 +43,7 @@ def test_missing_server_is_told_with_its_remedy(
     monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-c", "/dev/null", f"--rootdir={tmp_path}"]
 
-    run = subprocess.run([*command, *processes, str(tmp_path)], capture_output=True, text=True, timeout=120)
+    run = subprocess.run([*command, *processes, str(tmp_path)], capture_output=True, text=True, timeout=300)
 
     assert run.returncode == status, run.stdout
     told = "NOT TESTED: no-such-server is not installed; remedy: apt-get install no-such-server"
@@ -57,3 +59,31 @@ def test_second_opinion_that_is_missing_is_skipped_everywhere(monkeypatch: pytes
 
 def test_server_that_is_there_is_found() -> None:
     assert Path(require("sh", remedy="")).name == "sh"
+
+
+_KEEPS = """
+import signal, sys
+from emulators import kept
+
+CONNECTS = "import socket, time; s = socket.create_connection(('127.0.0.1', {port})); time.sleep(3600)"
+with kept([sys.executable, "-c", CONNECTS]):
+    signal.pause()
+"""
+
+
+# Not SIGINT, which is ignored by all that runs behind a shell's `&`.
+@pytest.mark.parametrize("sig", [signal.SIGKILL, signal.SIGTERM])
+def test_server_ends_with_the_process_that_started_it(sig: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        source = _KEEPS.replace("{port}", str(listening.getsockname()[1]))
+        with subprocess.Popen([sys.executable, "-c", source], stderr=subprocess.DEVNULL) as keeps:
+            try:
+                listening.settimeout(120)
+                server, _ = listening.accept()
+                with server:
+                    keeps.send_signal(sig)
+                    server.settimeout(120)
+                    assert server.recv(1) == b"", "the server is still there"
+            finally:
+                keeps.kill()

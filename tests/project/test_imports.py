@@ -58,8 +58,8 @@ def test_a_comparison_with_a_hyperscalers_name_is_seen(source: str) -> None:
 
 def test_only_the_local_backends_hooks_import_its_modules() -> None:
     for path, tree in modules():
-        # The bench is what services are tested on: the local backend with another clock and other secrets.
-        if CORE / "local" not in path.parents and path != CORE / "testing" / "bench.py":
+        # `TestMicroservice` runs services on the local backend, with another clock and other secrets.
+        if CORE / "local" not in path.parents and path != CORE / "testing" / "service" / "backend.py":
             for name in imported(tree):
                 assert not name.startswith("totoms.local"), f"{path.name} imports {name}"
 

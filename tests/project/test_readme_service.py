@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from ports import free_port
 from processes import Process
 
 ROOT = Path(__file__).parents[2]
@@ -29,9 +29,7 @@ def start(tmp_path: Path) -> Iterator[Callable[[str], tuple[Process, httpx.Clien
     started: list[Process] = []
 
     def starting(page: str) -> tuple[Process, httpx.Client]:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         script = tmp_path / "service.py"
         script.write_text(python_block(page).replace("start(port=8080)", "start()"))
         command = [sys.executable, "-m", "totoms", "token", "--user", "me@example.com"]
@@ -39,9 +37,13 @@ def start(tmp_path: Path) -> Iterator[Callable[[str], tuple[Process, httpx.Clien
         started.append(service)
         assert service.port() == port
         token = subprocess.run(
-            command, cwd=tmp_path, capture_output=True, text=True, check=True,
+            command,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
             env={"PATH": "", "TOTOMS_LOCAL_ROOT": str(tmp_path / "root")},
-        ).stdout.strip()  # fmt: skip
+        ).stdout.strip()
         return service, httpx.Client(base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {token}"})
 
     yield starting

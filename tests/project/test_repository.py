@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 import totoms
 
@@ -27,8 +29,11 @@ def tracked() -> dict[str, str]:
     """Every text file that git keeps or would keep, by its path in the repository."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     texts = {}
     for name in filter(None, listed.split("\0")):
         try:
@@ -116,6 +121,29 @@ def test_every_dependency_of_the_core_is_justified() -> None:
         assert f"**{normal(requirement)}**" in page
 
 
+def test_every_dependency_has_a_lower_bound_to_be_tested() -> None:
+    for package in PACKAGES:
+        for requirement in map(Requirement, project(package)["dependencies"]):
+            assert [one for one in requirement.specifier if one.operator == ">="], f"{package.name}: {requirement}"
+
+
+def test_no_lower_bound_allows_a_version_with_an_advisory() -> None:
+    page = (ROOT / "docs/decisions/dependencies.md").read_text()
+    lowest = {
+        name: Version(version) for name, version in re.findall(r"^\| ([a-z0-9-]+) \| ([0-9.]+) \|", page, re.MULTILINE)
+    }
+    assert {"cryptography", "h11", "starlette"} <= set(lowest)
+    named = set()
+    for package in PACKAGES:
+        for requirement in map(Requirement, project(package)["dependencies"]):
+            name = normal(requirement.name)
+            if name in lowest:
+                named.add(name)
+                bounds = [Version(one.version) for one in requirement.specifier if one.operator == ">="]
+                assert max(bounds, default=Version("0")) >= lowest[name], f"{package.name}: {requirement}"
+    assert named == set(lowest), "the table has a library that nothing requires"
+
+
 def normal(requirement: str) -> str:
     """The normal form of the name in a requirement (PEP 503)."""
     return re.sub(r"[-_.]+", "-", re.split(r"[\[<>=!~; ]", requirement)[0]).lower()
@@ -129,11 +157,24 @@ def test_links_between_files_lead_somewhere(page: str) -> None:
 
 
 def test_every_make_target_and_nox_session_that_is_named_exists() -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     sessions = set(re.findall(r"^def ([a-z_]+)\(session", (ROOT / "noxfile.py").read_text(), re.MULTILINE))
     for name, text in tracked().items():
         if name.endswith(".md") or name in ("Makefile", ".ci/run"):
-            assert set(re.findall(r"(?:`|^)make ([a-z]+)", text, re.MULTILINE)) <= targets, name
+            assert set(re.findall(r"(?:`|^)make ([a-z-]+)", text, re.MULTILINE)) <= targets, name
             assert set(re.findall(r"nox -s ([a-z_]+)", text)) <= sessions, name
     workflow = (ROOT / ".ci/run").read_text()
     assert "make test" in workflow
+
+
+def test_the_formatter_is_never_switched_off() -> None:
+    marks = ("fmt: " + "skip", "fmt: " + "off")
+    assert [
+        name for name, text in tracked().items() if name.endswith(".py") and any(mark in text for mark in marks)
+    ] == []
+
+
+def test_no_module_is_over_300_lines() -> None:
+    sources = {name: text for name, text in tracked().items() if "/src/" in name and name.endswith(".py")}
+    assert sources
+    assert {name: text.count("\n") for name, text in sources.items() if text.count("\n") > 300} == {}

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from processes import Process
-from totoms.tokens import make_token
+from totoms.auth.tokens import make_token
 
 SERVICE = Path(__file__).parents[1] / "support" / "readme_service.py"
 KEY = "a key for the tests of the promised blocks"

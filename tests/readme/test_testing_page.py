@@ -20,7 +20,7 @@ def test_page_shows_tests_that_pass(tmp_path: Path) -> None:
 
     strictly = ["-W", "error::pytest.PytestCollectionWarning"]  # the client's name begins with "Test"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), *strictly]
-    run = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=120)
+    run = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=300)
 
     assert re.search(r"^2 passed", run.stdout, re.MULTILINE), run.stdout + run.stderr
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != "__pycache__") == [

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
-import totoms.plugins  # noqa: F401 - tells the interfaces where to find the implementations
+import totoms.plugins.loader  # noqa: F401 - tells the interfaces where to find the implementations
 from totoms.errors import NotFound
-from totoms.secrets import SecretsManager
+from totoms.secrets.manager import SecretsManager
 
-DEADLINE = 30.0
+DEADLINE = 120.0
 
 
 class Store(SecretsManager):

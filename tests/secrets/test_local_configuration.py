@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import totoms.plugins
+import totoms.plugins.loader
 from totoms.environment import TotoEnvironment
 from totoms.errors import ConfigurationError, TotoError
 from totoms.local.configuration import LocalConfiguration
@@ -60,7 +60,7 @@ def test_a_bad_value_is_an_error_that_names_the_field(bad: dict[str, object]) ->
 
 
 def test_the_plugin_gives_all_four() -> None:
-    backend = totoms.plugins.load("local")
+    backend = totoms.plugins.loader.load("local")
     assert backend.configuration is LocalConfiguration
     for capability in (backend.secrets_manager, backend.cloud_storage, backend.message_bus):
         assert capability is not None

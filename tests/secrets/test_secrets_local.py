@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from totoms.errors import CorruptData, NotFound, Unsupported
-from totoms.secrets import SecretsManager
+from totoms.environment import TotoEnvironment
+from totoms.errors import AccessDenied, CorruptData, NotFound, Unsupported
+from totoms.local.configuration import LocalConfiguration
+from totoms.secrets.manager import SecretsManager
 
 
 @pytest.fixture(autouse=True)
@@ -152,6 +154,48 @@ def test_the_signing_key_is_made_when_it_is_set_nowhere(monkeypatch: pytest.Monk
     assert SecretsManager().get_secret("jwt-signing-key") == "mine"
 
 
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o606, 0o622, 0o777])
+def test_a_signing_key_that_others_may_read_or_write_is_refused(local_root: str, mode: int) -> None:
+    made = SecretsManager().get_secret("jwt-signing-key")
+    file = Path(local_root, "signing-key")
+    file.chmod(mode)
+    with pytest.raises(AccessDenied, match=r"Other users may read or write .*signing-key.*chmod 600") as caught:
+        SecretsManager().get_secret("jwt-signing-key")
+    assert made not in str(caught.value)
+    file.chmod(0o600)
+    assert SecretsManager().get_secret("jwt-signing-key") == made
+
+
+def test_a_signing_key_of_another_user_is_refused(local_root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    SecretsManager().get_secret("jwt-signing-key")
+    owner = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    with pytest.raises(AccessDenied, match="belongs to another user"):
+        SecretsManager().get_secret("jwt-signing-key")
+
+
+def test_the_root_folder_keeps_itself_out_of_git(tmp_path: Path) -> None:
+    def key_of(root: Path) -> None:
+        settings = LocalConfiguration(root=root)
+        SecretsManager(TotoEnvironment("local", settings)).get_secret("jwt-signing-key")
+
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    key_of(tmp_path / ".totoms")
+    status = subprocess.check_output(["git", "-C", str(tmp_path), "status", "--porcelain", "-uall"], text=True)
+    assert status == ""
+    # One of 2.0's first days has no .gitignore yet; a folder of the user's own gets none, it may hold a whole project.
+    (tmp_path / ".totoms" / ".gitignore").unlink()
+    key_of(tmp_path / ".totoms")
+    assert (tmp_path / ".totoms" / ".gitignore").read_text().endswith("*\n")
+    own = tmp_path / "own"
+    own.mkdir()
+    key_of(own)
+    assert not (own / ".gitignore").exists()
+    (tmp_path / ".totoms" / ".gitignore").write_text("mine")
+    key_of(tmp_path / ".totoms")
+    assert (tmp_path / ".totoms" / ".gitignore").read_text() == "mine"
+
+
 def test_the_audience_is_not_made_up() -> None:
     with pytest.raises(NotFound):
         SecretsManager().get_secret("toto-expected-audience")
@@ -161,9 +205,9 @@ def test_a_dotenv_file_that_may_not_be_read_is_access_denied() -> None:
     # In a process of an ordinary user: the superuser may read everything.
     code = """
 import os
-import totoms.plugins
+import totoms.plugins.loader
 from totoms.errors import AccessDenied
-from totoms.secrets import SecretsManager
+from totoms.secrets.manager import SecretsManager
 secrets = SecretsManager()
 import dotenv
 if os.geteuid() == 0:
@@ -177,5 +221,5 @@ except AccessDenied as error:
         os.chmod(folder, 0o755)
         Path(folder, ".env").write_text("API_KEY=v")
         os.chmod(Path(folder, ".env"), 0o000)
-        told = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=30)
-    assert told.stdout == ".env, asked for 'api-key', cannot be read: Permission denied.\n", told.stderr
+        told = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=300)
+    assert told.stdout == "Cannot read 'api-key' from .env: Permission denied.\n", told.stderr

@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
+from ports import free_port
 from processes import DEADLINE, Process
 
 BLOG = Path(__file__).parents[1] / "support" / "blog_service.py"
@@ -91,6 +92,28 @@ def test_signal_drains_and_ends_with_status_zero(start: Any, token: str, sig: in
     assert "Traceback" not in service.output
 
 
+def test_service_serves_on_while_balancers_see_that_it_is_not_ready(start: Any, token: str) -> None:
+    service = start(BLOG_DELAY="3600")
+    with client(service, token) as http:
+        service.send(signal.SIGTERM)
+        service.expect("is no longer ready; it stops in 3600 s")
+        answer = http.get("/ready")
+        assert answer.status_code == 503
+        assert answer.headers["connection"] == "close"
+        assert http.post("/blog/posts", json={"title": "late"}).status_code == 200
+        service.expect("handler done late")
+        service.send(signal.SIGTERM)
+        assert service.wait() == -signal.SIGTERM
+
+
+def test_service_stops_after_the_delay(start: Any) -> None:
+    service = start(BLOG_DELAY="0.2")
+    service.port()
+    service.send(signal.SIGTERM)
+    assert service.wait() == 0
+    assert service.output.index("is no longer ready") < service.output.index("is draining")
+
+
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
 def test_second_signal_ends_at_once_and_the_message_comes_again(
@@ -135,6 +158,23 @@ def test_handlers_over_the_grace_are_cut_off_and_their_message_comes_again(start
     again.expect("handler done long")
 
 
+@pytest.mark.parametrize("loop", ["asyncio", "fastest"])
+def test_hung_def_handler_and_delegate_do_not_keep_the_process_and_the_message_comes_again(
+    start: Any, token: str, loop: str
+) -> None:
+    service = start(BLOG_GRACE="0.2", BLOG_LOOP=loop)
+    with client(service, token) as http:
+        http.post("/blog/posts", json={"type": "hangs"})
+        service.expect("handler hangs, attempt 1")
+        request = Answer(http, "/blog/hang")
+        service.expect("hung request begun")
+        service.send(signal.SIGTERM)
+        assert service.wait() == 0
+        request.join(DEADLINE)
+        assert request.status != 200
+    start().expect("handler hangs, attempt 2")
+
+
 def assert_one_line_and_status_two(process: Process, names: str) -> None:
     assert process.wait() == 2
     errors = [line for line in process.lines if line.startswith("totoms: ")]
@@ -173,9 +213,7 @@ def test_port_out_of_range_is_one_line_and_status_two(start: Any, port: str) -> 
 
 
 def test_factory_serves_with_several_workers_under_uvicorn(local_root: str, token: str) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     arguments = ["blog_service:app", "--factory", "--workers", "2", "--port", str(port), "--app-dir", str(BLOG.parent)]
     server = Process("-m", "uvicorn", *arguments, root=local_root)
     try:

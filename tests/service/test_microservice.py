@@ -27,9 +27,9 @@ from totoms import (
     UserContext,
     toto_delegate,
 )
+from totoms.auth.tokens import make_token
 from totoms.local.configuration import LocalConfiguration
 from totoms.local.keys import signing_key
-from totoms.tokens import make_token
 
 
 @pytest.fixture(autouse=True)
@@ -106,7 +106,7 @@ async def test_stopped_service_publishes_no_more_and_a_new_one_can_be_made() -> 
 async def test_start_serves_until_stop() -> None:
     service = await TotoMicroservice.create(TotoMicroserviceConfiguration(service_name="one"))
     serving = asyncio.create_task(service.start(port=0))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         while service.state == "starting":
             await asyncio.sleep(0)
         await service.stop()

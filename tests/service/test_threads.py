@@ -10,7 +10,7 @@ import asyncio, os, sys
 from totoms.threads import run_in_thread
 
 async def work():
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         return await run_in_thread(os.getpid)
 
 asyncio.run(work())  # from now on the pool has a thread that waits for work
@@ -26,5 +26,5 @@ sys.exit(os.waitstatus_to_exitcode(status))
 
 
 def test_forked_child_has_threads_of_its_own() -> None:
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", _FORKS], timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", _FORKS], timeout=300, check=False)
     assert done.returncode == 0

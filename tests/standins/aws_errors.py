@@ -173,7 +173,7 @@ class _Handler(BaseHTTPRequestHandler):
         request = Request(self.command, self.path, headers, body)
         rule = self.faults.rule_for(request)
         if rule is not None and rule.hold is not None:
-            rule.hold.wait(60)
+            rule.hold.wait(120)
         if rule is not None and rule.answer:
             status, answered, content = rule.status, [("content-type", "text/xml")], rule.answer
         elif rule is not None and rule.status:

@@ -7,6 +7,8 @@ signatures that are verified, and faults.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import gzip
 import json
 import re
 import threading
@@ -125,9 +127,12 @@ class _Handler(BaseHTTPRequestHandler):
     def _list(self, bucket: str) -> Any:
         asked = self.asked
         keys, prefixes, token = self.store.page(
-            bucket, asked.get("prefix", ""), asked.get("delimiter", ""), asked.get("pageToken", ""),
+            bucket,
+            asked.get("prefix", ""),
+            asked.get("delimiter", ""),
+            asked.get("pageToken", ""),
             int(asked.get("maxResults", 1000)),
-        )  # fmt: skip
+        )
         answer: dict[str, Any] = {"kind": "storage#objects", "prefixes": prefixes}
         answer["items"] = [resource(self.store.find(bucket, key)) for key in keys]
         return _json(answer | ({"nextPageToken": token} if token else {}))
@@ -140,9 +145,18 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _media(self, found: Any) -> Any:
         headers = {
-            "Content-Type": found.content_type, "X-Goog-Generation": str(found.generation),
-            "X-Goog-Hash": f"crc32c={found.crc32c}", "ETag": f'"{found.generation}"',
-        }  # fmt: skip
+            "Content-Type": found.content_type,
+            "X-Goog-Generation": str(found.generation),
+            "X-Goog-Hash": f"crc32c={found.crc32c}",
+            "ETag": f'"{found.generation}"',
+        }
+        if found.encoding:
+            if "gzip" not in self.headers.get("Accept-Encoding", ""):
+                # Decompressive transcoding: ranges are ignored, and the size is not known before.
+                # https://cloud.google.com/storage/docs/transcoding
+                with contextlib.suppress(gzip.BadGzipFile):
+                    return 200, memoryview(gzip.decompress(found.content)), headers
+            headers["Content-Encoding"] = found.encoding
         span = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if not span:
             return 200, memoryview(found.content), headers
@@ -158,7 +172,9 @@ class _Handler(BaseHTTPRequestHandler):
         return 204, b"", {}
 
     def _rewrite(self, bucket: str, key: str, bucket2: str, key2: str) -> Any:
-        done, total, made, token = self.store.rewrite((bucket, key), (bucket2, key2), self.asked)
+        done, total, made, token = self.store.rewrite(
+            (bucket, key), (bucket2, key2), self.asked, json.loads(self.body or b"{}")
+        )
         answer: dict[str, Any] = {"totalBytesRewritten": str(done), "objectSize": str(total), "done": made is not None}
         return _json(answer | ({"resource": resource(made)} if made else {"rewriteToken": token}))
 

@@ -67,6 +67,9 @@ class Stored:
     generation: int
     crc32c: str
     updated: str
+    encoding: str = ""
+    storage_class: str = "STANDARD"
+    kms_key: str = ""
 
 
 @dataclass
@@ -117,9 +120,18 @@ class Store:
             objects, key = self._bucket(bucket), head["name"]
             self._check(bucket, key, asked)
             made = objects[key] = Stored(
-                bucket, key, content, head.get("contentType") or "application/octet-stream",
-                head.get("metadata") or {}, next(self._generations), crc32c, _now(),
-            )  # fmt: skip
+                bucket,
+                key,
+                content,
+                head.get("contentType") or "application/octet-stream",
+                head.get("metadata") or {},
+                next(self._generations),
+                crc32c,
+                _now(),
+                head.get("contentEncoding") or "",
+                head.get("storageClass") or "STANDARD",
+                asked.get("kmsKeyName", ""),
+            )
             return made
 
     def delete(self, bucket: str, key: str, asked: dict[str, str]) -> None:
@@ -146,7 +158,7 @@ class Store:
         )
 
     def rewrite(
-        self, source: tuple[str, str], target: tuple[str, str], asked: dict[str, str]
+        self, source: tuple[str, str], target: tuple[str, str], asked: dict[str, str], given: dict[str, Any]
     ) -> tuple[int, int, Stored | None, str]:
         with self._lock:
             pinned = {"generation": asked["sourceGeneration"]} if "sourceGeneration" in asked else {}
@@ -156,7 +168,15 @@ class Store:
             if done < len(found.content):
                 self._rewrites[token] = done
                 return done, len(found.content), None, token
-            head = {"name": target[1], "contentType": found.content_type, "metadata": dict(found.metadata)}
+            head = {
+                "name": target[1],
+                "contentType": found.content_type,
+                "metadata": dict(found.metadata),
+                "contentEncoding": found.encoding,
+            }
+            if given:  # its metadata take the place of the source's, and the rest is the bucket's default
+                head = {**given, "name": target[1]}
+            asked = {**asked, "kmsKeyName": asked.get("destinationKmsKeyName", "")}
             made = self.write(target[0], head, found.content, asked)
             return done, done, made, ""
 
@@ -220,9 +240,20 @@ def checksum(content: bytes) -> str:
 def resource(stored: Stored) -> dict[str, Any]:
     """Return an object's resource, as the JSON API does."""
     return {
-        "kind": "storage#object", "id": f"{stored.bucket}/{stored.name}/{stored.generation}", "name": stored.name,
-        "bucket": stored.bucket, "generation": str(stored.generation), "metageneration": "1",
-        "contentType": stored.content_type, "size": str(len(stored.content)), "crc32c": stored.crc32c,
-        "updated": stored.updated, "timeCreated": stored.updated, "etag": str(stored.generation),
+        "kind": "storage#object",
+        "id": f"{stored.bucket}/{stored.name}/{stored.generation}",
+        "name": stored.name,
+        "bucket": stored.bucket,
+        "generation": str(stored.generation),
+        "metageneration": "1",
+        "contentType": stored.content_type,
+        "size": str(len(stored.content)),
+        "crc32c": stored.crc32c,
+        "updated": stored.updated,
+        "timeCreated": stored.updated,
+        "etag": str(stored.generation),
         **({"metadata": stored.metadata} if stored.metadata else {}),
-    }  # fmt: skip
+        "storageClass": stored.storage_class,
+        **({"kmsKeyName": f"{stored.kms_key}/cryptoKeyVersions/1"} if stored.kms_key else {}),
+        **({"contentEncoding": stored.encoding} if stored.encoding else {}),
+    }

@@ -46,6 +46,7 @@ class KeyVaultStandIn(HTTPStandIn):
         entra: Gives out the tokens that it takes.
         port: Where to listen; 0 for one that is free.
         ca_file: Where its authority's certificate is written, for clients to trust.
+        host: Its name, for who comes through a proxy that knows where it is.
 
     Attributes:
         secrets: Versions by the secret's name in lower case, oldest first.
@@ -53,15 +54,17 @@ class KeyVaultStandIn(HTTPStandIn):
         denied: Names, in lower case, of secrets that nobody may read.
         status: With which everything is answered; 200 for as it should be.
         calls: How often each method was called.
+        authority: Signs certificates that clients trust with `ca_file`.
     """
 
-    def __init__(self, entra: EntraStandIn, port: int = 0, ca_file: str = "") -> None:
+    def __init__(self, entra: EntraStandIn, port: int = 0, ca_file: str = "", host: str = "") -> None:
+        self.host = host
         self._folder = tempfile.TemporaryDirectory()
         self.ca_file = ca_file or str(Path(self._folder.name) / "ca.pem")
-        authority = trustme.CA()
+        self.authority = authority = trustme.CA()
         authority.cert_pem.write_to_path(self.ca_file)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert("127.0.0.1").configure_cert(context)
+        authority.issue_cert(host or "127.0.0.1").configure_cert(context)
         super().__init__(port, context)
         self._entra = entra
         self.secrets: dict[str, list[Version]] = {}
@@ -76,12 +79,12 @@ class KeyVaultStandIn(HTTPStandIn):
 
     @property
     def url(self) -> str:
-        return f"https://127.0.0.1:{self.port}"
+        return f"https://{self.host or f'127.0.0.1:{self.port}'}"
 
     @property
     def resource(self) -> str:
         """What tokens must be for. The SDK wants it to be a parent domain of the vault's own, as in Azure's names."""
-        return f"https://0.0.1:{self.port}"
+        return f"https://{self.host.partition('.')[2] or f'0.0.1:{self.port}'}"
 
     def set(self, name: str, value: str, **attributes: Any) -> str:
         """Make a new version; return its number."""
@@ -131,9 +134,10 @@ class KeyVaultStandIn(HTTPStandIn):
 
     def _found(self, name: str, version: Version) -> tuple[int, dict[str, str], bytes]:
         told = {
-            "value": version.value, "id": f"{self.url}/secrets/{name}/{version.number}",
+            "value": version.value,
+            "id": f"{self.url}/secrets/{name}/{version.number}",
             "attributes": version.attributes,
-        }  # fmt: skip
+        }
         return 200, {}, json.dumps(told).encode()
 
     def _error(

@@ -26,7 +26,11 @@ from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
 _POLL_SECONDS = 30.0
-_OPTIONS = (("grpc.max_receive_message_length", 11_000_000), ("grpc.max_send_message_length", -1))
+_OPTIONS = (
+    ("grpc.max_receive_message_length", 11_000_000),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.so_reuseport", 0),  # else two of them may share a port, and each gets some of the other's calls
+)
 _MOST_REQUEST_BYTES = 10_000_000
 
 
@@ -61,6 +65,7 @@ class PubSubStandIn:
         denied: Methods that are answered PERMISSION_DENIED, such as ``CreateTopic``.
         faults: From method to the status codes with which its next calls are answered.
         delays: From method to the seconds after which it is answered.
+        refused: What no message's body may contain: a request with such a message is INVALID_ARGUMENT.
         calls: How often each method was called.
     """
 
@@ -69,6 +74,7 @@ class PubSubStandIn:
         self.denied: set[str] = set()
         self.faults: dict[str, list[grpc.StatusCode]] = defaultdict(list)
         self.delays: dict[str, float] = defaultdict(float)
+        self.refused: set[bytes] = set()
         self.calls: Counter[str] = Counter()
         self.topics: dict[str, Any] = {}
         self.subscriptions: dict[str, Backlog] = {}
@@ -92,14 +98,20 @@ class PubSubStandIn:
         self._server = grpc.aio.server(options=_OPTIONS)
         services: dict[str, dict[str, Any]] = {
             "Publisher": {
-                "CreateTopic": types.Topic, "GetTopic": types.GetTopicRequest, "Publish": types.PublishRequest,
+                "CreateTopic": types.Topic,
+                "GetTopic": types.GetTopicRequest,
+                "Publish": types.PublishRequest,
+                "ListTopicSubscriptions": types.ListTopicSubscriptionsRequest,
             },
             "Subscriber": {
-                "CreateSubscription": types.Subscription, "GetSubscription": types.GetSubscriptionRequest,
-                "UpdateSubscription": types.UpdateSubscriptionRequest, "Pull": types.PullRequest,
-                "Acknowledge": types.AcknowledgeRequest, "ModifyAckDeadline": types.ModifyAckDeadlineRequest,
+                "CreateSubscription": types.Subscription,
+                "GetSubscription": types.GetSubscriptionRequest,
+                "UpdateSubscription": types.UpdateSubscriptionRequest,
+                "Pull": types.PullRequest,
+                "Acknowledge": types.AcknowledgeRequest,
+                "ModifyAckDeadline": types.ModifyAckDeadlineRequest,
             },
-        }  # fmt: skip
+        }
         for service, names in services.items():
             handlers = {
                 name: grpc.unary_unary_rpc_method_handler(
@@ -141,6 +153,11 @@ class PubSubStandIn:
     async def _GetTopic(self, request: Any, context: Any) -> Any:
         return await self._topic(request.topic, context)
 
+    async def _ListTopicSubscriptions(self, request: Any, context: Any) -> Any:
+        await self._topic(request.topic, context)
+        names = [name for name, backlog in self.subscriptions.items() if backlog.config.topic == request.topic]
+        return types.ListTopicSubscriptionsResponse.pb()(subscriptions=names)
+
     async def _topic(self, name: str, context: Any) -> Any:
         if name not in self.topics:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such topic")
@@ -151,10 +168,13 @@ class PubSubStandIn:
         if request.ByteSize() > _MOST_REQUEST_BYTES:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "request too large")
         for message in request.messages:
+            # https://cloud.google.com/pubsub/quotas#resource_limits
             if len(message.attributes) > 100 or any(
-                len(value.encode()) > 1024 for value in message.attributes.values()
+                len(name.encode()) > 256 or len(value.encode()) > 1024 for name, value in message.attributes.items()
             ):
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "attributes too large")
+            if any(marker in message.data for marker in self.refused):
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "refused by the test")
         return types.PublishResponse.pb()(message_ids=[self._deliver(request.topic, one) for one in request.messages])
 
     def _deliver(self, topic: str, given: Any) -> str:
@@ -187,7 +207,11 @@ class PubSubStandIn:
     async def _UpdateSubscription(self, request: Any, context: Any) -> Any:
         config = (await self._backlog(request.subscription.name, context)).config
         for path in request.update_mask.paths:
-            getattr(config, path).CopyFrom(getattr(request.subscription, path))
+            wanted = getattr(request.subscription, path)
+            if isinstance(wanted, int):
+                setattr(config, path, wanted)
+            else:
+                getattr(config, path).CopyFrom(wanted)
         return config
 
     async def _backlog(self, name: str, context: Any) -> Backlog:
@@ -199,7 +223,10 @@ class PubSubStandIn:
 
     async def _Pull(self, request: Any, context: Any) -> Any:
         backlog = await self._backlog(request.subscription, context)
-        until = time.monotonic() + (0.0 if request.return_immediately else _POLL_SECONDS)
+        if request.return_immediately:
+            # It may return nothing although there are messages, so the stand-in always does.
+            return types.PullResponse.pb()()
+        until = time.monotonic() + _POLL_SECONDS
         while True:
             batch = self._lease(backlog, request.max_messages)
             left = until - time.monotonic()
@@ -220,7 +247,7 @@ class PubSubStandIn:
         config, now = backlog.config, time.monotonic()
         for entry in list(backlog.entries):
             if entry.leased and entry.lease_until <= now:
-                self._failed(backlog, entry)
+                self.failed(backlog, entry)
         blocked: set[str] = set()
         chosen: list[Entry] = []
         for entry in backlog.entries:
@@ -241,7 +268,8 @@ class PubSubStandIn:
             for entry in chosen
         ]
 
-    def _failed(self, backlog: Backlog, entry: Entry) -> None:
+    def failed(self, backlog: Backlog, entry: Entry) -> None:
+        """Count a failed delivery: it is due again by the retry policy, or goes where the dead-letter policy says."""
         entry.ack_id = ""
         config = backlog.config
         if config.HasField("retry_policy"):
@@ -273,7 +301,7 @@ class PubSubStandIn:
         found = await self._find(backlog, request.ack_ids)
         for entry in found.values():
             if request.ack_deadline_seconds == 0:
-                self._failed(backlog, entry)
+                self.failed(backlog, entry)
             else:
                 entry.lease_until = time.monotonic() + request.ack_deadline_seconds
         await self._refuse(backlog, request.ack_ids, found, context)

@@ -19,6 +19,8 @@ import grpc
 from google.cloud.secretmanager_v1 import types
 from google.protobuf.empty_pb2 import Empty
 
+from ports import reserve
+
 _SERVICE = "google.cloud.secretmanager.v1.SecretManagerService"
 _SECRET_ID = re.compile(r"[A-Za-z0-9_-]{1,255}")
 _STATES = types.SecretVersion.State
@@ -74,8 +76,9 @@ class SecretManagerStandIn:
     def stop(self) -> None:
         """Go away."""
         if self._server is not None:
-            self._server.stop(None).wait(10)
+            self._server.stop(None).wait(120)
             self._server = None
+            reserve(self.port)  # or another process may get it before this starts again
 
     def wait(self) -> None:
         """Return when it has stopped."""

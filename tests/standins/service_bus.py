@@ -13,22 +13,26 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import ssl
 import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from pipes import pipe
 from typing import Any, TypeVar
 
 import trustme
 
 import amqp
+import amqp_websocket
 from amqp import Described, described
+from ports import reserve
 from service_bus_admin import administer
 from service_bus_links import Connection
 from service_bus_store import Queue, Store, Stored, Topic
 
+NAMESPACE = "shop-namespace.servicebus.windows.net"
+"""Its name for who comes through a proxy that knows where it is."""
 _TLS = 0x16
 _Result = TypeVar("_Result")
 
@@ -40,10 +44,12 @@ class ServiceBusStandIn:
         denied: Entities, in lower case, that the client's token is not good for.
         admin_denied: Whether the client may not administer.
         admin_requests: Method and path of each request to administer.
+        websockets: How many connections came over WebSockets.
         tokens: What clients have shown.
         sends: How many transfers were sent here: a batch is one.
         delay: Seconds before a send is answered.
         busy: Whether sends are answered with "server busy".
+        refused: What no message may contain: a transfer with such a message, also a batch, is rejected.
         rejects_mixed_sessions: Whether a batch of several sessions is refused, as by a partitioned entity.
     """
 
@@ -53,11 +59,13 @@ class ServiceBusStandIn:
         self.denied: set[str] = set()
         self.admin_denied = False
         self.admin_requests: list[tuple[str, str]] = []
+        self.websockets = 0
         self.tokens: list[str] = []
         self.sends = 0
         self.delay = 0.0
         self.busy = False
         self.rejects_mixed_sessions = False
+        self.refused: set[bytes] = set()
         self.max_message_size = 262_144
         self.connections: set[Connection] = set()
         self._folder = tempfile.TemporaryDirectory()
@@ -75,12 +83,17 @@ class ServiceBusStandIn:
             "UseDevelopmentEmulator=true"
         )
 
+    @property
+    def named_connection_string(self) -> str:
+        """By the name, with TLS, as real namespaces have it."""
+        return f"Endpoint=sb://{NAMESPACE}/;SharedAccessKeyName=key;SharedAccessKey=c2VjcmV0"
+
     def __enter__(self) -> ServiceBusStandIn:
         self._thread.start()
         authority = trustme.CA()
         authority.cert_pem.write_to_path(self.ca_file)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert("127.0.0.1").configure_cert(context)
+        authority.issue_cert("127.0.0.1", NAMESPACE).configure_cert(context)
         self._context = context
         self.start()
         return self
@@ -114,9 +127,15 @@ class ServiceBusStandIn:
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def _stop(self) -> None:
-        for server in (self._server, self._secure):
-            if server is not None:
-                server.close()
+        servers = [server for server in (self._server, self._secure) if server is not None]
+        # First accept no more: asyncio leaves a connection open that is accepted while its server closes (gh-109564).
+        for listening in (one for server in servers for one in server.sockets):
+            self._loop.remove_reader(listening.fileno())
+        for _ in range(10):  # until a connection that was just accepted has begun
+            await asyncio.sleep(0)
+        for server in servers:
+            server.close()
+        reserve(self.port)  # or another process may get it before this starts again
         for connection in list(self.connections):
             connection.close(abruptly=True)
         serving = [task for task in self._serving if task is not asyncio.current_task()]
@@ -175,6 +194,8 @@ class ServiceBusStandIn:
             return described(amqp.REJECTED, amqp.error("com.microsoft:server-busy", "Try again later."))
         if len(data) > self.max_message_size:
             return described(amqp.REJECTED, amqp.error("amqp:link:message-size-exceeded", "It is too large."))
+        if any(marker in data for marker in self.refused):
+            return described(amqp.REJECTED, amqp.error("amqp:invalid-field", "Refused by the test."))
         messages = [stored(one) for one in _each(data, message_format)]
         if self.rejects_mixed_sessions and len({message.session_id for message in messages}) > 1:
             return described(amqp.REJECTED, amqp.error("amqp:not-allowed", "They belong into several partitions."))
@@ -229,7 +250,7 @@ class ServiceBusStandIn:
         to_reader, to_writer = await asyncio.open_connection("127.0.0.1", port)
         to_writer.write(first)
         try:
-            await asyncio.gather(_pipe(reader, to_writer), _pipe(to_reader, writer))
+            await asyncio.gather(pipe(reader, to_writer), pipe(to_reader, writer))
         finally:
             to_writer.close()
 
@@ -239,7 +260,12 @@ class ServiceBusStandIn:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
                 method, target, _ = head.split(" ", 2)
-                headers = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if line)
+                headers = dict(line.split(": ", 1) for line in head.split("\r\n")[1:] if line)
+                headers = {name.lower(): value for name, value in headers.items()}
+                if target.lower() == amqp_websocket.PATH:
+                    self.websockets += 1
+                    await amqp_websocket.serve(reader, writer, headers, self.port)
+                    return
                 body = await reader.readexactly(int(headers.get("content-length", 0)))
                 status, content = administer(self, method, target, body, updates="if-match" in headers)
                 about = f"Content-Type: application/atom+xml\r\nContent-Length: {len(content)}"
@@ -249,15 +275,6 @@ class ServiceBusStandIn:
             pass
         finally:
             writer.close()
-
-
-async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(ConnectionError):
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    with contextlib.suppress(ConnectionError, RuntimeError):
-        writer.close()
 
 
 def _each(data: bytes, message_format: int) -> list[bytes]:

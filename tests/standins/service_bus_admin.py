@@ -29,9 +29,9 @@ def administer(server: ServiceBusStandIn, method: str, target: str, body: bytes,
     if server.admin_denied:
         return _error(401, "Manage claim is required for this operation.")
     if path[0].lower() == "$resources":
-        found: list[Any] = [*server.store.topics.values()] if path[1].lower() == "topics" else [
-            *server.store.queues.values()
-        ]  # fmt: skip
+        found: list[Any] = (
+            [*server.store.topics.values()] if path[1].lower() == "topics" else [*server.store.queues.values()]
+        )
         return _feed(found, parse_qs(parts.query))
     lowered = [one.lower() for one in path]
     if "subscriptions" in lowered[1:]:
@@ -94,15 +94,19 @@ def _settings(body: bytes) -> dict[str, str]:
 
 
 def _entry(entity: Any) -> bytes:
-    kind = "TopicDescription" if isinstance(entity, Topic) else (
-        "SubscriptionDescription" if "/Subscriptions/" in entity.path else "QueueDescription"
-    )  # fmt: skip
+    kind = (
+        "TopicDescription"
+        if isinstance(entity, Topic)
+        else ("SubscriptionDescription" if "/Subscriptions/" in entity.path else "QueueDescription")
+    )
     told = dict(entity.settings)
     if isinstance(entity, Queue):
         told |= {
-            "RequiresSession": str(entity.requires_session).lower(), "MaxDeliveryCount": str(entity.max_delivery_count),
-            "LockDuration": f"PT{entity.lock_seconds:g}S", "MessageCount": str(sum(1 for _ in entity.each())),
-        }  # fmt: skip
+            "RequiresSession": str(entity.requires_session).lower(),
+            "MaxDeliveryCount": str(entity.max_delivery_count),
+            "LockDuration": f"PT{entity.lock_seconds:g}S",
+            "MessageCount": str(sum(1 for _ in entity.each())),
+        }
     inner = "".join(f"<{name}>{escape(value)}</{name}>" for name, value in told.items())
     name = escape(entity.path.rpartition("/Subscriptions/")[2])
     return (

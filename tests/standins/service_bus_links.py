@@ -59,9 +59,14 @@ class Outgoing:
         for number, piece in enumerate(pieces):
             first, more = number == 0, number < len(pieces) - 1
             transfer = described(
-                amqp.TRANSFER, UInt(self.handle), UInt(delivery) if first else None, tag if first else None,
-                UInt(0) if first else None, settled, more,
-            )  # fmt: skip
+                amqp.TRANSFER,
+                UInt(self.handle),
+                UInt(delivery) if first else None,
+                tag if first else None,
+                UInt(0) if first else None,
+                settled,
+                more,
+            )
             self.connection.write(self.channel, transfer, piece)
         return delivery
 
@@ -126,10 +131,18 @@ class Connection:
         self.write(
             channel,
             described(
-                amqp.FLOW, UInt(0), UInt(2**31 - 1), UInt(delivery), UInt(2**31 - 1), UInt(handle), UInt(count),
-                UInt(credit), UInt(0), drain,
+                amqp.FLOW,
+                UInt(0),
+                UInt(2**31 - 1),
+                UInt(delivery),
+                UInt(2**31 - 1),
+                UInt(handle),
+                UInt(count),
+                UInt(credit),
+                UInt(0),
+                drain,
             ),
-        )  # fmt: skip
+        )
 
     def detach(self, link: Outgoing, why: Described | None = None) -> None:
         """Detach a link from here."""
@@ -256,10 +269,20 @@ class Connection:
         self.write(
             channel,
             described(
-                amqp.ATTACH, attach.field(0), UInt(handle), True, attach.field(3), attach.field(4), attach.field(5),
-                attach.field(6), None, None, None, ULong(self.server.max_message_size),
+                amqp.ATTACH,
+                attach.field(0),
+                UInt(handle),
+                True,
+                attach.field(3),
+                attach.field(4),
+                attach.field(5),
+                attach.field(6),
+                None,
+                None,
+                None,
+                ULong(self.server.max_message_size),
             ),
-        )  # fmt: skip
+        )
         self.write_flow(channel, handle, 0, LINK_CREDIT)
 
     def _refuse(self, channel: int, attach: Described, why: Described) -> None:
@@ -270,10 +293,20 @@ class Connection:
         self.write(
             channel,
             described(
-                amqp.ATTACH, attach.field(0), attach.field(1), not receives, attach.field(3), attach.field(4), source,
-                target, None, None, count, ULong(self.server.max_message_size),
+                amqp.ATTACH,
+                attach.field(0),
+                attach.field(1),
+                not receives,
+                attach.field(3),
+                attach.field(4),
+                source,
+                target,
+                None,
+                None,
+                count,
+                ULong(self.server.max_message_size),
             ),
-        )  # fmt: skip
+        )
         self.write(channel, described(amqp.DETACH, attach.field(1), True, why))
 
     def _attach_outgoing(self, link: Outgoing, attach: Described, source: Any = None, about: Any = None) -> None:
@@ -284,11 +317,23 @@ class Connection:
         self.write(
             link.channel,
             described(
-                amqp.ATTACH, link.name, UInt(link.handle), False, attach.field(3), attach.field(4),
-                source or attach.field(5), attach.field(6), None, None, UInt(0), ULong(self.server.max_message_size),
-                None, None, about,
+                amqp.ATTACH,
+                link.name,
+                UInt(link.handle),
+                False,
+                attach.field(3),
+                attach.field(4),
+                source or attach.field(5),
+                attach.field(6),
+                None,
+                None,
+                UInt(0),
+                ULong(self.server.max_message_size),
+                None,
+                None,
+                about,
             ),
-        )  # fmt: skip
+        )
 
     def _attach_session(self, link: Outgoing, attach: Described, filters: Any) -> None:
         wanted = next(value for name, value in filters.items() if str(name) == SESSION_FILTER)

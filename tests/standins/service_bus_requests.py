@@ -67,6 +67,17 @@ def _manage(
             return 200, {"expirations": amqp.Raw(amqp.array_of(0x83, until))}
         case "com.microsoft:renew-session-lock":
             return 200, {"expiration": Timestamp(int(_renew_session(connection, queue, given) * 1000))}
+        case "com.microsoft:get-session-state":
+            _own_session(connection, queue, given)
+            return 200, {"session-state": queue.states.get(_text(given["session-id"]))}
+        case "com.microsoft:set-session-state":
+            _own_session(connection, queue, given)
+            state = given["session-state"]
+            if state is None:
+                queue.states.pop(_text(given["session-id"]), None)
+            else:
+                queue.states[_text(given["session-id"])] = bytes(state)
+            return 200, {}
         case "com.microsoft:update-disposition":
             for one in given["lock-tokens"]:
                 _dispose(queue, _token(one), given)
@@ -74,6 +85,12 @@ def _manage(
         case "com.microsoft:peek-message":
             return _peek(queue, int(given["from-sequence-number"]), int(given["message-count"]))
     return 501, None
+
+
+def _own_session(connection: Connection, queue: Queue, given: dict[str, Any]) -> None:
+    key = _text(given["session-id"])
+    if not any(link.session_id == key for link in connection.outgoing.values()):
+        raise LockLost
 
 
 def _renew_session(connection: Connection, queue: Queue, given: dict[str, Any]) -> float:

@@ -73,6 +73,7 @@ class Queue:
     sessions: dict[str, tuple[Any, float]] = field(default_factory=dict)
     waiting: dict[Any, Callable[[str], None]] = field(default_factory=dict)
     settings: dict[str, str] = field(default_factory=dict)
+    states: dict[str, bytes] = field(default_factory=dict)
     _numbers: int = 0
 
     def __post_init__(self) -> None:
@@ -220,7 +221,11 @@ class Queue:
             owner.lose_session()
 
     def give_up(self, owner: Any, key: str, *, failed: bool = False) -> None:
-        """End the lock of a session: what was handed out of it is available again."""
+        """End the lock of a session: what was handed out of it is available again.
+
+        It counts when the lock ends by its time, not when the session is closed, as by a holder that dies:
+        https://learn.microsoft.com/azure/service-bus-messaging/message-sessions#impact-of-delivery-count
+        """
         if self.sessions.get(key, (None, 0))[0] is not owner:
             return
         for token, message in [(t, m) for t, m in self.locked.items() if m.session_id == key]:

@@ -62,9 +62,10 @@ class CertificateServer:
         self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self._proxy = socket.create_server(("127.0.0.1", 0))
         self.variables = {
-            "HTTPS_PROXY": f"http://127.0.0.1:{self._proxy.getsockname()[1]}", "NO_PROXY": "127.0.0.1",
+            "HTTPS_PROXY": f"http://127.0.0.1:{self._proxy.getsockname()[1]}",
+            "NO_PROXY": "127.0.0.1",
             "AWS_CA_BUNDLE": str(bundle),
-        }  # fmt: skip
+        }
 
     def __enter__(self) -> CertificateServer:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
@@ -128,7 +129,7 @@ class _Pages(http.server.BaseHTTPRequestHandler):
         """Answer as `pages` says."""
         self.server_of.asked.append(self.path)
         self.server_of.arrived.set()
-        self.server_of.hold.wait(60)
+        self.server_of.hold.wait(120)
         status, body = self.server_of.pages.get(self.path, (404, b""))
         self.send_response(status)
         self.send_header("content-length", str(len(body)))

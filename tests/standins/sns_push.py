@@ -5,6 +5,7 @@ https://docs.aws.amazon.com/sns/latest/dg/http-notification-json.html
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import secrets
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
@@ -41,9 +43,13 @@ class Signer:
 
 
 def make_signer(
-    name: str = "sns.amazonaws.com", *, since: timedelta = timedelta(days=-1), until: timedelta = timedelta(days=90),
-    bits: int = 2048, alternatives: tuple[str, ...] | None = None,
-) -> Signer:  # fmt: skip
+    name: str = "sns.amazonaws.com",
+    *,
+    since: timedelta = timedelta(days=-1),
+    until: timedelta = timedelta(days=90),
+    bits: int = 2048,
+    alternatives: tuple[str, ...] | None = None,
+) -> Signer:
     """Make a key and its certificate.
 
     Args:
@@ -56,10 +62,13 @@ def make_signer(
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)
     builder = x509.CertificateBuilder(
-        subject_name=subject, issuer_name=x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "the test's authority")]),
-        public_key=key.public_key(), serial_number=x509.random_serial_number(), not_valid_before=now + since,
+        subject_name=subject,
+        issuer_name=x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "the test's authority")]),
+        public_key=key.public_key(),
+        serial_number=x509.random_serial_number(),
+        not_valid_before=now + since,
         not_valid_after=now + until,
-    )  # fmt: skip
+    )
     names = (name,) if alternatives is None else alternatives
     if names:
         alternative = x509.SubjectAlternativeName([x509.DNSName(one) for one in names])
@@ -98,21 +107,37 @@ class PushingSNS:
     ) -> dict[str, Any]:
         """Return a signed notification; `fields` are set before it is signed, None leaves one out."""
         values = {name: {"Type": "String", "Value": value} for name, value in (attributes or {}).items()}
-        return self.signed({
-            "Type": "Notification", "MessageId": str(uuid.uuid4()), "TopicArn": self.topic, "Message": text,
-            "Timestamp": _timestamp(), "UnsubscribeURL": f"https://{self.url.split('/')[2]}/?Action=Unsubscribe",
-            **({"MessageAttributes": values} if values else {}), **fields,
-        }, version)  # fmt: skip
+        return self.signed(
+            {
+                "Type": "Notification",
+                "MessageId": str(uuid.uuid4()),
+                "TopicArn": self.topic,
+                "Message": text,
+                "Timestamp": _timestamp(),
+                "UnsubscribeURL": f"https://{self.url.split('/')[2]}/?Action=Unsubscribe",
+                **({"MessageAttributes": values} if values else {}),
+                **fields,
+            },
+            version,
+        )
 
     def confirmation(
         self, token: str, *, kind: str = "SubscriptionConfirmation", version: str = "1", **fields: Any
     ) -> dict[str, Any]:
         """Return a signed request to confirm a subscription, or that its end be noticed."""
-        return self.signed({
-            "Type": kind, "MessageId": str(uuid.uuid4()), "TopicArn": self.topic, "Token": token,
-            "Message": "You have chosen to subscribe. To confirm, visit the SubscribeURL.",
-            "SubscribeURL": "https://127.0.0.1:1/?Action=ConfirmSubscription", "Timestamp": _timestamp(), **fields,
-        }, version)  # fmt: skip
+        return self.signed(
+            {
+                "Type": kind,
+                "MessageId": str(uuid.uuid4()),
+                "TopicArn": self.topic,
+                "Token": token,
+                "Message": "You have chosen to subscribe. To confirm, visit the SubscribeURL.",
+                "SubscribeURL": "https://127.0.0.1:1/?Action=ConfirmSubscription",
+                "Timestamp": _timestamp(),
+                **fields,
+            },
+            version,
+        )
 
     def signed(self, message: Mapping[str, Any], version: str = "1") -> dict[str, Any]:
         """Sign a message, as it is."""
@@ -121,17 +146,22 @@ class PushingSNS:
         text = "".join(f"{name}\n{made[name]}\n" for name in names if name in made)
         signature = self.signer.key.sign(text.encode(), padding.PKCS1v15(), _HASHES.get(version, hashes.SHA256()))
         return {
-            **made, "SignatureVersion": version, "Signature": base64.b64encode(signature).decode(),
+            **made,
+            "SignatureVersion": version,
+            "Signature": base64.b64encode(signature).decode(),
             "SigningCertURL": self.url,
-        }  # fmt: skip
+        }
 
     def headers(self, message: Mapping[str, Any]) -> dict[str, str]:
         """Return the headers with which SNS sends a message."""
         return {
-            "x-amz-sns-message-type": str(message["Type"]), "x-amz-sns-message-id": str(message["MessageId"]),
-            "x-amz-sns-topic-arn": str(message["TopicArn"]), "x-amz-sns-subscription-arn": self.subscription,
-            "content-type": "text/plain; charset=UTF-8", "user-agent": "Amazon Simple Notification Service Agent",
-        }  # fmt: skip
+            "x-amz-sns-message-type": str(message["Type"]),
+            "x-amz-sns-message-id": str(message["MessageId"]),
+            "x-amz-sns-topic-arn": str(message["TopicArn"]),
+            "x-amz-sns-subscription-arn": self.subscription,
+            "content-type": "text/plain; charset=UTF-8",
+            "user-agent": "Amazon Simple Notification Service Agent",
+        }
 
 
 def body_of(message: Mapping[str, Any]) -> bytes:
@@ -139,19 +169,39 @@ def body_of(message: Mapping[str, Any]) -> bytes:
     return json.dumps(message, indent=2, ensure_ascii=False).encode()
 
 
-async def deliver(send: Callable[[], Awaitable[int]], retries: int) -> list[int]:
-    """Send as SNS does: again after what may pass, not after what the endpoint refuses; return the statuses.
+async def deliver(
+    send: Callable[[], Awaitable[int]], policy: Mapping[str, Any], *, hurry: float = 1.0
+) -> list[int | None]:
+    """Deliver a message as SNS does; return the status of each attempt, None for one that nobody answered.
+
+    Every answer that is not 2xx counts as an attempt, and so does a refused or broken connection. After 4xx other than
+    429 SNS does not try again (https://docs.aws.amazon.com/sns/latest/dg/sns-message-delivery-retries.html).
 
     Args:
-        send: Sends once and returns the status.
-        retries: How often it is tried again.
+        send: Sends once and returns the status; raises OSError or `httpx.TransportError` if there is no answer.
+        policy: The ``healthyRetryPolicy`` of the subscription.
+        hurry: How many times as fast the pauses pass.
     """
-    statuses: list[int] = []
-    while len(statuses) <= retries:
-        statuses.append(await send())
-        if statuses[-1] < 500 and statuses[-1] != 429:
+    statuses: list[int | None] = []
+    for pause in (0.0, *pauses(policy)):
+        await asyncio.sleep(pause / hurry)
+        try:
+            status: int | None = await send()
+        except (OSError, httpx.TransportError):
+            status = None
+        statuses.append(status)
+        if status is not None and status < 500 and status != 429:
             break
     return statuses
+
+
+def pauses(policy: Mapping[str, Any]) -> list[float]:
+    """Return the seconds between the attempts of a delivery policy whose back-off is exponential."""
+    shortest, longest = float(policy["minDelayTarget"]), float(policy["maxDelayTarget"])
+    quick, slow = int(policy["numMinDelayRetries"]), int(policy["numMaxDelayRetries"])
+    rising = int(policy["numRetries"]) - quick - slow
+    steps = [shortest * (longest / shortest) ** (step / rising) for step in range(1, rising + 1)]
+    return [shortest] * quick + steps + [longest] * slow
 
 
 def _timestamp() -> str:

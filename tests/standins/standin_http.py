@@ -7,6 +7,8 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 
+from ports import reserve
+
 
 class HTTPStandIn:
     """Use it with ``with``.
@@ -80,6 +82,7 @@ class HTTPStandIn:
         if server is not None:
             server.shutdown()
             server.server_close()
+            reserve(self.port)  # or another process may get it before this starts again
             for connection in list(self._connections):
                 server.shutdown_request(connection)
             self._thread.join()

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-import totoms.plugins  # noqa: F401 - tells the interfaces where to find the implementations
-from totoms.storage import CloudStorage
+import totoms.plugins.loader  # noqa: F401 - tells the interfaces where to find the implementations
+from totoms.storage.storage import CloudStorage
 
 BUCKET = "my-bucket"
 
 _PREAMBLE = f"""
 import os, sys
-import totoms.plugins
+import totoms.plugins.loader
 from totoms.errors import *
-from totoms.storage import CloudStorage
+from totoms.storage.storage import CloudStorage
 storage = CloudStorage({BUCKET!r})
 """
 

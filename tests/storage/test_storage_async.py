@@ -15,12 +15,12 @@ from typing import BinaryIO
 import pytest
 
 from totoms.errors import InvalidKey, NotFound
-from totoms.local.storage import LocalCloudStorage
-from totoms.storage import CloudStorage, FileInfo, WriteOptions
-from totoms.streams import LoopChunks, UploadCancelled
+from totoms.local.storage.storage import LocalCloudStorage
+from totoms.storage.storage import CloudStorage, FileInfo, WriteOptions
+from totoms.storage.streams import LoopChunks, UploadCancelled
 
 MIB = 1024 * 1024
-DEADLINE = 30.0
+DEADLINE = 120.0
 
 
 def test_every_public_method_has_a_twin_with_the_same_arguments() -> None:

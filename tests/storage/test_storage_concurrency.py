@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from totoms.errors import NotFound, PreconditionFailed
-from totoms.storage import CloudStorage
+from totoms.storage.storage import CloudStorage
 
 PROCESSES = 4
 THREADS = 5
@@ -25,7 +25,7 @@ me, how, threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
 precondition = {"if_absent": True} if how == "absent" else {"if_match": how}
 meet = threading.Barrier(threads)
 def race(number):
-    meet.wait(30)
+    meet.wait(120)
     try:
         storage.upload_bytes(f"{me}.{number}".encode(), "raced", **precondition)
         return f"{me}.{number}"
@@ -171,7 +171,7 @@ def kill_in_mid_overwrite(
     while not any(_size(path) > 100_000 for path in incoming.iterdir()):
         assert writer.poll() is None
     writer.kill()
-    writer.wait(30)
+    writer.wait(120)
     content, info = storage.get_file_bytes("key"), storage.stat("key")
     assert content is not None
     whole = content == info.metadata["fill"].encode() * 300_000
@@ -218,7 +218,7 @@ print("written", flush=True)
     storage.upload_bytes(b"x", "other")
     assert len(os.listdir(bucket_folder / "incoming")) == 1
     assert not storage.exists("slow")
-    output, _ = writer.communicate("\n", timeout=30)
+    output, _ = writer.communicate("\n", timeout=120)
     assert output == "written\n"
     assert storage.get_file_bytes("slow") == b"firstsecond"
 

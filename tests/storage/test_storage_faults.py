@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from totoms.errors import AccessDenied, BackendError, CorruptData, Unavailable
-from totoms.local.storage import LocalCloudStorage
-from totoms.storage import CloudStorage
+from totoms.local.storage.storage import LocalCloudStorage
+from totoms.storage.storage import CloudStorage
 
 
 def stored_file(bucket_folder: Path) -> Path:
@@ -177,7 +177,7 @@ storage.upload_bytes(b"new", "key")
 print(storage.get_file_content("key"))
 """
     )
-    assert process.communicate(timeout=30)[0].split() == ["typed", "OSError", "old", "new"]
+    assert process.communicate(timeout=120)[0].split() == ["typed", "OSError", "old", "new"]
     assert os.listdir(bucket_folder / "incoming") == []
 
 
@@ -205,7 +205,7 @@ for use in (
 """
     )
     try:
-        assert process.communicate(timeout=30)[0].split() == ["denied"] * 5
+        assert process.communicate(timeout=120)[0].split() == ["denied"] * 5
     finally:
         os.chmod(local_root, 0o700)
 
@@ -213,13 +213,13 @@ for use in (
 def test_a_lock_held_for_too_long_is_a_typed_error(
     storage: CloudStorage, bucket_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from totoms.local import folders
+    from totoms.local import folders, locks
 
     storage.upload_bytes(b"old", "key")
-    monkeypatch.setattr(folders, "_LOCK_PATIENCE", 0.0)
+    monkeypatch.setattr(locks, "_LOCK_TIMEOUT", 0.0)
     with (
-        folders.open_folder(bucket_folder, "locks") as locks,
-        folders.locked(locks, stored_file(bucket_folder).parent.name),
+        folders.open_folder(bucket_folder, "locks") as folder,
+        locks.locked(folder, stored_file(bucket_folder).parent.name),
         pytest.raises(Unavailable),
     ):
         storage.upload_bytes(b"new", "key")

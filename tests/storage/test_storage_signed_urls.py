@@ -14,12 +14,13 @@ import pytest
 
 from http_kit import Log, Service
 from processes import Process
-from totoms.api import create_app
-from totoms.auth import Authenticator
-from totoms.configuration import APIConfiguration, TotoMicroserviceConfiguration
+from totoms.auth.authenticator import Authenticator
+from totoms.declaration.api import APIConfiguration
+from totoms.declaration.service import TotoMicroserviceConfiguration
 from totoms.environment import TotoEnvironment
-from totoms.local import signed_urls
-from totoms.storage import CloudStorage
+from totoms.http.app import create_app
+from totoms.local.storage import signed_urls
+from totoms.storage.storage import CloudStorage
 from totoms.testing import TestMicroservice
 
 MIB = 1024 * 1024
@@ -72,13 +73,21 @@ async def test_a_file_is_uploaded_by_anybody_who_has_the_url(storage: CloudStora
 @pytest.mark.parametrize(
     ("wanted", "status", "part"),
     [
-        ("bytes=0-0", 206, slice(0, 1)), ("bytes=10-19", 206, slice(10, 20)), ("bytes=250-", 206, slice(250, None)),
-        ("bytes=-6", 206, slice(-6, None)), ("bytes=-999", 206, slice(None)), ("bytes=250-999", 206, slice(250, None)),
-        ("bytes=256-", 416, None), ("bytes=-0", 416, None), ("bytes=5-4", 416, None),
-        ("bytes=0-1,3-4", 200, slice(None)), ("bytes=-", 200, slice(None)), ("lines=1-2", 200, slice(None)),
+        ("bytes=0-0", 206, slice(0, 1)),
+        ("bytes=10-19", 206, slice(10, 20)),
+        ("bytes=250-", 206, slice(250, None)),
+        ("bytes=-6", 206, slice(-6, None)),
+        ("bytes=-999", 206, slice(None)),
+        ("bytes=250-999", 206, slice(250, None)),
+        ("bytes=256-", 416, None),
+        ("bytes=-0", 416, None),
+        ("bytes=5-4", 416, None),
+        ("bytes=0-1,3-4", 200, slice(None)),
+        ("bytes=-", 200, slice(None)),
+        ("lines=1-2", 200, slice(None)),
         ("bytes=" + "9" * 19 + "-", 200, slice(None)),
     ],
-)  # fmt: skip
+)
 async def test_a_range_is_answered_as_http_has_it(
     storage: CloudStorage, client: httpx.AsyncClient, wanted: str, status: int, part: slice | None
 ) -> None:
@@ -113,9 +122,13 @@ def forgeries(url: str) -> Iterator[tuple[str, str]]:
     parts = urlsplit(url)
     query = {name: values[0] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
     changes = {
-        "bucket": "other-bucket", "key": "other", "method": "PUT", "expires": str(int(query["expires"]) + 1),
-        "content_type": "text/html", "signature": "0" * 64,
-    }  # fmt: skip
+        "bucket": "other-bucket",
+        "key": "other",
+        "method": "PUT",
+        "expires": str(int(query["expires"]) + 1),
+        "content_type": "text/html",
+        "signature": "0" * 64,
+    }
     for name, value in changes.items():
         yield name, url.replace(parts.query, urlencode({**query, name: value}))
         yield f"without {name}", url.replace(parts.query, urlencode({n: v for n, v in query.items() if n != name}))
@@ -223,6 +236,17 @@ async def test_a_service_under_test_serves_them_in_memory() -> None:
         assert (answer.status_code, answer.content) == (200, CONTENT)
 
 
+@pytest.mark.parametrize("address", ["http://localhost", "http://localhost/blog"])
+async def test_the_services_address_may_have_the_base_path_in_it(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SERVICE_BASE_URL", address)
+    async with TestMicroservice(TotoMicroserviceConfiguration("tested", base_path="/blog")) as service:
+        storage = service.files("my-bucket")
+        await storage.upload_bytes_async(CONTENT, "key")
+        url = await storage.signed_url_async("key")
+        assert url.startswith(f"{address}/_files?")
+        assert (await service.client_of(None).get(url)).content == CONTENT
+
+
 def test_the_path_is_there_only_where_the_backend_has_it() -> None:
     service = Service()
     service.authenticator = Authenticator(service.config, APIConfiguration())
@@ -236,8 +260,8 @@ import sys
 sys.path[:0] = {sys.path!r}
 from http_kit import Service
 from totoms import *
-from totoms.api import create_app
-from totoms.auth import Authenticator
+from totoms.http.app import create_app
+from totoms.auth.authenticator import Authenticator
 service = Service(environment=TotoEnvironment("local"))
 service.authenticator = Authenticator(service.config, APIConfiguration())
 app = create_app(service, APIConfiguration())
@@ -245,8 +269,8 @@ assert "/_files" in [getattr(route, "path", "") for route in app.routes]
 print(*sys.modules)
 """
     loaded = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.split()
-    assert "totoms.storage" in loaded
-    assert not {"totoms.local.storage", "totoms.local.signed_urls"} & set(loaded)
+    assert "totoms.storage.storage" in loaded
+    assert not {"totoms.local.storage.storage", "totoms.local.storage.signed_urls"} & set(loaded)
 
 
 def test_over_real_sockets_and_processes(local_root: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,16 +17,18 @@ from typing import Any
 import botocore.session
 import pytest
 
-from emulators import require
+from emulators import kept, require
+from ports import free_port
+from totoms.clients import close_clients
 from totoms.context import new_cid
 from totoms.environment import TotoEnvironment
 from totoms_aws import clients
-from totoms_aws.clients import client, close_clients
+from totoms_aws.clients import client
 from totoms_aws.configuration import AWSConfiguration
 
 REGION = "eu-north-1"
 REMEDY = "pip install ministack"
-_PATIENCE = 60.0
+_PATIENCE = 120.0
 _BESIDE = Path(sys.executable).parent / "ministack"
 
 # Each test makes clients of its own, from descriptions of the services that take longer to read than all else.
@@ -34,9 +36,12 @@ botocore.session.create_loader = functools.cache(botocore.session.create_loader)
 
 # Neither the developer's account nor the machine's may be reached by a test.
 _OF_TESTS = {
-    "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true",
-    "AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-}  # fmt: skip
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+}
 
 
 @functools.cache
@@ -54,20 +59,15 @@ def ministack(program: str) -> Iterator[str]:
     """Run a ministack on a free port and give its address; it ends with the block."""
     port = free_port()
     settings = {
-        "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "MINISTACK_HOST": "127.0.0.1",
-        "SERVICES": "sns,sqs,s3,secretsmanager,sts", "LOG_LEVEL": "ERROR",
-    }  # fmt: skip
-    quiet = subprocess.DEVNULL
-    with subprocess.Popen([program], env={**os.environ, **settings}, stdout=quiet, stderr=quiet) as process:
-        try:
-            _wait_for(port, process)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
+        "BIND_HOST": "127.0.0.1",
+        "GATEWAY_PORT": str(port),
+        "MINISTACK_HOST": "127.0.0.1",
+        "SERVICES": "sns,sqs,s3,secretsmanager,sts",
+        "LOG_LEVEL": "ERROR",
+    }
+    with kept([program], {**os.environ, **settings}) as process:
+        _wait_for(port, process)
+        yield f"http://127.0.0.1:{port}"
 
 
 def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
@@ -77,12 +77,6 @@ def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
             return
         time.sleep(0.02)
     pytest.fail("ministack did not start", pytrace=False)
-
-
-def free_port() -> int:
-    """Return a port that was free just now."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

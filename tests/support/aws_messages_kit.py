@@ -12,23 +12,25 @@ from botocore.exceptions import ClientError
 
 import aws_kit
 from aws_errors import FaultyAWS
-from totoms.bus import MessageBus
+from by_name import ByName
 from totoms.context import new_cid
 from totoms.errors import Unsupported
+from totoms.messages.bus import MessageBus
 from totoms.testing import MessageBusHarness
-from totoms_aws.bus import AWSMessageBus
 from totoms_aws.configuration import AWSConfiguration
-from totoms_aws.names import is_fifo
+from totoms_aws.messages.bus import AWSMessageBus
+from totoms_aws.messages.naming import is_fifo
 
-LEASE_SECONDS = 3.0
+LEASE_SECONDS = 4.0
 """SQS knows whole seconds; a lease is counted from the beginning of a poll, which takes a part of one."""
 
 
-class BusOfTests(AWSMessageBus):
+class BusOfTests(ByName, AWSMessageBus):
     """With leases that end within a test."""
 
     lease_seconds = LEASE_SECONDS
     longest_poll = 1.0
+    undelivered_pause = 0.0
 
 
 class SNSHarness(MessageBusHarness):
@@ -41,8 +43,7 @@ class SNSHarness(MessageBusHarness):
         raw: Whether what SNS writes to queues is as published, or in its envelope: then subscriptions are made first.
     """
 
-    lease_seconds = LEASE_SECONDS
-    patience = 30.0
+    short_lease_seconds = LEASE_SECONDS
 
     def __init__(self, configuration: AWSConfiguration, faults: FaultyAWS, *, fifo: bool = False) -> None:
         self.configuration = configuration
@@ -58,7 +59,8 @@ class SNSHarness(MessageBusHarness):
         return f"arn:aws:sns:{aws_kit.REGION}:000000000000:missing-{new_cid()}" + (".fifo" if self._fifo else "")
 
     async def connect(self, topics: Mapping[str, str]) -> MessageBus:
-        made = BusOfTests(aws_kit.environment(self.configuration), topics)
+        bus_class = type("LeasingBus", (BusOfTests,), {"lease_seconds": self.lease_seconds})
+        made: AWSMessageBus = bus_class(aws_kit.environment(self.configuration), topics)
         self._buses.append(made)
         return made
 
@@ -67,6 +69,10 @@ class SNSHarness(MessageBusHarness):
             await asyncio.to_thread(publish, self.configuration, topic, body.decode(), attributes)
         except (UnicodeDecodeError, ClientError) as error:
             raise Unsupported("SNS does not carry it.") from error
+
+    async def refuse(self, marker: str) -> bool:
+        self._faults.rule(matches=lambda request: marker.encode() in request.body, status=400, code="InvalidParameter")
+        return True
 
     def outage(self) -> AbstractAsyncContextManager[None]:
         return self._away()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import uuid
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -13,13 +14,13 @@ import aws_kit
 from aws_messages_kit import BusOfTests, make_topic
 from sns_certificates import CertificateServer
 from sns_push import PushingSNS, Signer, body_of, make_signer
+from totoms.auth.tokens import make_token
 from totoms.context import new_cid
-from totoms.envelope import Subscription
-from totoms.messages import ID_ATTRIBUTE
+from totoms.messages.message import ID_ATTRIBUTE
+from totoms.messages.subscription import Subscription
 from totoms.testing import Pushed, PushHarness
-from totoms.tokens import make_token
-from totoms_aws.certificates import Certificates
 from totoms_aws.configuration import AWSConfiguration
+from totoms_aws.messages.signatures import Certificates
 
 HOST = f"sns.{aws_kit.REGION}.amazonaws.com"
 NOWHERE = "https://127.0.0.1:1/events"
@@ -52,6 +53,8 @@ class SNSPushHarness(PushHarness):
         server: Where the certificate is.
     """
 
+    final_statuses = frozenset(range(400, 500)) - {429}
+
     def __init__(self, configuration: AWSConfiguration, server: CertificateServer, version: str) -> None:
         super().__init__()
         self._configuration = configuration
@@ -68,7 +71,7 @@ class SNSPushHarness(PushHarness):
         use_clock(bus, self._clock)
         self._buses.append(bus)
         pushed = Subscription(self._name, sns.topic, "posts", delivery="push", push_url=NOWHERE)
-        await bus._subscribe(pushed, create=True)
+        await bus._subscribe_push(pushed, create=True)
         return bus
 
     async def genuine(self, body: bytes, *, message_id: str = "m-1", attempt: int = 1) -> Pushed:
@@ -117,7 +120,8 @@ class SNSPushHarness(PushHarness):
         return self._sns
 
     def _notification(self, sns: PushingSNS, body: bytes, message_id: str = "m-1") -> dict[str, Any]:
-        return sns.notification(body.decode(), {ID_ATTRIBUTE: message_id}, version=self._version)
+        same = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{self._name} {message_id}"))  # as when SNS delivers it again
+        return sns.notification(body.decode(), {ID_ATTRIBUTE: message_id}, version=self._version, MessageId=same)
 
     def _of(self, sns: PushingSNS, text: str, topic: str) -> dict[str, Any]:
         return sns.notification(text, version=self._version, TopicArn=topic)
@@ -125,7 +129,7 @@ class SNSPushHarness(PushHarness):
 
 def use_clock(bus: BusOfTests, clock: Clock) -> None:
     """Have a bus wait after failures by a clock of the test's own."""
-    bus._pushes._certificates = Certificates(clock=clock)
+    bus._push_receiver._certificates = Certificates(clock=clock)
 
 
 def _request(sns: PushingSNS, message: dict[str, Any]) -> Pushed:

@@ -13,6 +13,7 @@ from aws_errors import FaultyAWS
 from totoms.context import new_cid
 from totoms.environment import TotoEnvironment
 from totoms.testing import CloudStorageHarness
+from totoms_aws.clients import client
 from totoms_aws.configuration import AWSConfiguration
 
 
@@ -34,6 +35,10 @@ class S3Harness(CloudStorageHarness):
 
     async def create_bucket(self) -> str:
         return await asyncio.to_thread(aws_kit.make_bucket, self._configuration)
+
+    async def store_encoded(self, bucket: str, key: str, content: bytes, encoding: str) -> None:
+        s3 = client("s3", self._configuration)
+        await asyncio.to_thread(s3.put_object, Bucket=bucket, Key=key, Body=content, ContentEncoding=encoding)
 
     async def fetch(
         self, method: str, url: str, content: bytes = b"", headers: Mapping[str, str] | None = None

@@ -12,15 +12,21 @@ from dataclasses import replace
 from typing import Any
 
 import amqp
+from by_name import ByName
 from oracle import until
 from service_bus import ServiceBusStandIn, stored
 from totoms.context import new_cid
-from totoms.envelope import Outgoing, Subscription
 from totoms.environment import TotoEnvironment
+from totoms.messages.outgoing import Outgoing
+from totoms.messages.subscription import Subscription
 from totoms.testing import MessageBusHarness
 from totoms_azure import clients
-from totoms_azure.bus import AzureMessageBus
 from totoms_azure.configuration import AzureConfiguration
+from totoms_azure.messages.bus import AzureMessageBus
+
+
+class BusOfTests(ByName, AzureMessageBus):
+    """A bus whose receivers and dead letters are reached by name."""
 
 
 @contextmanager
@@ -32,7 +38,7 @@ def stand_in() -> Iterator[ServiceBusStandIn]:
         try:
             yield server
         finally:
-            clients.close_clients()
+            clients.CLIENTS.close()
             os.environ.pop("REQUESTS_CA_BUNDLE")
             if before is not None:
                 os.environ["REQUESTS_CA_BUNDLE"] = before
@@ -71,16 +77,11 @@ class ServiceBusHarness(MessageBusHarness):
         server: The stand-in.
     """
 
-    lease_seconds = 5.0
-    patience = 30.0
+    short_lease_seconds = 5.0
 
     def __init__(self, server: ServiceBusStandIn) -> None:
         self.server = server
-        self.buses: list[AzureMessageBus] = []
-        self._impatient = type(
-            "ImpatientBus", (AzureMessageBus,),
-            {"lease_seconds": self.lease_seconds, "look_seconds": 2.0, "letters_patience": 0.3},
-        )  # fmt: skip
+        self.buses: list[BusOfTests] = []
 
     async def create_topic(self) -> str:
         name = f"topic-{new_cid()}"
@@ -90,13 +91,18 @@ class ServiceBusHarness(MessageBusHarness):
     async def missing_topic(self) -> str:
         return f"topic-{new_cid()}"
 
-    async def connect(self, topics: Mapping[str, str]) -> AzureMessageBus:
-        bus: AzureMessageBus = self._impatient(environment(self.server), topics)
+    async def connect(self, topics: Mapping[str, str]) -> BusOfTests:
+        settings = {"lease_seconds": self.lease_seconds, "look_seconds": 2.0}
+        bus: BusOfTests = type("ImpatientBus", (BusOfTests,), settings)(environment(self.server), topics)
         self.buses.append(bus)
         return bus
 
     async def publish_raw(self, topic: str, body: bytes, attributes: Mapping[str, str]) -> None:
         await asyncio.to_thread(publish, self.server, topic, body, attributes)
+
+    async def refuse(self, marker: str) -> bool:
+        self.server.run(lambda: self.server.refused.add(marker.encode()))
+        return True
 
     @asynccontextmanager
     async def outage(self) -> AsyncIterator[None]:
@@ -130,7 +136,7 @@ class Namespace:
         self.subscription = Subscription("shop-posts", self.topic, "posts")
         self.ordered = replace(self.subscription, ordered=True)
         self.path = f"{self.topic}/subscriptions/shop-posts"
-        self.buses: list[AzureMessageBus] = []
+        self.buses: list[BusOfTests] = []
 
     async def __aenter__(self) -> Namespace:
         await asyncio.to_thread(self.server.make_topic, self.topic)
@@ -146,11 +152,14 @@ class Namespace:
         self.buses.clear()
         collect()
 
-    def bus(self, *, lease_seconds: float = 5.0, look_seconds: float = 30.0, topics: Any = None) -> AzureMessageBus:
+    def bus(
+        self, *, lease_seconds: float = 15.0, look_seconds: float = 30.0, topics: Any = None, **settings: Any
+    ) -> BusOfTests:
         """Return a new bus; it is closed after the test."""
-        settings = {"lease_seconds": lease_seconds, "look_seconds": look_seconds, "letters_patience": 0.3}
-        kind = type("BusOfTests", (AzureMessageBus,), settings)
-        made: AzureMessageBus = kind(environment(self.server), {"posts": self.topic} if topics is None else topics)
+        quick = {"lease_seconds": lease_seconds, "look_seconds": look_seconds}
+        kind = type("QuickBus", (BusOfTests,), quick)
+        known = {"posts": self.topic} if topics is None else topics
+        made: BusOfTests = kind(environment(self.server, **settings), known)
         self.buses.append(made)
         return made
 
@@ -159,10 +168,10 @@ class Namespace:
         for body in bodies:
             await asyncio.to_thread(publish, self.server, self.topic, body, {}, session_id=key)
 
-    async def received(self, bus: AzureMessageBus, number: int, subscription: Subscription | None = None) -> list[Any]:
+    async def received(self, bus: BusOfTests, number: int, subscription: Subscription | None = None) -> list[Any]:
         """Receive as many messages, which are there or come soon."""
         got: list[Any] = []
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             while len(got) < number:
                 got += await bus._receive(subscription or self.subscription, number - len(got), 5.0)
         return got

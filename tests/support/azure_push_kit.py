@@ -13,25 +13,21 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from jwt.algorithms import RSAAlgorithm
 
+from by_name import ThroughStore
 from http_kit import KeyServer, sign
-from totoms.bus import DEAD_LETTERS, PUSH, MessageBus
-from totoms.envelope import (
-    DeadLetter,
-    DeadLetterReason,
-    Outgoing,
-    PushReply,
-    PushRequest,
-    Received,
-    Subscription,
-)
+from totoms.auth.tokens import make_token
 from totoms.environment import TotoEnvironment
 from totoms.errors import BackendError
+from totoms.messages.bus import DEAD_LETTERS, PUSH, MessageBus
+from totoms.messages.dead_letters import DeadLetter, DeadLetterReason, DeadLetterStore
+from totoms.messages.outgoing import Outgoing
+from totoms.messages.push_request import PushReply, PushRequest
+from totoms.messages.receiver import Received
+from totoms.messages.subscription import Subscription
 from totoms.testing import Pushed, PushHarness
-from totoms.testing.push_harness import TOPIC
-from totoms.tokens import make_token
-from totoms_azure.configuration import AzureConfiguration
-from totoms_azure.eventgrid_callers import EVENT_GRID
-from totoms_azure.eventgrid_pushes import EventGridPushes
+from totoms.testing.push.harness import TOPIC
+from totoms_azure.configuration import PUBLIC, AzureConfiguration
+from totoms_azure.messages.push import PushReceiver
 
 TENANT = "0f0f0f0f-1234-4321-abcd-0123456789ab"
 AUDIENCE = "api://blog"
@@ -70,22 +66,31 @@ class EventGrid:
         """Return a token as Entra ID makes it, with some claims in place of its own; None leaves one out."""
         now = int(time.time())
         wanted = {
-            "aud": AUDIENCE, "iss": f"https://sts.windows.net/{TENANT}/", "iat": now, "nbf": now, "exp": now + 3600,
-            "appid": EVENT_GRID, "appidacr": "2", "sub": "of the service principal", "tid": TENANT, "ver": "1.0",
+            "aud": AUDIENCE,
+            "iss": f"https://sts.windows.net/{TENANT}/",
+            "iat": now,
+            "nbf": now,
+            "exp": now + 3600,
+            "appid": PUBLIC.event_grid,
+            "appidacr": "2",
+            "sub": "of the service principal",
+            "tid": TENANT,
+            "ver": "1.0",
             **claims,
-        }  # fmt: skip
+        }
         # Not by PyJWT's encode, which makes no token whose claims are of wrong types.
         signer = RSAAlgorithm(RSAAlgorithm.SHA256)
         payload = {name: claim for name, claim in wanted.items() if claim is not None}
         return sign(
-            b'{"alg":"RS256","kid":"one","typ":"JWT"}', json.dumps(payload).encode(),
+            b'{"alg":"RS256","kid":"one","typ":"JWT"}',
+            json.dumps(payload).encode(),
             lambda signed: signer.sign(signed, key or self.key_server.keys["one"]),
-        )  # fmt: skip
+        )
 
     def second_token(self, **claims: Any) -> str:
         """Return a token of version 2."""
         issuer = f"https://login.microsoftonline.com/{TENANT}/v2.0"
-        return self.token(**{"iss": issuer, "appid": None, "azp": EVENT_GRID, "ver": "2.0", **claims})
+        return self.token(**{"iss": issuer, "appid": None, "azp": PUBLIC.event_grid, "ver": "2.0", **claims})
 
     def credentials(self) -> dict[str, str]:
         """Return the headers with which it shows who it is."""
@@ -101,8 +106,9 @@ class EventGrid:
             told = {"id": message_id, "topic": topic, "subject": "post", "eventType": "postCreated"}
             return _with(
                 {**told, "eventTime": "2025-11-23T12:00:00Z", "dataVersion": "1", "metadataVersion": "1"},
-                "data", data or json.dumps(body.decode()).encode(),
-            )  # fmt: skip
+                "data",
+                data or json.dumps(body.decode()).encode(),
+            )
         told = {"specversion": "1.0", "type": "postCreated", "source": topic, "id": message_id}
         if data is None:
             return _with(told, "data_base64", json.dumps(base64.b64encode(body).decode()).encode())
@@ -118,19 +124,26 @@ class EventGrid:
             content_type = "application/json"
         single = self.cloud_events and len(events) == 1
         sent = {
-            "content-type": f"{content_type}; charset=utf-8", "aeg-event-type": kind,
-            "aeg-subscription-name": SUBSCRIBED.upper(), "aeg-delivery-count": str(attempt - 1),
+            "content-type": f"{content_type}; charset=utf-8",
+            "aeg-event-type": kind,
+            "aeg-subscription-name": SUBSCRIBED.upper(),
+            "aeg-delivery-count": str(attempt - 1),
             **(self.credentials() if headers is None else headers),
-        }  # fmt: skip
+        }
         return Pushed(events[0] if single else b"[" + b",".join(events) + b"]", sent)
 
     def validation(self, url: str = "https://rp.example/validate", **changes: Any) -> bytes:
         """Return the event that asks whether this endpoint is meant."""
         told = {
-            "id": "v-1", "topic": TOPIC_ID.upper(), "subject": "", "eventTime": "2025-11-23T12:00:00Z",
-            "eventType": "Microsoft.EventGrid.SubscriptionValidationEvent", "dataVersion": "1",
-            "data": {"validationCode": "512d38b6", "validationUrl": url}, **changes,
-        }  # fmt: skip
+            "id": "v-1",
+            "topic": TOPIC_ID.upper(),
+            "subject": "",
+            "eventTime": "2025-11-23T12:00:00Z",
+            "eventType": "Microsoft.EventGrid.SubscriptionValidationEvent",
+            "dataVersion": "1",
+            "data": {"validationCode": "512d38b6", "validationUrl": url},
+            **changes,
+        }
         return json.dumps(told).encode()
 
 
@@ -150,25 +163,27 @@ class PushedBus(MessageBus):
     """A bus that Event Grid pushes to; dead letters are kept in memory."""
 
     capabilities = frozenset({PUSH, DEAD_LETTERS})
-    default_delivery = "push"
     keys_uri = ""
 
     def __init__(self, environment: TotoEnvironment | None = None, topics: Mapping[str, str] | None = None) -> None:
         super().__init__(environment, topics)
         settings = self.environment.hyperscaler_configuration
         assert isinstance(settings, AzureConfiguration)
-        self.pushes = EventGridPushes(settings, self.topics, self.keys_uri)
+        self.pushes = PushReceiver(settings, self.topics, self.keys_uri)
         self.subscriptions: dict[str, Subscription] = {}
         self.dead: list[DeadLetter] = []
 
     async def _publish(self, batch: Sequence[Outgoing]) -> Sequence[BackendError | None]:
         raise NotImplementedError
 
-    async def _subscribe(self, subscription: Subscription, *, create: bool) -> None:
+    async def _subscribe_push(self, subscription: Subscription, *, create: bool) -> None:
         self.subscriptions[subscription.topic] = subscription
 
     async def _accept_push(self, request: PushRequest) -> PushReply | Sequence[Received]:
         return await self.pushes.accept(request, self.subscriptions)
+
+    def _dead_letters(self, subscription: str) -> DeadLetterStore:
+        return ThroughStore(self, subscription)
 
     async def _dead_letter(self, received: Received, reason: DeadLetterReason) -> None:
         name = received.subscription.name
@@ -200,6 +215,9 @@ class AzurePushHarness(PushHarness):
         settings: Further settings of the buses.
     """
 
+    max_deliveries = 30
+    final_statuses = frozenset({400, 401, 403, 413})
+
     def __init__(self, grid: EventGrid, other_key: RSAPrivateKey, make: MakeBus = pushed_bus, **settings: str) -> None:
         super().__init__()
         self.grid = grid
@@ -218,7 +236,7 @@ class AzurePushHarness(PushHarness):
 
     async def connect(self) -> MessageBus:
         made = self.bus()
-        await made._subscribe(
+        await made._subscribe_push(
             Subscription(SUBSCRIBED, self.grid.topic, TOPIC, delivery="push", push_url=self.url), create=True
         )
         return made

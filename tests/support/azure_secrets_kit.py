@@ -15,7 +15,7 @@ from totoms.errors import Unsupported
 from totoms.testing import SecretsManagerHarness
 from totoms_azure import clients, secrets
 from totoms_azure.configuration import AzureConfiguration
-from totoms_azure.secret_names import identifier_of
+from totoms_azure.secrets import identifier_of
 
 
 @contextlib.contextmanager
@@ -29,11 +29,11 @@ def identity(entra: EntraStandIn, ca_file: str = "") -> Iterator[pytest.MonkeyPa
             patch.setenv(name, value)
         if ca_file:
             patch.setenv("REQUESTS_CA_BUNDLE", ca_file)
-        clients.close_clients()
+        clients.CLIENTS.close()
         try:
             yield patch
         finally:
-            clients.close_clients()
+            clients.CLIENTS.close()
 
 
 class AzureSecretsHarness(SecretsManagerHarness):
@@ -79,5 +79,5 @@ def secrets_of_a_test() -> Iterator[AzureSecretsHarness]:
     """Give a vault with its operator; it ends with the block."""
     with EntraStandIn() as entra, KeyVaultStandIn(entra) as vault, identity(entra, vault.ca_file) as patch:
         # Many of the contract's outages are met by each way to read: they need not all last as long.
-        patch.setattr(secrets, "_BOUNDED", {**secrets._BOUNDED, "retry_total": 1, "retry_backoff_factor": 0.05})
+        patch.setattr(secrets, "_OPTIONS", {**secrets._OPTIONS, "retry_total": 1, "retry_backoff_factor": 0.05})
         yield AzureSecretsHarness(vault, entra)

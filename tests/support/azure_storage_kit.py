@@ -6,7 +6,6 @@ import asyncio
 import importlib.util
 import os
 import socket
-import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,14 +14,17 @@ from typing import Any
 
 import httpx
 import pytest
-from azure.storage.blob import BlobServiceClient
+from azure.storage.blob import BlobServiceClient, ContentSettings
 
+from emulators import kept
+from ports import free_port
 from totoms import CloudStorage
 from totoms.context import new_cid
 from totoms.environment import TotoEnvironment
 from totoms.testing import CloudStorageHarness
-from totoms_azure import blob_client, clients
+from totoms_azure import clients
 from totoms_azure.configuration import AzureConfiguration
+from totoms_azure.storage import client as blob_client
 
 _PLACE = Path(__file__).parents[2] / "tools" / "azurite.py"
 _SPEC = importlib.util.spec_from_file_location("azurite", _PLACE)
@@ -30,7 +32,7 @@ assert _SPEC is not None
 assert _SPEC.loader is not None
 azurite = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(azurite)
-_START_SECONDS = 60.0
+_START_SECONDS = 120.0
 
 
 def require_azurite(port: int = 0) -> list[str]:
@@ -48,16 +50,10 @@ def require_azurite(port: int = 0) -> list[str]:
 @contextmanager
 def run_azurite() -> Iterator[int]:
     """Run Azurite; give its port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    command = require_azurite(port)
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            _wait_for(port)
-            yield port
-        finally:
-            process.kill()
+    port = free_port()
+    with kept(require_azurite(port)):
+        _wait_for(port)
+        yield port
 
 
 def _wait_for(port: int) -> None:
@@ -75,7 +71,7 @@ def _wait_for(port: int) -> None:
 def hurried(patch: pytest.MonkeyPatch) -> None:
     """Have what is tried again tried again at once."""
     at_once = {"initial_backoff": 0, "increment_base": 0.01, "random_jitter_range": 0}
-    patch.setattr(blob_client, "_SETTINGS", {**blob_client._SETTINGS, **at_once})
+    patch.setattr(blob_client, "_OPTIONS", {**blob_client._OPTIONS, **at_once})
 
 
 def files(name: str, **settings: Any) -> CloudStorage:
@@ -106,6 +102,11 @@ class BlobHarness(CloudStorageHarness):
         await asyncio.to_thread(self.operator.create_container, name)
         return name
 
+    async def store_encoded(self, bucket: str, key: str, content: bytes, encoding: str) -> None:
+        blob = self.operator.get_blob_client(bucket, key)
+        settings = ContentSettings(content_encoding=encoding)
+        await asyncio.to_thread(blob.upload_blob, content, overwrite=True, content_settings=settings)
+
     async def fetch(
         self, method: str, url: str, content: bytes = b"", headers: Mapping[str, str] | None = None
     ) -> httpx.Response:
@@ -115,4 +116,4 @@ class BlobHarness(CloudStorageHarness):
 
     async def close(self) -> None:
         self.operator.close()
-        clients.close_clients()
+        clients.CLIENTS.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import threading
 import time
 
 from fastapi import Request
@@ -20,6 +21,7 @@ from totoms import (
     MessageDestination,
     ProcessingResponse,
     ProcessingStatus,
+    ServerConfiguration,
     TotoControllerConfig,
     TotoMessage,
     TotoMessageHandler,
@@ -32,7 +34,8 @@ from totoms import (
 
 @toto_delegate
 async def publish(request: Request, user_context: UserContext, exec_context: ExecutionContext) -> dict[str, str]:
-    message = TotoMessage(type="postCreated", data=await request.json())
+    data = await request.json()
+    message = TotoMessage(type=data.get("type", "postCreated"), data=data)
     message_id = await exec_context.message_bus.publish_message(MessageDestination(topic="posts"), message)
     return {"messageId": message_id, "user": user_context.email}
 
@@ -42,6 +45,13 @@ async def slow(request: Request, user_context: UserContext, exec_context: Execut
     print("slow request begun", flush=True)
     await asyncio.sleep(float(request.query_params.get("seconds", "0.5")))
     return {"status": "done"}
+
+
+@toto_delegate
+def hang(request: Request, user_context: UserContext, exec_context: ExecutionContext) -> dict[str, str]:
+    print("hung request begun", flush=True)
+    threading.Event().wait()
+    return {"status": "never"}
 
 
 class PostCreatedHandler(TotoMessageHandler):
@@ -54,6 +64,17 @@ class PostCreatedHandler(TotoMessageHandler):
         if message.data.get("block"):
             time.sleep(message.data["block"])  # noqa: ASYNC251 - a handler that blocks the loop is what is tested
         print(f"handler done {message.data.get('title')} cid={message.cid}", flush=True)
+        return ProcessingResponse(ProcessingStatus.SUCCESS)
+
+
+class HungHandler(TotoMessageHandler):
+    def get_handled_message_type(self) -> str:
+        return "hangs"
+
+    def process_message(self, message: TotoMessage) -> ProcessingResponse:  # type: ignore[override]
+        assert message.delivery is not None
+        print(f"handler hangs, attempt {message.delivery.attempt}", flush=True)
+        threading.Event().wait()
         return ProcessingResponse(ProcessingStatus.SUCCESS)
 
 
@@ -70,15 +91,20 @@ def configuration() -> TotoMicroserviceConfiguration:
         base_path="/blog",
         custom_config=NeedsSecret if os.environ.get("BLOG_NEEDS_SECRET") else TotoControllerConfig,
         shutdown_grace=float(os.environ.get("BLOG_GRACE", "10")),
+        server=ServerConfiguration(shutdown_delay=float(os.environ.get("BLOG_DELAY", "0"))),
         api_configuration=APIConfiguration(
             api_endpoints=[
                 APIEndpoint(method="POST", path="/posts", delegate=publish),
                 APIEndpoint(method="GET", path="/slow", delegate=slow),
+                APIEndpoint(method="GET", path="/hang", delegate=hang),
             ]
         ),
         message_bus_configuration=MessageBusConfig(
             topics=[MessageBusTopicConfig(logical_name="posts", secret="posts_topic_name")],
-            message_handlers=[MessageBusHandlerConfig(handler_class=PostCreatedHandler)],
+            message_handlers=[
+                MessageBusHandlerConfig(handler_class=PostCreatedHandler),
+                MessageBusHandlerConfig(handler_class=HungHandler),
+            ],
         ),
     )
 

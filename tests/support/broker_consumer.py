@@ -12,10 +12,10 @@ import signal
 import sys
 
 from totoms import MessageBus, ProcessingResponse, ProcessingStatus, TotoMessage, TotoMessageHandler
-from totoms.consumer import Consumer
-from totoms.envelope import Subscription
-from totoms.logging import TotoLogger
-from totoms.routing import MessageRouter
+from totoms.logging.logger import TotoLogger
+from totoms.messages.consumer import Consumer
+from totoms.messages.router import MessageRouter
+from totoms.messages.subscription import Subscription
 
 FILE = os.open(sys.argv[2], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
@@ -38,10 +38,10 @@ async def main() -> None:
     topic = sys.argv[1]
     bus = MessageBus(topics={"posts": topic})
     subscription = Subscription("shop-posts", topic, "posts", ordered="ordered" in sys.argv)
-    await bus._subscribe(subscription, create=True)
+    receiver = await bus._subscribe(subscription, create=True)
     logger = TotoLogger("tested")
     router = MessageRouter([Handler()], retry=subscription.retry, timeout=60.0, logger=logger)
-    consumer = Consumer(bus, subscription, router, max_concurrency=16, logger=logger)
+    consumer = Consumer(receiver, router, max_concurrency=16, logger=logger)
     consumer.start()
     await ended.wait()
     await consumer.stop(10.0)

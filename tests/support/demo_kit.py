@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
-import socket
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from ports import free_port
 from processes import Process
 
 DEMO = Path(__file__).parents[2] / "examples" / "blog" / "demo.py"
@@ -59,7 +59,4 @@ def paste(line: str) -> Any:
 
 def start_demo(folder: Path, **env: str) -> Demo:
     """Start it in `folder`, on a free port. Started again there, it finds what was stored."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    return Demo(DEMO, root=str(folder / "root"), env={"PORT": port, **env}, cwd=folder)
+    return Demo(DEMO, root=str(folder / "root"), env={"PORT": str(free_port()), **env}, cwd=folder)

@@ -6,10 +6,14 @@ A test whose server is missing is skipped, and the summary says so with the way 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -17,6 +21,31 @@ import pytest
 _MARK = "NOT TESTED"
 # Where systems put servers, and where a developer's PATH may not lead.
 _PLACES = "/usr/sbin:/usr/local/sbin"
+_KEEPER = """
+import signal, subprocess, sys, threading
+server = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
+signal.signal(signal.SIGTERM, lambda *_: server.kill())
+threading.Thread(target=lambda: (sys.stdin.read(), server.kill()), daemon=True).start()
+sys.exit(server.wait())
+"""
+
+
+@contextlib.contextmanager
+def kept(command: Sequence[str], env: Mapping[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a server, without its output, until the block ends, or this process does, though it be killed.
+
+    Args:
+        command: Its program and arguments.
+        env: Its variables; by default those of this process.
+    """
+    quiet = subprocess.DEVNULL
+    keeper = [sys.executable, "-I", "-S", "-c", _KEEPER, *command]
+    with subprocess.Popen(keeper, env=env, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait(120)
 
 
 def require(program: str, *, remedy: str, optional: bool = False) -> str:

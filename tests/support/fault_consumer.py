@@ -22,7 +22,7 @@ from totoms import (
     TotoMicroservice,
     TotoMicroserviceConfiguration,
 )
-from totoms.local.bus import LocalMessageBus
+from totoms.local.messages.bus import LocalMessageBus
 
 
 def argument(position: int, default: float) -> float:

@@ -8,6 +8,8 @@ import socket
 import struct
 from collections import Counter
 
+from ports import reserve
+
 _PIECE = 65536
 
 
@@ -58,6 +60,7 @@ class FaultProxy:
         if self._server is not None:
             self._server.close()
             self._server = None
+            reserve(self.port)  # or another process may get it before it is restored
         links = list(self._links)
         for link in links:
             link.reset()
@@ -92,9 +95,11 @@ class _Link:
     """One connection through the proxy."""
 
     def __init__(
-        self, proxy: FaultProxy, client: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+        self,
+        proxy: FaultProxy,
+        client: tuple[asyncio.StreamReader, asyncio.StreamWriter],
         server: tuple[asyncio.StreamReader, asyncio.StreamWriter],
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._proxy = proxy
         self._client, self._to_client = client
         self._server, self._to_server = server

@@ -4,6 +4,9 @@
 
 - ``POST /numbers`` publishes a number, or a poison; 200 says that the broker has it.
 - ``PUT /files`` and ``GET /files`` write and read a file in storage.
+- ``GET /large`` streams an answer of `LARGE` bytes.
+- ``POST /count`` counts the bytes of a body, which it begins to read after some seconds.
+- ``/echo`` is a WebSocket.
 - ``GET /figures`` tells what the process saw of itself.
 """
 
@@ -13,10 +16,13 @@ import argparse
 import asyncio
 import os
 import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fastapi import Request
+from fastapi import Request, WebSocket
+from starlette.responses import StreamingResponse
 
 from totoms import (
     APIConfiguration,
@@ -38,7 +44,10 @@ from totoms import (
     UserContext,
     toto_delegate,
 )
-from totoms.local.bus import LocalMessageBus
+from totoms.local.messages import bus as local_bus
+from totoms.local.messages.bus import LocalMessageBus
+from totoms.messages.push_request import PushReply, PushRequest
+from totoms.messages.receiver import Received
 from totoms.testing.stalls import StallMeter
 
 parser = argparse.ArgumentParser()
@@ -51,10 +60,13 @@ parser.add_argument("--block-seconds", type=float, default=0.0)
 parser.add_argument("--tell", action="store_true", help="print a line when a handler begins")
 parser.add_argument("--lease-seconds", type=float, default=2.0)
 parser.add_argument("--grace", type=float, default=5.0)
+parser.add_argument("--read-first", action="store_true", help="verify pushes after their bodies were read, as on SNS")
 options = parser.parse_args()
 
 FILE = os.open(options.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 NUMBERS = MessageDestination(topic="numbers")
+LARGE = 50_000_000
+PIECE = b"x" * 16_384
 PAGE = os.sysconf("SC_PAGE_SIZE")
 meter = StallMeter()
 seen = {"at_work": 0, "most_at_work": 0, "handled": 0}
@@ -89,6 +101,30 @@ async def get_file(request: Request, user_context: UserContext, exec_context: Ex
 async def slow(request: Request, user_context: UserContext, exec_context: ExecutionContext) -> dict[str, str]:
     await asyncio.sleep(float(request.query_params["seconds"]))
     return {"status": "done"}
+
+
+@toto_delegate
+async def large(request: Request, user_context: UserContext, exec_context: ExecutionContext) -> StreamingResponse:
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(LARGE // len(PIECE)):
+            yield PIECE
+
+    return StreamingResponse(pieces())
+
+
+@toto_delegate
+async def count(request: Request, user_context: UserContext, exec_context: ExecutionContext) -> dict[str, int]:
+    await asyncio.sleep(float(request.query_params.get("seconds", "0")))
+    size = 0
+    async for piece in request.stream():
+        size += len(piece)
+    return {"size": size}
+
+
+async def echo(websocket: WebSocket) -> None:
+    await websocket.accept()
+    async for text in websocket.iter_text():
+        await websocket.send_text(text)
 
 
 @toto_delegate
@@ -136,13 +172,25 @@ class Metered(TotoControllerConfig):
         return await super().load()
 
 
-def main() -> None:
+class ReadsFirst(LocalMessageBus):
+    """A bus whose proof is in the body."""
+
+    async def _accept_push(self, request: PushRequest) -> PushReply | Sequence[Received]:
+        body = await request.read(verified=False)
+        return await LocalMessageBus._accept_push(self, replace(request, source=body))
+
+
+async def main() -> None:
     LocalMessageBus.lease_seconds = options.lease_seconds
+    if options.read_first:
+        local_bus.LocalMessageBus = ReadsFirst  # type: ignore[misc]
     endpoints = [
         ("POST", "/numbers", publish),
         ("PUT", "/files", put_file),
         ("GET", "/files", get_file),
         ("GET", "/slow", slow),
+        ("GET", "/large", large),
+        ("POST", "/count", count),
         ("GET", "/figures", figures),
     ]
     configuration = TotoMicroserviceConfiguration(
@@ -161,8 +209,10 @@ def main() -> None:
             retry=RetryPolicy(max_attempts=options.max_attempts, min_backoff=0.01, max_backoff=0.05),
         ),
     )
-    TotoMicroservice.run(configuration, port=0, host="127.0.0.1")
+    service = await TotoMicroservice.init(configuration)
+    service.app.add_api_websocket_route("/echo", echo)
+    await service.start(port=0, host="127.0.0.1")
 
 
 if __name__ == "__main__":
-    main()
+    asyncio.run(main())

@@ -1,12 +1,9 @@
-"""What tests of Pub/Sub share: Google's emulator, and the harness of the contract on a server."""
+"""Google's emulator, a stand-in, and the harness of the message bus contract on either."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import signal
-import socket
-import subprocess
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -17,52 +14,48 @@ from google.pubsub_v1 import PublisherClient, SubscriberClient, types
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
-from emulators import require
+from by_name import ByName
+from emulators import kept, require
 from fault_proxy import FaultProxy
-from pubsub import PubSubStandIn
+from ports import free_port
+from pubsub import Entry, PubSubStandIn
 from totoms.context import new_cid
 from totoms.environment import TotoEnvironment
+from totoms.messages.dead_letters import DeadLetterReason
+from totoms.messages.receiver import Received
+from totoms.messages.subscription import Subscription
 from totoms.testing import MessageBusHarness
-from totoms_gcp.bus import PubSubMessageBus
 from totoms_gcp.configuration import GCPConfiguration
+from totoms_gcp.messages.bus import PubSubMessageBus
 
 REMEDY = "gcloud components install pubsub-emulator, or apt-get install google-cloud-cli-pubsub-emulator"
-_START_SECONDS = 60.0
+SUBSCRIPTION = Subscription("shop-posts", "posts-topic", "posts")
+REASON = DeadLetterReason("attempts_exhausted", "ValueError", "it did not work", 5)
+_START_SECONDS = 120.0
 
 
 @contextmanager
 def emulator() -> Iterator[int]:
-    """Run Google's emulator; give its port. Without it the tests are skipped: there is the stand-in of our own."""
+    """Run Google's emulator; yield its port. Without it the tests are skipped: the stand-in runs the same contract."""
     java = require("java", remedy=f"a Java runtime, and {REMEDY}", optional=True)
     gcloud = require("gcloud", remedy=REMEDY, optional=True)
     folder = Path(gcloud).resolve().parents[1] / "platform" / "pubsub-emulator" / "lib"
     jars = sorted(folder.glob("cloud-pubsub-emulator-*-all.jar"))
     if not jars:
         require("cloud-pubsub-emulator", remedy=REMEDY, optional=True)
-    port = _free_port()
+    port = free_port()
     # Not through gcloud, which leaves the virtual machine running when it is ended.
     command = [java, "-Xmx512m", "-jar", str(jars[-1]), "--host=127.0.0.1", f"--port={port}"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
+    with kept(command):
         wait_for(port)
         yield port
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
 
 
 @contextmanager
 def stand_in() -> Iterator[PubSubStandIn]:
-    """Run the stand-in of our own."""
+    """Run the stand-in."""
     with PubSubStandIn() as server:
         yield server
-
-
-def _free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port: int = listening.getsockname()[1]
-        return port
 
 
 def wait_for(port: int) -> None:
@@ -72,7 +65,7 @@ def wait_for(port: int) -> None:
 
 
 class Operator:
-    """Administers a server as its operator would, whatever becomes of the proxy.
+    """Administers a server as its operator would, without the proxy.
 
     Args:
         port: Where the server listens.
@@ -103,8 +96,14 @@ class Operator:
         self._channel.close()
 
 
+class BusByName(ByName, PubSubMessageBus):
+    """A bus whose receivers are reached through the bus, and which soon finds what was replayed."""
+
+    look_seconds = 0.2
+
+
 class Broker:
-    """A stand-in, and buses on it, for a test of our own. Use it with ``async with``.
+    """A stand-in, and buses on it. Use it with ``async with``.
 
     Attributes:
         server: The stand-in.
@@ -118,7 +117,7 @@ class Broker:
         self.server = await asyncio.to_thread(PubSubStandIn().__enter__)
         self.operator = Operator(self.server.port, self.project)
         self.topic = f"projects/{self.project}/topics/{self.operator.make_topic('posts-topic')}"
-        self._buses: list[PubSubMessageBus] = []
+        self._buses: list[BusByName] = []
         os.environ["PUBSUB_EMULATOR_HOST"] = f"127.0.0.1:{self.server.port}"
         return self
 
@@ -128,11 +127,10 @@ class Broker:
         await asyncio.to_thread(self.server.__exit__)
         os.environ.pop("PUBSUB_EMULATOR_HOST")
 
-    def bus(self, topic: str = "posts-topic", **settings: str) -> PubSubMessageBus:
+    def bus(self, topic: str = "posts-topic", **settings: str) -> BusByName:
         """Return a bus that knows `topic` as ``posts``."""
-        impatient = type("ImpatientBus", (PubSubMessageBus,), {"look_seconds": 0.2, "letters_patience": 0.3})
         environment = TotoEnvironment("gcp", GCPConfiguration(project_id=self.project, **settings))
-        made: PubSubMessageBus = impatient(environment, {"posts": topic})
+        made = BusByName(environment, {"posts": topic})
         self._buses.append(made)
         return made
 
@@ -140,32 +138,57 @@ class Broker:
         """Return a subscription as it was made."""
         return self.server.subscriptions[f"projects/{self.project}/subscriptions/{name}"].config
 
+    def entries(self, name: str) -> list[Entry]:
+        """Return the messages of a subscription."""
+        return self.server.subscriptions[f"projects/{self.project}/subscriptions/{name}"].entries
+
     def change(self, name: str, **fields: Any) -> None:
         """Set fields of a subscription, as its operator."""
         for field, value in fields.items():
             setattr(self.made(name), field, value)
 
 
+async def subscribed(broker: Broker, *bodies: bytes, exactly_once: bool = False) -> tuple[BusByName, list[Received]]:
+    """Return a bus that is subscribed, and what it has received: messages with `bodies`."""
+    bus = broker.bus()
+    await bus._subscribe(SUBSCRIPTION, create=True)
+    broker.change("shop-posts", enable_exactly_once_delivery=exactly_once)
+    for body in bodies:
+        await asyncio.to_thread(broker.operator.publish, "posts-topic", body, {})
+    got: list[Received] = []
+    while len(got) < len(bodies):
+        got += await bus._receive(SUBSCRIPTION, len(bodies) - len(got), 10.0)
+    return bus, got
+
+
+async def make_letters(broker: Broker, bus: BusByName, number: int) -> None:
+    """Publish messages, receive and dead-letter them."""
+    messages = [{"data": b"%d" % one} for one in range(number)]
+    await asyncio.to_thread(broker.operator.topics.publish, topic=broker.topic, messages=messages)
+    came: list[Received] = []
+    while len(came) < number:
+        batch = await bus._receive(SUBSCRIPTION, number - len(came), 10.0)
+        await asyncio.gather(*(bus._dead_letter(one, REASON) for one in batch))
+        came += batch
+
+
 class PubSubHarness(MessageBusHarness):
-    """Buses in a project of the test's own, behind a proxy that can be killed.
+    """Buses in a project of their own, behind a proxy that can be killed.
 
     Args:
-        port: Where the server listens.
+        server: The stand-in, or the port on which Google's emulator listens.
     """
 
-    lease_seconds = 3.0
-    patience = 20.0
+    short_lease_seconds = 4.0
     bus_class: ClassVar[type[PubSubMessageBus]] = PubSubMessageBus
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, server: PubSubStandIn | int) -> None:
+        self._server = server
+        port = server if isinstance(server, int) else server.port
         self.project = f"project-{new_cid()[:16]}"
         self.operator = Operator(port, self.project)
         self.proxy = FaultProxy(port)
         self.buses: list[PubSubMessageBus] = []
-        self._impatient = type(
-            "ImpatientBus", (self.bus_class,),
-            {"lease_seconds": int(self.lease_seconds), "look_seconds": 0.3, "letters_patience": 0.5},
-        )  # fmt: skip
 
     async def start(self) -> None:
         """Begin: the buses find the server by the variable that Google's clients read."""
@@ -182,12 +205,19 @@ class PubSubHarness(MessageBusHarness):
         return TotoEnvironment("gcp", GCPConfiguration(project_id=self.project, **settings))
 
     async def connect(self, topics: Mapping[str, str]) -> PubSubMessageBus:
-        bus: PubSubMessageBus = self._impatient(self.environment(), topics)
+        settings = {"lease_seconds": int(self.lease_seconds), "look_seconds": 2.0}
+        bus: PubSubMessageBus = type("ImpatientBus", (self.bus_class,), settings)(self.environment(), topics)
         self.buses.append(bus)
         return bus
 
     async def publish_raw(self, topic: str, body: bytes, attributes: Mapping[str, str]) -> None:
         await asyncio.to_thread(self.operator.publish, topic, body, attributes)
+
+    async def refuse(self, marker: str) -> bool:
+        if isinstance(self._server, int):
+            return False
+        self._server.refused.add(marker.encode())
+        return True
 
     @asynccontextmanager
     async def outage(self) -> AsyncIterator[None]:

@@ -1,4 +1,4 @@
-"""What the push contract needs of Pub/Sub: a key server, and requests as Pub/Sub sends them."""
+"""The harness of the push contract on Pub/Sub: a key server, and requests as Pub/Sub sends them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from gcp_messages_kit import Operator
 from http_kit import KeyServer
 from pubsub import PubSubStandIn
+from totoms.auth.tokens import make_token
 from totoms.context import new_cid
-from totoms.envelope import Subscription
 from totoms.environment import TotoEnvironment
+from totoms.messages.subscription import Subscription
 from totoms.testing import Pushed, PushHarness
-from totoms.testing.push_harness import TOPIC
-from totoms.tokens import make_token
-from totoms_gcp.bus import PubSubMessageBus
+from totoms.testing.push.harness import TOPIC
 from totoms_gcp.configuration import GCPConfiguration
+from totoms_gcp.messages.bus import PubSubMessageBus
 
 ACCOUNT = "pusher@project.iam.gserviceaccount.com"
 
@@ -48,9 +48,7 @@ class PubSubPushHarness(PushHarness):
         self._buses: list[PubSubMessageBus] = []
         self._operator = Operator(server.port, self._project)
         self._operator.make_topic("posts-topic")
-        self._bus_class = type(
-            "ImpatientBus", (PubSubMessageBus,), {"keys_uri": key_server.uri, "letters_patience": 0.3}
-        )
+        self._bus_class = type("ImpatientBus", (PubSubMessageBus,), {"keys_uri": key_server.uri})
         os.environ["PUBSUB_EMULATOR_HOST"] = f"127.0.0.1:{server.port}"
 
     def bus(self, **settings: str) -> PubSubMessageBus:
@@ -61,10 +59,14 @@ class PubSubPushHarness(PushHarness):
         self._buses.append(made)
         return made
 
+    def publish(self, body: bytes, attributes: Mapping[str, str]) -> None:
+        """Publish bytes, as the operator."""
+        self._operator.publish("posts-topic", body, attributes)
+
     async def connect(self) -> PubSubMessageBus:
         made = self.bus()
         subscription = Subscription("tested-posts", "posts-topic", TOPIC, delivery="push", push_url=self.url)
-        await made._subscribe(subscription, create=True)
+        await made._subscribe_push(subscription, create=True)
         return made
 
     async def genuine(self, body: bytes, *, message_id: str = "m-1", attempt: int = 1) -> Pushed:
@@ -89,20 +91,30 @@ class PubSubPushHarness(PushHarness):
         """Return a token as Google makes it, with some claims in place of its own; None leaves one out."""
         now = int(time.time())
         wanted = {
-            "iss": "https://accounts.google.com", "aud": self.url, "email": ACCOUNT, "email_verified": True,
-            "sub": "1", "iat": now, "exp": now + 3600, **claims,
-        }  # fmt: skip
+            "iss": "https://accounts.google.com",
+            "aud": self.url,
+            "email": ACCOUNT,
+            "email_verified": True,
+            "sub": "1",
+            "iat": now,
+            "exp": now + 3600,
+            **claims,
+        }
         return jwt.encode(
             {name: claim for name, claim in wanted.items() if claim is not None},
-            key or self._key_server.keys["one"], algorithm="RS256", headers={"kid": "one"},
-        )  # fmt: skip
+            key or self._key_server.keys["one"],
+            algorithm="RS256",
+            headers={"kid": "one"},
+        )
 
     def request(self, body: bytes, token: str, *, path: str = "", message_id: str = "m-1", attempt: int = 1) -> Pushed:
         """Return a request with a wrapped payload."""
         message = {
-            "data": base64.b64encode(body).decode(), "attributes": {"messageId": message_id},
-            "messageId": "of-pubsub", "publishTime": "2025-11-23T12:00:00Z",
-        }  # fmt: skip
+            "data": base64.b64encode(body).decode(),
+            "attributes": {"messageId": message_id},
+            "messageId": f"of-pubsub-{message_id}",
+            "publishTime": "2025-11-23T12:00:00Z",
+        }
         envelope = {"message": message, "subscription": path or self.path, "deliveryAttempt": attempt}
         return Pushed(json.dumps(envelope).encode(), {"authorization": f"Bearer {token}"} if token else {})
 

@@ -1,4 +1,4 @@
-"""Secret Manager under the secrets contract: the stand-in, and its operator."""
+"""The harness of the secrets contract on Secret Manager: a stand-in, and its operator."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from totoms.environment import TotoEnvironment
 from totoms.errors import Unsupported
 from totoms.testing import SecretsManagerHarness
 from totoms_gcp import clients, secrets
-from totoms_gcp.clients import SECRETS_EMULATOR, close_clients
+from totoms_gcp.clients import SECRETS_EMULATOR, registry
 from totoms_gcp.configuration import GCPConfiguration
 from totoms_gcp.secrets import identifier_of
 
@@ -30,7 +30,7 @@ class GCPSecretsHarness(SecretsManagerHarness):
         super().__init__()
         self.server = SecretManagerStandIn()
         self.server.start()
-        close_clients()
+        registry.close()
         # Many of the contract's outages are met by each way to read: they need not all last as long.
         patch.setattr(secrets, "_RETRY", secrets._RETRY.with_delay(0.05, 0.1).with_timeout(0.5))
         patch.setattr(
@@ -75,7 +75,7 @@ class GCPSecretsHarness(SecretsManagerHarness):
             self.server.start()
 
     async def close(self) -> None:
-        close_clients()
+        registry.close()
         self._channel.close()
         self.server.stop()
 
@@ -88,6 +88,6 @@ def secrets_of_a_test() -> Iterator[GCPSecretsHarness]:
         try:
             yield made
         finally:
-            close_clients()
+            registry.close()
             made._channel.close()
             made.server.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -18,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from totoms.context import new_cid
 from totoms.environment import TotoEnvironment
 from totoms.testing import CloudStorageHarness
-from totoms_gcp.clients import FILES_EMULATOR, close_clients
+from totoms_gcp.clients import FILES_EMULATOR, files, registry
 from totoms_gcp.configuration import GCPConfiguration
 
 STANDINS = Path(__file__).parents[1] / "standins"
@@ -26,20 +27,25 @@ PROJECT = "project-one"
 
 
 def write_account(path: Path, token_address: str = "http://127.0.0.1:1/token") -> Path:
-    """Write the key file of a service account that nobody has."""
+    """Write the key file of an invented service account."""
     key = rsa.generate_private_key(65537, 2048)
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     document = {
-        "type": "service_account", "project_id": PROJECT, "private_key_id": "1", "private_key": pem.decode(),
-        "client_email": f"signer@{PROJECT}.iam.gserviceaccount.com", "client_id": "1", "token_uri": token_address,
-    }  # fmt: skip
+        "type": "service_account",
+        "project_id": PROJECT,
+        "private_key_id": "1",
+        "private_key": pem.decode(),
+        "client_email": f"signer@{PROJECT}.iam.gserviceaccount.com",
+        "client_id": "1",
+        "token_uri": token_address,
+    }
     path.write_text(json.dumps(document))
     return path
 
 
 @contextlib.contextmanager
 def stand_in(script: str, *arguments: str) -> Iterator[int]:
-    """Run a stand-in on a free port, as a process; give the port. It ends with the block."""
+    """Run a stand-in as a process; yield its port."""
     command = [sys.executable, str(STANDINS / script), *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -53,17 +59,17 @@ def stand_in(script: str, *arguments: str) -> Iterator[int]:
 
 @contextlib.contextmanager
 def settings(address: str, account: Path | None = None) -> Iterator[GCPConfiguration]:
-    """Have the SDK ask `address`, and sign as `account`; nothing of the developer's own is looked for."""
+    """Have the SDK call `address` and sign as `account`, whatever credentials the developer has."""
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith(("GOOGLE_", "GCP_", "GCLOUD_"))]:
             patch.delenv(name)
         patch.setenv(FILES_EMULATOR, address)
         patch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(account or "/nowhere"))
-        close_clients()
+        registry.close()
         try:
             yield GCPConfiguration(project_id=PROJECT)
         finally:
-            close_clients()
+            registry.close()
 
 
 class GCSHarness(CloudStorageHarness):
@@ -89,5 +95,13 @@ class GCSHarness(CloudStorageHarness):
             answer = await client.post(f"{self._address}/storage/v1/b", json={"name": name})
         assert answer.is_success
         return name
+
+    async def store_encoded(self, bucket: str, key: str, content: bytes, encoding: str) -> None:
+        def store() -> None:
+            blob = files(PROJECT).client.bucket(bucket).blob(key)
+            blob.content_encoding = encoding
+            blob.upload_from_string(content)
+
+        await asyncio.to_thread(store)
 
     async def close(self) -> None: ...

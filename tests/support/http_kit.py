@@ -19,12 +19,12 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generat
 from fastapi import FastAPI
 from jwt.algorithms import RSAAlgorithm
 
-from totoms.api import Push, create_app
-from totoms.auth import Authenticator
-from totoms.configuration import APIConfiguration, APIEndpoint
-from totoms.log_format import JSONFormatter
-from totoms.logging import TotoLogger
-from totoms.verifiers import Verifier
+from totoms.auth.authenticator import Authenticator
+from totoms.auth.verifiers import Verifier
+from totoms.declaration.api import APIConfiguration, APIEndpoint
+from totoms.http.app import Push, create_app
+from totoms.logging.formats import JSONFormatter
+from totoms.logging.logger import TotoLogger
 
 KEY = "the signing key of the tests, 32 bytes or more"
 USER = "me@example.com"
@@ -62,6 +62,7 @@ class Service:
     message_bus: Any = None
     environment: Any = field(default_factory=Environment)
     state: str = "ready"
+    awaited_topics: list[str] = field(default_factory=list)
     authenticator: Any = None
     app: FastAPI = field(init=False)
 
@@ -137,7 +138,7 @@ class KeyServer:
             def do_GET(self) -> None:
                 server.fetches += 1
                 server.asked.set()
-                server.hold.wait(10)
+                server.hold.wait(120)
                 body = server.published() if server.answer is None else server.answer
                 self.send_response(server.status)
                 if server.location:

@@ -10,20 +10,26 @@ from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
-import totoms.plugins  # noqa: F401 - tells the interfaces where to find the implementations
-from totoms.envelope import Received, Subscription
+import totoms.plugins.loader  # noqa: F401 - tells the interfaces where to find the implementations
+from by_name import ByName
 from totoms.environment import TotoEnvironment
-from totoms.local.bus import LocalMessageBus
 from totoms.local.configuration import LocalConfiguration
-from totoms.messages import MessageDestination, TotoMessage
+from totoms.local.messages.bus import LocalMessageBus
+from totoms.messages.message import MessageDestination, TotoMessage
+from totoms.messages.receiver import Received
+from totoms.messages.subscription import Subscription
 
-DEADLINE = 20.0
+DEADLINE = 120.0
 LEASE = LocalMessageBus.lease_seconds
 TOPIC = "posts-topic"
 POSTS = MessageDestination(topic="posts")
 BLOG = Subscription("blog-posts", TOPIC, "posts")
 MAIL = Subscription("mail-posts", TOPIC, "posts")
 FILES = ("bus.sqlite3", "bus.sqlite3-wal", "bus.sqlite3-shm", "bus.state")
+
+
+class BusOfTests(ByName, LocalMessageBus):
+    """The local bus, whose receivers are reached by their subscription."""
 
 
 class Clock:
@@ -36,8 +42,8 @@ class Clock:
     def __call__(self) -> float:
         return self.now
 
-    def drive(self, bus: LocalMessageBus) -> None:
-        bus._writer_of().clock = self
+    def drive(self, bus: BusOfTests) -> None:
+        bus._get_writer().clock = self
         self._buses.append(bus)
 
     def advance(self, seconds: float) -> None:
@@ -47,16 +53,16 @@ class Clock:
                 bus._writer.nudge()
 
 
-def make_bus(root: Path | str, clock: Clock | None = None, cls: type[LocalMessageBus] = LocalMessageBus) -> Any:
+def make_bus(root: Path | str, clock: Clock | None = None, cls: type[LocalMessageBus] | None = None) -> Any:
     """Make a bus on a folder. Buses of one folder share a writer; name the folder by a link to have another."""
-    bus = cls(TotoEnvironment("local", LocalConfiguration(root=Path(root))), {"posts": TOPIC})
+    bus = (cls or BusOfTests)(TotoEnvironment("local", LocalConfiguration(root=Path(root))), {"posts": TOPIC})
     if clock is not None:
         clock.drive(bus)
     return bus
 
 
 @asynccontextmanager
-async def open_bus(root: Path | str, clock: Clock | None = None) -> AsyncIterator[LocalMessageBus]:
+async def open_bus(root: Path | str, clock: Clock | None = None) -> AsyncIterator[BusOfTests]:
     bus = make_bus(root, clock)
     try:
         yield bus
@@ -64,7 +70,7 @@ async def open_bus(root: Path | str, clock: Clock | None = None) -> AsyncIterato
         await bus.close()
 
 
-async def publish(bus: LocalMessageBus, *numbers: int, **options: Any) -> list[str]:
+async def publish(bus: BusOfTests, *numbers: int, **options: Any) -> list[str]:
     """Publish a message for each number, one after another; return their ids."""
     return [
         await bus.publish_message(POSTS, TotoMessage(type="posted", data={"number": number}), **options)
@@ -77,18 +83,18 @@ def number_of(received: Received) -> int:
 
 
 async def receive(
-    bus: LocalMessageBus, subscription: Subscription = BLOG, most: int = 10, *, wait: float = DEADLINE
+    bus: BusOfTests, subscription: Subscription = BLOG, most: int = 10, *, wait: float = DEADLINE
 ) -> list[Received]:
     async with asyncio.timeout(DEADLINE + 1):
         return await bus._receive(subscription, most, wait)
 
 
-async def receive_one(bus: LocalMessageBus, subscription: Subscription = BLOG) -> Received:
+async def receive_one(bus: BusOfTests, subscription: Subscription = BLOG) -> Received:
     (one,) = await receive(bus, subscription, 1)
     return one
 
 
-async def receive_exactly(bus: LocalMessageBus, number: int, subscription: Subscription = BLOG) -> list[Received]:
+async def receive_exactly(bus: BusOfTests, number: int, subscription: Subscription = BLOG) -> list[Received]:
     got: list[Received] = []
     while len(got) < number:
         batch = await receive(bus, subscription, number - len(got))
@@ -97,7 +103,7 @@ async def receive_exactly(bus: LocalMessageBus, number: int, subscription: Subsc
     return got
 
 
-async def receive_numbers(bus: LocalMessageBus, wanted: int, subscription: Subscription = BLOG) -> list[int]:
+async def receive_numbers(bus: BusOfTests, wanted: int, subscription: Subscription = BLOG) -> list[int]:
     """Receive and ack until there were `wanted` messages; return their numbers in the order they came."""
     numbers: list[int] = []
     while len(numbers) < wanted:
@@ -108,7 +114,7 @@ async def receive_numbers(bus: LocalMessageBus, wanted: int, subscription: Subsc
     return numbers
 
 
-async def receive_now(bus: LocalMessageBus, subscription: Subscription = BLOG, most: int = 1000) -> list[Received]:
+async def receive_now(bus: BusOfTests, subscription: Subscription = BLOG, most: int = 1000) -> list[Received]:
     """Receive what is to be had now: the writer looks through the database, and nobody waits for more."""
     waiting = asyncio.ensure_future(bus._receive(subscription, most, DEADLINE))
     try:
@@ -123,7 +129,7 @@ async def receive_now(bus: LocalMessageBus, subscription: Subscription = BLOG, m
     return await waiting
 
 
-async def nothing_comes(bus: LocalMessageBus, subscription: Subscription = BLOG) -> bool:
+async def nothing_comes(bus: BusOfTests, subscription: Subscription = BLOG) -> bool:
     """Whether nothing is to be had now."""
     batch = await receive_now(bus, subscription)
     if batch:
@@ -131,7 +137,7 @@ async def nothing_comes(bus: LocalMessageBus, subscription: Subscription = BLOG)
     return not batch
 
 
-async def settled(bus: LocalMessageBus) -> None:
+async def settled(bus: BusOfTests) -> None:
     """Wait until the writer has done all that was asked of it, and what follows from that."""
     for _ in range(3):
         await bus._do(lambda _connection: None)

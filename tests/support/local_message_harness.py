@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from remote_bus import BusProcesses, RemoteBus
-from totoms.bus import MessageBus
 from totoms.context import new_cid
-from totoms.envelope import Outgoing
 from totoms.environment import TotoEnvironment
-from totoms.local.bus import LocalMessageBus
+from totoms.errors import BackendError
 from totoms.local.configuration import LocalConfiguration
+from totoms.local.messages.bus import LocalMessageBus
+from totoms.messages.bus import MessageBus
+from totoms.messages.outgoing import Outgoing
 from totoms.testing import MessageBusHarness
 
 
@@ -24,9 +25,7 @@ class LocalMessageBusHarness(MessageBusHarness):
 
     def __init__(self, root: Path, bus_class: type[LocalMessageBus] = LocalMessageBus) -> None:
         self._root = root
-        self._bus_class: type[LocalMessageBus] = type(
-            bus_class.__name__, (bus_class,), {"lease_seconds": self.lease_seconds}
-        )
+        self._bus_class = bus_class
         self._buses: list[MessageBus] = []
 
     async def create_topic(self) -> str:
@@ -41,7 +40,9 @@ class LocalMessageBusHarness(MessageBusHarness):
         return made
 
     def _make(self, topics: Mapping[str, str]) -> MessageBus:
-        return self._bus_class(self._environment(), topics)
+        bus_class = type(self._bus_class.__name__, (self._bus_class,), {"lease_seconds": self.lease_seconds})
+        made: MessageBus = bus_class(self._environment(), topics)
+        return made
 
     def _environment(self) -> TotoEnvironment:
         return TotoEnvironment("local", LocalConfiguration(root=self._root))
@@ -73,17 +74,32 @@ class VirtualHarness(LocalMessageBusHarness):
     """As above; the broker's clock stands still until it is moved."""
 
     virtual_clock = True
-    lease_seconds = 0.5
+    lease_seconds = short_lease_seconds = 0.5
 
     def __init__(self, root: Path, bus_class: type[LocalMessageBus] = LocalMessageBus) -> None:
         super().__init__(root, bus_class)
         self._now = 1_000_000.0
+        self._refused: set[bytes] = set()
 
     def _make(self, topics: Mapping[str, str]) -> MessageBus:
         made = super()._make(topics)
         assert isinstance(made, LocalMessageBus)
-        made._writer_of().clock = lambda: self._now
+        made._get_writer().clock = lambda: self._now
+        publish = made._publish
+
+        async def refusing(batch: Sequence[Outgoing]) -> Sequence[BackendError | None]:
+            bad = [any(marker in one.body for marker in self._refused) for one in batch]
+            if any(bad) and getattr(made, "fails_whole", False):
+                return [BackendError("Refused by the test.") for _ in batch]
+            sent = iter(await publish([one for one, refused in zip(batch, bad, strict=True) if not refused]))
+            return [BackendError("Refused by the test.") if refused else next(sent) for refused in bad]
+
+        made._publish = refusing  # type: ignore[method-assign]
         return made
+
+    async def refuse(self, marker: str) -> bool:
+        self._refused.add(marker.encode())
+        return True
 
     async def advance(self, seconds: float) -> None:
         self._now += seconds

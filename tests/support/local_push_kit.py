@@ -13,13 +13,13 @@ from pathlib import Path
 
 import jwt
 
+from totoms.auth.tokens import make_token
 from totoms.environment import TotoEnvironment
-from totoms.local.bus import LocalMessageBus
 from totoms.local.configuration import LocalConfiguration
 from totoms.local.keys import push_key, signing_key
-from totoms.local.pushes import AUDIENCE, push_token
+from totoms.local.messages.bus import LocalMessageBus
+from totoms.local.messages.push import AUDIENCE, push_token
 from totoms.testing import Pushed, PushHarness
-from totoms.tokens import make_token
 
 
 class LocalPushHarness(PushHarness):

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 import totoms  # noqa: F401 - tells the interfaces where to find the implementations
-from totoms import plugins
 from totoms.environment import TotoEnvironment
 from totoms.errors import Unavailable
-from totoms.hookspecs import hookimpl
-from totoms.hyperscaler import HyperscalerConfiguration
 from totoms.local.configuration import LocalConfiguration
 from totoms.local.secrets import DOTENV, LocalSecretsManager
-from totoms.secrets import SecretsManager
+from totoms.plugins import loader as plugins
+from totoms.plugins.configuration import HyperscalerConfiguration
+from totoms.plugins.hookspecs import hookimpl
+from totoms.secrets.manager import SecretsManager
 from totoms.testing import SecretsManagerHarness
 
 

@@ -12,19 +12,19 @@ import pytest
 
 import totoms  # noqa: F401 - tells the interfaces where to find the implementations
 from http_kit import Service
-from totoms import plugins
-from totoms.api import create_app
-from totoms.auth import Authenticator
-from totoms.configuration import APIConfiguration
+from totoms.auth.authenticator import Authenticator
 from totoms.context import new_cid
+from totoms.declaration.api import APIConfiguration
 from totoms.environment import TotoEnvironment
-from totoms.hookspecs import hookimpl
-from totoms.hyperscaler import HyperscalerConfiguration
-from totoms.local import signed_urls
+from totoms.http.app import create_app
+from totoms.http.server.server import Server, bind, uvicorn_config
 from totoms.local.configuration import LocalConfiguration
-from totoms.local.storage import LocalCloudStorage
-from totoms.server import Server, bind, uvicorn_config
-from totoms.storage import CloudStorage
+from totoms.local.storage import signed_urls
+from totoms.local.storage.storage import LocalCloudStorage
+from totoms.plugins import loader as plugins
+from totoms.plugins.configuration import HyperscalerConfiguration
+from totoms.plugins.hookspecs import hookimpl
+from totoms.storage.storage import CloudStorage
 from totoms.testing import CloudStorageHarness
 
 _ADDRESS = "http://127.0.0.1:8080"
@@ -80,7 +80,7 @@ class LocalStorageHarness(CloudStorageHarness):
             service = Service(environment=self._environment)
             api = APIConfiguration(max_body_bytes=16 * 1024 * 1024)
             service.authenticator = Authenticator(service.config, api)
-            self._server = Server(uvicorn_config(create_app(service, api), 1), on_exit=lambda: None)
+            self._server = Server(uvicorn_config(create_app(service, api), 1), on_signal=lambda: None)
             self._serving = asyncio.create_task(self._server.serve(sockets=[self._listener]))
         assert url.startswith(_ADDRESS)
         address = f"http://127.0.0.1:{self._listener.getsockname()[1]}"

@@ -7,21 +7,26 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from totoms.bus import DEAD_LETTERS, DELAY, ORDERING, PULL, QUEUES
+from local_kit import BusOfTests
 from totoms.context import new_cid
-from totoms.envelope import DeadLetter, DeadLetterReason, Outgoing, Received, Subscription
 from totoms.errors import BackendError, LeaseLost
-from totoms.local.bus import LocalMessageBus
+from totoms.local.messages.bus import LocalMessageBus
+from totoms.messages.bus import DEAD_LETTERS, DELAY, ORDERING, PULL, QUEUES, MessageBus
+from totoms.messages.dead_letters import DeadLetter, DeadLetterReason
+from totoms.messages.message import decode_message, encode_message
+from totoms.messages.outgoing import Outgoing
+from totoms.messages.receiver import Received, Receiver
+from totoms.messages.subscription import Subscription
 
 Results = Sequence[BackendError | None]
 
 
-class BlocksKeysOfDeadMessages(LocalMessageBus):
+class BlocksKeysOfDeadMessages(BusOfTests):
     async def _dead_letter(self, received: Received, reason: DeadLetterReason) -> None:
         await super()._nack(received, 1e9)
 
 
-class ForgetsAttempts(LocalMessageBus):
+class ForgetsAttempts(BusOfTests):
     async def _receive(self, subscription: Subscription, max_messages: int, wait: float) -> list[Received]:
         batch = await super()._receive(subscription, max_messages, wait)
         for one in batch:
@@ -29,7 +34,7 @@ class ForgetsAttempts(LocalMessageBus):
         return batch
 
 
-class GivesNewIdsOnRedelivery(LocalMessageBus):
+class GivesNewIdsOnRedelivery(BusOfTests):
     async def _receive(self, subscription: Subscription, max_messages: int, wait: float) -> list[Received]:
         batch = await super()._receive(subscription, max_messages, wait)
         for one in batch:
@@ -37,7 +42,7 @@ class GivesNewIdsOnRedelivery(LocalMessageBus):
         return batch
 
 
-class LeasesMoreThanIsAskedFor(LocalMessageBus):
+class LeasesMoreThanIsAskedFor(BusOfTests):
     """It keeps what is left over for the next time."""
 
     def __init__(self, *arguments: Any) -> None:
@@ -51,29 +56,29 @@ class LeasesMoreThanIsAskedFor(LocalMessageBus):
         return batch
 
 
-class ReturnsMoreThanIsAskedFor(LocalMessageBus):
+class ReturnsMoreThanIsAskedFor(BusOfTests):
     async def _receive(self, subscription: Subscription, max_messages: int, wait: float) -> list[Received]:
         return await super()._receive(subscription, 2 * max_messages + 10, wait)
 
 
-class LeavesItsPollOpen(LocalMessageBus):
+class LeavesItsPollOpen(BusOfTests):
     async def _receive(self, subscription: Subscription, max_messages: int, wait: float) -> list[Received]:
         return await asyncio.shield(super()._receive(subscription, max_messages, wait))
 
     async def _stop_receiving(self, subscription: Subscription) -> None: ...
 
 
-class LosesNacked(LocalMessageBus):
+class LosesNacked(BusOfTests):
     async def _nack(self, received: Received, delay: float) -> None:
         await super()._ack([received])
 
 
-class IgnoresBackoff(LocalMessageBus):
+class IgnoresBackoff(BusOfTests):
     async def _nack(self, received: Received, delay: float) -> None:
         await super()._nack(received, 0.0)
 
 
-class GivesUpTooEarly(LocalMessageBus):
+class GivesUpTooEarly(BusOfTests):
     async def _nack(self, received: Received, delay: float) -> None:
         if received.attempt < 2:
             await super()._nack(received, delay)
@@ -81,25 +86,25 @@ class GivesUpTooEarly(LocalMessageBus):
             await super()._dead_letter(received, DeadLetterReason("attempts_exhausted", "", "", received.attempt))
 
 
-class PublishesACopyInsteadOfRetrying(LocalMessageBus):
+class PublishesACopyInsteadOfRetrying(BusOfTests):
     async def _nack(self, received: Received, delay: float) -> None:
         await super()._ack([received])
         topic = received.subscription.topic
         await super()._publish([Outgoing(received.body, received.message_id, received.attributes, topic, delay=delay)])
 
 
-class DropsWhatWasPrefetched(LocalMessageBus):
+class DropsWhatWasPrefetched(BusOfTests):
     async def _release(self, batch: Sequence[Received]) -> None:
         await super()._ack(batch)
 
 
-class CountsWhatWasPrefetched(LocalMessageBus):
+class CountsWhatWasPrefetched(BusOfTests):
     async def _release(self, batch: Sequence[Received]) -> None:
         for one in batch:
             await super()._nack(one, 0.0)
 
 
-class AcksAnothersLease(LocalMessageBus):
+class AcksAnothersLease(BusOfTests):
     async def _ack(self, batch: Sequence[Received]) -> Results:
         results = await super()._ack(batch)
         late = [(one.lease,) for one, result in zip(batch, results, strict=True) if result]
@@ -107,13 +112,13 @@ class AcksAnothersLease(LocalMessageBus):
         return results
 
 
-class AcksOnlyTheFirst(LocalMessageBus):
+class AcksOnlyTheFirst(BusOfTests):
     async def _ack(self, batch: Sequence[Received]) -> Results:
         await super()._ack(batch[:1])
         return [None] * len(batch)
 
 
-class FailsToAckTwice(LocalMessageBus):
+class FailsToAckTwice(BusOfTests):
     async def _ack(self, batch: Sequence[Received]) -> Results:
         results = await super()._ack(batch)
         if any(results):
@@ -121,7 +126,23 @@ class FailsToAckTwice(LocalMessageBus):
         return results
 
 
-class NacksWhatIsSettled(LocalMessageBus):
+class RefusesToAckWhatIsBeingRenewed(BusOfTests):
+    renewing: frozenset[str] = frozenset()
+
+    async def _extend(self, batch: Sequence[Received]) -> Results:
+        self.renewing = frozenset(one.message_id for one in batch)
+        try:
+            return await super()._extend(batch)
+        finally:
+            self.renewing = frozenset()
+
+    async def _ack(self, batch: Sequence[Received]) -> Results:
+        refused = [one.message_id in self.renewing for one in batch]
+        results = await super()._ack(batch)
+        return [LeaseLost("It is over.") if no else result for no, result in zip(refused, results, strict=True)]
+
+
+class NacksWhatIsSettled(BusOfTests):
     async def _nack(self, received: Received, delay: float) -> None:
         try:
             await super()._nack(received, delay)
@@ -130,44 +151,60 @@ class NacksWhatIsSettled(LocalMessageBus):
             await super()._publish([Outgoing(received.body, received.message_id, received.attributes, topic)])
 
 
-class RenewsNoLease(LocalMessageBus):
+class RenewsNoLease(BusOfTests):
     async def _extend(self, batch: Sequence[Received]) -> Results:
         return [None] * len(batch)
 
 
-class HidesLostLeases(LocalMessageBus):
+class HidesLostLeases(BusOfTests):
     async def _extend(self, batch: Sequence[Received]) -> Results:
         await super()._extend(batch)
         return [None] * len(batch)
 
 
-class GivesNoReasons(LocalMessageBus):
+class GivesNoReasons(BusOfTests):
     async def _dead_letter(self, received: Received, reason: DeadLetterReason) -> None:
         await super()._dead_letter(received, DeadLetterReason("", attempts=reason.attempts))
 
 
-class LosesDeadLetters(LocalMessageBus):
+class LosesDeadLetters(BusOfTests):
     async def _dead_letter(self, received: Received, reason: DeadLetterReason) -> None:
         await super()._ack([received])
 
 
-class KeepsDeadLettersInTheQueueToo(LocalMessageBus):
+class KeepsWhatTheHandlerSaw(BusOfTests):
+    async def _dead_letter(self, received: Received, reason: DeadLetterReason) -> None:
+        await super()._dead_letter(replace(received, body=encode_message(decode_message(received.body))), reason)
+
+    async def _list_dead_letters(self, subscription: str, limit: int) -> list[DeadLetter]:
+        letters = await super()._list_dead_letters(subscription, limit)
+        return [replace(one, body=encode_message(decode_message(one.body))) for one in letters]
+
+
+class KeepsDeadLettersInTheQueueToo(BusOfTests):
     async def _dead_letter(self, received: Received, reason: DeadLetterReason) -> None:
         await super()._dead_letter(replace(received, lease=None), reason)
         await super()._nack(received, 0.0)
 
 
-class ListsAllDeadLetters(LocalMessageBus):
+class TakesReplaysOneByOne(BusOfTests):
+    async def _receive(self, subscription: Subscription, max_messages: int, wait: float) -> list[Received]:
+        batch = await super()._receive(subscription, 1, wait)
+        await asyncio.sleep(0.5)  # until it looks again
+        return batch
+
+
+class ListsAllDeadLetters(BusOfTests):
     async def _list_dead_letters(self, subscription: str, limit: int) -> list[DeadLetter]:
         return await super()._list_dead_letters(subscription, 1000)
 
 
-class ListsTheNewestFirst(LocalMessageBus):
+class ListsTheNewestFirst(BusOfTests):
     async def _list_dead_letters(self, subscription: str, limit: int) -> list[DeadLetter]:
         return (await super()._list_dead_letters(subscription, limit))[::-1]
 
 
-class ListsNothingForUnknownSubscriptions(LocalMessageBus):
+class ListsNothingForUnknownSubscriptions(BusOfTests):
     async def _list_dead_letters(self, subscription: str, limit: int) -> list[DeadLetter]:
         try:
             return await super()._list_dead_letters(subscription, limit)
@@ -175,7 +212,7 @@ class ListsNothingForUnknownSubscriptions(LocalMessageBus):
             return []
 
 
-class ReplaysAsNew(LocalMessageBus):
+class ReplaysAsNew(BusOfTests):
     async def _replay_dead_letters(self, subscription: str, letter_ids: Sequence[str] | None) -> int:
         letters = await super()._list_dead_letters(subscription, 1000)
         chosen = [one for one in letters if letter_ids is None or one.letter_id in letter_ids]
@@ -184,7 +221,7 @@ class ReplaysAsNew(LocalMessageBus):
         return await super()._purge_dead_letters(subscription, [one.letter_id for one in chosen])
 
 
-class ReplaysToEverybody(LocalMessageBus):
+class ReplaysToEverybody(BusOfTests):
     async def _replay_dead_letters(self, subscription: str, letter_ids: Sequence[str] | None) -> int:
         letters = await super()._list_dead_letters(subscription, 1000)
         chosen = [one for one in letters if letter_ids is None or one.letter_id in letter_ids]
@@ -193,25 +230,28 @@ class ReplaysToEverybody(LocalMessageBus):
         return await super()._purge_dead_letters(subscription, [one.letter_id for one in chosen])
 
 
-class PurgesAll(LocalMessageBus):
+class PurgesAll(BusOfTests):
     async def _purge_dead_letters(self, subscription: str, letter_ids: Sequence[str] | None) -> int:
         return await super()._purge_dead_letters(subscription, None)
 
 
-class WithoutExtras(LocalMessageBus):
+class WithoutExtras(BusOfTests):
     capabilities = LocalMessageBus.capabilities - {ORDERING, DELAY, QUEUES, DEAD_LETTERS}
 
 
 class IgnoresWhatItHasNot(WithoutExtras):
     def _require(self, capability: str) -> None: ...
 
+    def _keeps_order(self, destination: str) -> bool:
+        return True
 
-class WithoutPull(LocalMessageBus):
+
+class WithoutPull(BusOfTests):
     capabilities = LocalMessageBus.capabilities - {PULL}
 
-    async def _receive(self, subscription: Subscription, max_messages: int, wait: float) -> list[Received]:
-        return await super(LocalMessageBus, self)._receive(subscription, max_messages, wait)
+    async def _subscribe(self, subscription: Subscription, *, create: bool) -> Receiver:
+        return await MessageBus._subscribe(self, subscription, create=create)
 
 
-class PullsUndeclared(LocalMessageBus):
+class PullsUndeclared(BusOfTests):
     capabilities = LocalMessageBus.capabilities - {PULL}

@@ -11,15 +11,19 @@ from typing import Any
 
 import orjson
 
+from by_name import Through
+from local_kit import BusOfTests
 from totoms.context import new_cid
-from totoms.envelope import Outgoing, Received, Subscription
 from totoms.errors import BackendError, Closed, MessageTooLarge
-from totoms.local.bus import LocalMessageBus
+from totoms.messages.message import decode_message, encode_message
+from totoms.messages.outgoing import Outgoing
+from totoms.messages.receiver import Received, Receiver
+from totoms.messages.subscription import Subscription
 
 Results = Sequence[BackendError | None]
 
 
-class Changes(LocalMessageBus):
+class Changes(BusOfTests):
     """What is published is changed on its way."""
 
     async def _publish(self, batch: Sequence[Outgoing]) -> Results:
@@ -32,6 +36,11 @@ class Changes(LocalMessageBus):
 class RoundsLargeNumbers(Changes):
     def changed(self, one: Outgoing) -> Outgoing:
         return replace(one, body=orjson.dumps(orjson.loads(one.body)))
+
+
+class WritesTextsOnly(Changes):
+    def changed(self, one: Outgoing) -> Outgoing:
+        return replace(one, body=encode_message(decode_message(one.body)))
 
 
 class DropsAttributes(Changes):
@@ -50,43 +59,54 @@ class DelaysTooLong(Changes):
         return replace(one, delay=10 * one.delay)
 
 
-class DeliversTwice(LocalMessageBus):
+class DeliversTwice(BusOfTests):
     async def _publish(self, batch: Sequence[Outgoing]) -> Results:
         return list(await super()._publish([*batch, *batch]))[: len(batch)]
 
 
-class LosesOtherTypes(LocalMessageBus):
+class LosesOtherTypes(BusOfTests):
     async def _publish(self, batch: Sequence[Outgoing]) -> Results:
         await super()._publish([one for one in batch if one.attributes["messageType"] != "ofAnother"])
         return [None] * len(batch)
 
 
-class LosesWhatGoesToQueues(LocalMessageBus):
+class LosesWhatGoesToQueues(BusOfTests):
     async def _publish(self, batch: Sequence[Outgoing]) -> Results:
         return [None] * len(batch) if batch[0].queue else await super()._publish(batch)
 
 
-class LosesOneOfABatch(LocalMessageBus):
+class LosesOneOfABatch(BusOfTests):
     async def _publish(self, batch: Sequence[Outgoing]) -> Results:
         await super()._publish(batch[:1000])
         return [None] * len(batch)
 
 
-class RefusesLargeBatches(LocalMessageBus):
+class FailsTheWholeBatch(BusOfTests):
+    fails_whole = True  # see VirtualHarness
+
+
+class FailsBesideALongType(BusOfTests):
+    async def _publish(self, batch: Sequence[Outgoing]) -> Results:
+        if any(len(one.attributes["messageType"]) > 1024 for one in batch):
+            return [MessageTooLarge("The broker said so.")] * len(batch)
+        return await super()._publish(batch)
+
+
+class RefusesLargeBatches(BusOfTests):
     async def _publish(self, batch: Sequence[Outgoing]) -> Results:
         if sum(len(one.body) for one in batch) > self.max_message_bytes:
             return [MessageTooLarge("The batch is too large.")] * len(batch)
         return await super()._publish(batch)
 
 
-class RefusesAtTheLimit(LocalMessageBus):
+class RefusesAtTheLimit(BusOfTests):
     async def _publish(self, batch: Sequence[Outgoing]) -> Results:
         if any(len(one.body) > self.max_message_bytes - 1000 for one in batch):
             return [MessageTooLarge("The broker said so.")]
         return await super()._publish(batch)
 
 
-class AcceptsTooLarge(LocalMessageBus):
+class AcceptsTooLarge(BusOfTests):
     async def publish_message(self, *arguments: Any, **options: Any) -> str:
         try:
             return await super().publish_message(*arguments, **options)
@@ -94,25 +114,25 @@ class AcceptsTooLarge(LocalMessageBus):
             return new_cid()
 
 
-class SendsBeforeItMeasures(LocalMessageBus):
+class SendsBeforeItMeasures(BusOfTests):
     async def publish_message(self, *arguments: Any, **options: Any) -> str:
         sqlite3.connect(":memory:").close()
         return await super().publish_message(*arguments, **options)
 
 
-class SwallowsAfterClose(LocalMessageBus):
+class SwallowsAfterClose(BusOfTests):
     async def publish_message(self, *arguments: Any, **options: Any) -> str:
         return new_cid() if self._closed else await super().publish_message(*arguments, **options)
 
 
-class HangsAfterClose(LocalMessageBus):
+class HangsAfterClose(BusOfTests):
     async def publish_message(self, *arguments: Any, **options: Any) -> str:
         if self._closed:
             await asyncio.Event().wait()
         return await super().publish_message(*arguments, **options)
 
 
-class HangsWhenClosedWhilePublishing(LocalMessageBus):
+class HangsWhenClosedWhilePublishing(BusOfTests):
     async def _publish(self, batch: Sequence[Outgoing]) -> Results:
         try:
             return await super()._publish(batch)
@@ -121,20 +141,20 @@ class HangsWhenClosedWhilePublishing(LocalMessageBus):
                 await asyncio.Event().wait()
 
 
-class CannotCloseTwice(LocalMessageBus):
+class CannotCloseTwice(BusOfTests):
     async def close(self) -> None:
         if self._closed:
             raise Closed("The message bus is closed.")
         await super().close()
 
 
-class BlocksTheLoop(LocalMessageBus):
+class BlocksTheLoop(BusOfTests):
     async def _publish(self, batch: Sequence[Outgoing]) -> Results:
         time.sleep(0.15)  # noqa: ASYNC251 - this is what is wrong with it
         return await super()._publish(batch)
 
 
-class Away(LocalMessageBus):
+class Away(BusOfTests):
     """Knows whether its database can be written now."""
 
     async def _publish(self, batch: Sequence[Outgoing]) -> Results:
@@ -163,14 +183,16 @@ class LetsTheDriversErrorsOut(Away):
         raise ConnectionResetError("by peer")
 
 
-class MakesWhatItMayNot(LocalMessageBus):
-    async def _subscribe(self, subscription: Subscription, *, create: bool) -> None:
+class MakesWhatItMayNot(BusOfTests):
+    async def _subscribe(self, subscription: Subscription, *, create: bool) -> Receiver:
         await super()._subscribe(subscription, create=True)
+        return Through(self, subscription)
 
 
-class DeliversToOneOfTwoSubscriptions(LocalMessageBus):
-    async def _subscribe(self, subscription: Subscription, *, create: bool) -> None:
+class DeliversToOneOfTwoSubscriptions(BusOfTests):
+    async def _subscribe(self, subscription: Subscription, *, create: bool) -> Receiver:
         await super()._subscribe(replace(subscription, name="of-all"), create=create)
+        return Through(self, subscription)
 
     async def _receive(self, subscription: Subscription, max_messages: int, wait: float) -> list[Received]:
         return await super()._receive(replace(subscription, name="of-all"), max_messages, wait)
@@ -179,10 +201,11 @@ class DeliversToOneOfTwoSubscriptions(LocalMessageBus):
         await super()._stop_receiving(replace(subscription, name="of-all"))
 
 
-class DeliversToEachConsumer(LocalMessageBus):
-    async def _subscribe(self, subscription: Subscription, *, create: bool) -> None:
+class DeliversToEachConsumer(BusOfTests):
+    async def _subscribe(self, subscription: Subscription, *, create: bool) -> Receiver:
         self._own = f"{subscription.name}-{new_cid()}"
         await super()._subscribe(replace(subscription, name=self._own), create=create)
+        return Through(self, subscription)
 
     async def _receive(self, subscription: Subscription, max_messages: int, wait: float) -> list[Received]:
         return await super()._receive(replace(subscription, name=self._own), max_messages, wait)
@@ -191,19 +214,21 @@ class DeliversToEachConsumer(LocalMessageBus):
         await super()._stop_receiving(replace(subscription, name=self._own))
 
 
-class SubscribesWithItsFirstReceive(LocalMessageBus):
-    async def _subscribe(self, subscription: Subscription, *, create: bool) -> None: ...
+class SubscribesWithItsFirstReceive(BusOfTests):
+    async def _subscribe(self, subscription: Subscription, *, create: bool) -> Receiver:
+        return Through(self, subscription)
 
     async def _receive(self, subscription: Subscription, max_messages: int, wait: float) -> list[Received]:
-        if subscription.name not in self._feeds:
+        if subscription.name not in self._receivers:
             await super()._subscribe(subscription, create=True)
         return await super()._receive(subscription, max_messages, wait)
 
     async def _stop_receiving(self, subscription: Subscription) -> None:
-        if subscription.name in self._feeds:
+        if subscription.name in self._receivers:
             await super()._stop_receiving(subscription)
 
 
-class IgnoresOrdering(LocalMessageBus):
-    async def _subscribe(self, subscription: Subscription, *, create: bool) -> None:
+class IgnoresOrdering(BusOfTests):
+    async def _subscribe(self, subscription: Subscription, *, create: bool) -> Receiver:
         await super()._subscribe(replace(subscription, ordered=False), create=create)
+        return Through(self, subscription)

@@ -6,22 +6,19 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from totoms.bus import DEAD_LETTERS, DELAY, ORDERING, PULL, PUSH, QUEUES, MessageBus
-from totoms.envelope import (
-    DeadLetterReason,
-    Outgoing,
-    PushReply,
-    PushRequest,
-    Received,
-    RetryPolicy,
-    Subscription,
-)
+from by_name import Through, ThroughStore
 from totoms.errors import BackendError, LeaseLost, Unauthorized, Unavailable
-from totoms.logging import TotoLogger
-from totoms.messages import ProcessingResponse, ProcessingStatus, TotoMessage, encode_message
-from totoms.routing import MessageRouter
+from totoms.logging.logger import TotoLogger
+from totoms.messages.bus import DEAD_LETTERS, DELAY, ORDERING, PULL, PUSH, QUEUES, MessageBus
+from totoms.messages.dead_letters import DeadLetterReason, DeadLetterStore
+from totoms.messages.message import ProcessingResponse, ProcessingStatus, TotoMessage, encode_message
+from totoms.messages.outgoing import Outgoing
+from totoms.messages.push_request import PushReply, PushRequest
+from totoms.messages.receiver import Received, Receiver
+from totoms.messages.router import MessageRouter
+from totoms.messages.subscription import RetryPolicy, Subscription
 
-DEADLINE = 10.0
+DEADLINE = 120.0
 
 
 class MemoryBus(MessageBus):
@@ -76,7 +73,11 @@ class MemoryBus(MessageBus):
         self.published.extend(batch)
         return [None] * len(batch)
 
-    async def _subscribe(self, subscription: Subscription, *, create: bool) -> None: ...
+    async def _subscribe(self, subscription: Subscription, *, create: bool) -> Receiver:
+        return Through(self, subscription)
+
+    def _dead_letters(self, subscription: str) -> DeadLetterStore:
+        return ThroughStore(self, subscription)
 
     async def _receive(self, subscription: Subscription, max_messages: int, wait: float) -> list[Received]:
         self.most_asked = max(self.most_asked, max_messages)
@@ -122,7 +123,9 @@ class MemoryBus(MessageBus):
             raise Unauthorized("not the broker")
         if request.headers.get("x-handshake"):
             return PushReply(200, {"validationResponse": "yes"})
-        return [Received(request.body, "pushed", int(request.headers.get("x-attempt", "1")), SUBSCRIPTION)]
+        body = await request.read(verified=True)
+        message_id = request.headers.get("x-id", "pushed")
+        return [Received(body, message_id, int(request.headers.get("x-attempt", "1")), SUBSCRIPTION)]
 
 
 SUBSCRIPTION = Subscription("blog-posts", "posts-topic", "posts", retry=RetryPolicy(3, 0.0, 0.0))
@@ -148,7 +151,7 @@ def succeed(_message: TotoMessage) -> ProcessingResponse:
     return ProcessingResponse(ProcessingStatus.SUCCESS)
 
 
-def make_router(*handlers: Any, timeout: float = 60.0, max_attempts: int = 3) -> MessageRouter:
+def make_router(*handlers: Any, timeout: float = 60.0, max_attempts: int = 3, **more: Any) -> MessageRouter:
     return MessageRouter(
-        handlers, retry=RetryPolicy(max_attempts, 0.0, 0.0), timeout=timeout, logger=TotoLogger("blog")
+        handlers, retry=RetryPolicy(max_attempts, 0.0, 0.0), timeout=timeout, logger=TotoLogger("blog"), **more
     )

@@ -12,10 +12,10 @@ _numbers = itertools.count()
 
 Install = Callable[..., str]
 
-HOOKED = "from totoms.hookspecs import hookimpl\n"
+HOOKED = "from totoms.plugins.hookspecs import hookimpl\n"
 
 BUS = """
-from totoms.bus import MessageBus
+from totoms.messages.bus import MessageBus
 
 class Bus(MessageBus):
     async def _publish(self, batch):

@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-DEADLINE = 30.0
+DEADLINE = 120.0
 
 
 class Process:
@@ -28,9 +28,13 @@ class Process:
     """
 
     def __init__(
-        self, script: Path | str, *arguments: str, root: str, env: Mapping[str, str] | None = None,
+        self,
+        script: Path | str,
+        *arguments: str,
+        root: str,
+        env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         variables = {**os.environ, "TOTOMS_LOCAL_ROOT": root, "PYTHONUNBUFFERED": "1", **(env or {})}
         self.lines: list[str] = []
         self._news = threading.Condition()
@@ -82,14 +86,23 @@ class Process:
         """The port a service listens on, from its own log."""
         return int(self.expect(r"Listening on http://[^:\s]+:(\d+)").group(1))
 
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended."""
+        return self._popen.poll() is not None
+
     def send(self, sig: int) -> None:
         self._popen.send_signal(sig)
 
     def wait(self, deadline: float = DEADLINE) -> int:
         """Wait for the end and return the exit status; minus the signal's number if it died of one."""
-        status = self._popen.wait(deadline)
+        status = self.wait_for_exit(deadline)
         self._reader.join(deadline)
         return status
+
+    def wait_for_exit(self, deadline: float = DEADLINE) -> int:
+        """Wait for the end only, and not for that of the output: a forked child may still write to it."""
+        return self._popen.wait(deadline)
 
     def kill(self) -> None:
         """End it and what it forked now, if they have not ended, also when they are stopped."""

@@ -20,12 +20,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from totoms.bus import MessageBus
-from totoms.envelope import DeadLetter, DeadLetterReason, Outgoing, Received, Subscription
+from by_name import ByName, Through, ThroughStore
 from totoms.environment import TotoEnvironment
 from totoms.errors import BackendError, Unavailable
-from totoms.local.bus import LocalMessageBus
 from totoms.local.configuration import LocalConfiguration
+from totoms.local.messages.bus import LocalMessageBus
+from totoms.messages.bus import MessageBus
+from totoms.messages.dead_letters import DeadLetter, DeadLetterReason, DeadLetterStore
+from totoms.messages.outgoing import Outgoing
+from totoms.messages.receiver import Received, Receiver
+from totoms.messages.subscription import Subscription
 
 _LENGTH = struct.Struct("!I")
 
@@ -61,7 +65,7 @@ class BusProcesses:
     def close(self) -> None:
         if self._socket is not None and self._process is not None:
             self._socket.close()
-            self._process.wait(20)
+            self._process.wait(120)
 
 
 class RemoteBus(MessageBus):
@@ -120,8 +124,12 @@ class RemoteBus(MessageBus):
         results: Sequence[BackendError | None] = await self._call("_publish", batch)
         return results
 
-    async def _subscribe(self, subscription: Subscription, *, create: bool) -> None:
+    async def _subscribe(self, subscription: Subscription, *, create: bool) -> Receiver:
         await self._call("_subscribe", subscription, create)
+        return Through(self, subscription)
+
+    def _dead_letters(self, subscription: str) -> DeadLetterStore:
+        return ThroughStore(self, subscription)
 
     async def _receive(self, subscription: Subscription, max_messages: int, wait: float) -> list[Received]:
         batch: list[Received] = await self._call("_receive", subscription, max_messages, wait)
@@ -178,7 +186,7 @@ class _Server:
 
     async def serve(self) -> None:
         root, topics, lease_seconds = await read(self._reader)
-        bus_class = type("Leasing", (LocalMessageBus,), {"lease_seconds": lease_seconds})
+        bus_class = type("Leasing", (ByName, LocalMessageBus), {"lease_seconds": lease_seconds})
         self._bus = bus_class(TotoEnvironment("local", LocalConfiguration(root=root)), topics)
         try:
             while True:
@@ -203,7 +211,8 @@ class _Server:
     async def _do(self, operation: str, *arguments: Any) -> Any:
         method = getattr(self._bus, operation)
         if operation == "_subscribe":
-            return await method(arguments[0], create=arguments[1])
+            await method(arguments[0], create=arguments[1])
+            return None
         if operation == "_receive":
             batch = await method(*arguments)
             self._held += batch

@@ -173,7 +173,7 @@ async def settings(request: Request, user_context: UserContext, exec_context: Ex
 
 @toto_delegate
 async def seen(request: Request, user_context: UserContext, exec_context: ExecutionContext):
-    return await asyncio.wait_for(PostCreatedHandler.instance.seen.get(), 20)
+    return await asyncio.wait_for(PostCreatedHandler.instance.seen.get(), 120)
 
 
 def get_microservice_config() -> TotoMicroserviceConfiguration:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import hashlib
 import io
 import os
@@ -22,10 +23,10 @@ from starlette.responses import Response
 
 from totoms.environment import TotoEnvironment
 from totoms.errors import BackendError, InvalidKey, NotFound, PreconditionFailed
-from totoms.local import signed_urls
-from totoms.local.storage import LocalCloudStorage
-from totoms.storage_driver import SIGNED_URLS, FileInfo, WriteOptions
-from totoms.streams import ByteStream, UploadCancelled
+from totoms.local.storage import signed_urls
+from totoms.local.storage.storage import LocalCloudStorage
+from totoms.storage.driver import SIGNED_URLS, FileInfo, WriteOptions
+from totoms.storage.streams import ByteStream, UploadCancelled
 
 # --- content ---
 
@@ -49,6 +50,19 @@ class LosesEmptyFiles(LocalCloudStorage):
     def _write(self, key: str, source: BinaryIO, options: WriteOptions) -> str:
         content = source.read()
         return super()._write(key, io.BytesIO(content), options) if content else ""
+
+
+class DecodesWhatItReads(LocalCloudStorage):
+    def _read(self, key: str, start: int, length: int | None) -> Iterator[bytes]:
+        content = b"".join(super()._read(key, 0, None))
+        with contextlib.suppress(gzip.BadGzipFile):
+            content = gzip.decompress(content)
+        return iter([content[start : None if length is None else start + length]])
+
+
+class DecodesAndCutsAtTheStoredSize(DecodesWhatItReads):
+    def _read(self, key: str, start: int, length: int | None) -> Iterator[bytes]:
+        return iter([b"".join(super()._read(key, start, length))[: self._stat(key).size - start]])
 
 
 class EndsAtAnEmptyChunk(LocalCloudStorage):

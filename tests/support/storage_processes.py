@@ -20,9 +20,9 @@ from typing import Any, BinaryIO, ClassVar, cast
 import totoms  # noqa: F401 - tells the interfaces where to find the implementations
 from totoms.environment import TotoEnvironment
 from totoms.local.configuration import LocalConfiguration
-from totoms.local.storage import LocalCloudStorage
-from totoms.storage_driver import FileInfo, WriteOptions
-from totoms.streams import ByteStream, ChunkReader
+from totoms.local.storage.storage import LocalCloudStorage
+from totoms.storage.driver import FileInfo, WriteOptions
+from totoms.storage.streams import ByteStream, ChunkReader
 
 _CHUNK = 256 * 1024
 _PAGE = 500

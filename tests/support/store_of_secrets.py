@@ -6,11 +6,11 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from local_secrets_kit import _Plugin
-from totoms import plugins
 from totoms.environment import TotoEnvironment
 from totoms.errors import AccessDenied, NotFound, Unavailable
 from totoms.local.configuration import LocalConfiguration
-from totoms.secrets import SecretsManager
+from totoms.plugins import loader as plugins
+from totoms.secrets.manager import SecretsManager
 from totoms.testing import SecretsManagerHarness
 
 

@@ -12,18 +12,20 @@ from typing import Any, BinaryIO, ClassVar
 
 import pytest
 
+from by_name import ByName
 from local_lifecycle_kit import LocalLifecycleHarness
-from totoms import plugins
-from totoms.bus import PULL
 from totoms.context import new_cid
-from totoms.envelope import Received, Subscription
 from totoms.environment import set_default_environment
-from totoms.hookspecs import hookimpl
-from totoms.local.bus import LocalMessageBus
 from totoms.local.configuration import LocalConfiguration
+from totoms.local.messages.bus import LocalMessageBus
 from totoms.local.secrets import LocalSecretsManager
-from totoms.local.storage import LocalCloudStorage
-from totoms.storage import WriteOptions
+from totoms.local.storage.storage import LocalCloudStorage
+from totoms.messages.bus import PULL
+from totoms.messages.receiver import Received
+from totoms.messages.subscription import Subscription
+from totoms.plugins import loader as plugins
+from totoms.plugins.hookspecs import hookimpl
+from totoms.storage.storage import WriteOptions
 from totoms.testing import LifecycleContract
 
 NAME = "mutant"
@@ -89,7 +91,7 @@ class SharesItsEnvironmentWithTheProcess(LocalSecretsManager):
         set_default_environment(self.environment)
 
 
-class GivesMessagesNewIds(LocalMessageBus):
+class GivesMessagesNewIds(ByName, LocalMessageBus):
     async def _receive(self, subscription: Subscription, max_messages: int, wait: float) -> list[Received]:
         batch = await super()._receive(subscription, max_messages, wait)
         for received in batch:

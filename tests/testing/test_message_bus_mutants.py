@@ -15,12 +15,13 @@ import pytest
 import message_mutants as broken
 import message_publishing_mutants as publishing
 from local_message_harness import VirtualHarness
-from totoms import routing
-from totoms.consumer import Consumer
-from totoms.envelope import RetryPolicy
 from totoms.errors import BackendError, Closed, NotFound
-from totoms.local.bus import LocalMessageBus
-from totoms.routing import MessageRouter
+from totoms.local.messages.bus import LocalMessageBus
+from totoms.messages import message as messages
+from totoms.messages import router as routing
+from totoms.messages.consumer import Consumer
+from totoms.messages.router import MessageRouter
+from totoms.messages.subscription import RetryPolicy
 from totoms.testing import MessageBusContract
 from totoms.testing.contract import Contract, behaviours, number_of
 
@@ -57,6 +58,7 @@ MUTANTS: list[tuple[type[LocalMessageBus], str, *tuple[str, ...]]] = [
     (broken.FailsToAckTwice, "test_13_ack_twice_and_nack_after_ack_are_harmless"),
     (broken.NacksWhatIsSettled, "test_13_ack_twice_and_nack_after_ack_are_harmless"),
     (broken.AcksAnothersLease, "test_13_ack_after_nack_is_harmless"),
+    (broken.RefusesToAckWhatIsBeingRenewed, "test_13_ack_and_renewal_at_the_same_time_settle_the_message"),
     (publishing.BlocksTheLoop, "test_14_event_loop_is_never_held_up"),
     (broken.ReturnsMoreThanIsAskedFor, "test_14_max_concurrency_is_reached_and_never_exceeded"),
     (broken.LeasesMoreThanIsAskedFor, "test_15_prefetch_stays_within_free_slots"),
@@ -85,10 +87,15 @@ MUTANTS: list[tuple[type[LocalMessageBus], str, *tuple[str, ...]]] = [
     (broken.ReplaysAsNew, "test_24_dead_letters_are_replayed"),
     (broken.ReplaysToEverybody, "test_24_dead_letters_are_replayed"),
     (broken.PurgesAll, "test_24_dead_letters_are_purged"),
+    (publishing.FailsTheWholeBatch, "test_65_message_that_the_broker_refuses_fails_alone"),
+    (publishing.FailsBesideALongType, "test_65_message_with_a_long_type_harms_no_other"),
+    (broken.TakesReplaysOneByOne, "test_66_replayed_letters_are_taken_as_fast_as_new_messages"),
     (publishing.LosesWhatIsPublishedWhileAway, "test_25_broker_away_is_a_typed_error_or_a_wait"),
     (publishing.LetsTheDriversErrorsOut, "test_25_broker_away_is_a_typed_error_or_a_wait"),
     (broken.LosesNacked, "test_26_troubled_handler_is_counted_and_the_worker_lives", "raises"),
     (broken.LosesDeadLetters, "test_26_troubled_handler_is_counted_and_the_worker_lives", "raises SystemExit"),
+    (broken.KeepsWhatTheHandlerSaw, "test_67_dead_letter_keeps_and_replays_the_original_bytes"),
+    (publishing.WritesTextsOnly, "test_67_fields_that_are_not_strings_are_published_as_given"),
 ]
 
 
@@ -99,6 +106,7 @@ class NeverRaised(Exception):
 _GIVEN_UP = "test_08_message_is_given_up_after_exactly_n_attempts"
 _BACKOFF = "test_10_backoff_grows_and_is_jittered"
 _CONCURRENCY = "test_14_max_concurrency_is_reached_and_never_exceeded"
+_FIELDS = "test_67_fields_that_are_not_strings_arrive_as_text"
 _TROUBLED = "test_26_troubled_handler_is_counted_and_the_worker_lives"
 CORE: list[tuple[Any, str, Any, str, *tuple[str, ...]]] = [
     (MessageRouter, "_failed", lambda *_: routing._RETRY, _GIVEN_UP, "FAILED"),
@@ -110,7 +118,11 @@ CORE: list[tuple[Any, str, Any, str, *tuple[str, ...]]] = [
     (Consumer, "_free_slots", lambda self: 1 - self.in_flight, _CONCURRENCY),
     (routing, "_IGNORED", routing._SUCCESS, "test_21_unknown_type_is_ignored_and_counted"),
     (routing, "remember_traceparent", lambda _: None, "test_22_traceparent_and_cid_travel"),
-    (MessageRouter, "handle", MessageRouter._judge, _TROUBLED, "raises"),
+    (MessageRouter, "handle", MessageRouter._process, _TROUBLED, "raises"),
+    (messages, "_text", lambda value: value or "", _FIELDS, "id a number, cid null"),
+    (messages, "_text", str, _FIELDS, "msg an object"),
+    (routing, "TYPE_ATTRIBUTE", "anotherAttribute", "test_67_type_that_stands_beside_the_body_is_used"),
+    (routing, "ForeignMessage", NeverRaised, "test_67_object_without_a_type_is_ignored_and_counted", "type null"),
 ]
 """What is not the backend's: where it is, its name, what is there instead, and the test that sees it."""
 
@@ -172,7 +184,7 @@ async def test_contract_sees_the_mutant_of_the_core(
         await getattr(Declared(), test)(make(harness=Hasty), *arguments)
 
 
-@pytest.mark.parametrize("number", range(1, 27))
+@pytest.mark.parametrize("number", [*range(1, 27), 65, 66, 67])
 def test_each_behaviour_is_asserted_and_was_seen_to_fail(number: int) -> None:
     assert behaviours(MessageBusContract)[number]
     assert number in {number_of(name) for name in [mutant[1] for mutant in MUTANTS] + [mutant[3] for mutant in CORE]}

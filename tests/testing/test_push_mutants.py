@@ -10,28 +10,35 @@ import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from fastapi import Request, Response
 
+from by_name import ByName
 from local_push_kit import LocalPushHarness
-from totoms.bus import PUSH
 from totoms.context import new_cid
-from totoms.envelope import DeadLetterReason, PushReply, PushRequest, Received, Subscription
-from totoms.errors import BackendError, Forbidden, NotFound, Unauthorized
-from totoms.local.bus import LocalMessageBus
+from totoms.errors import BackendError, Forbidden, NotFound, Unauthorized, Undecidable
 from totoms.local.keys import push_key, signing_key
-from totoms.push import PushEndpoint
-from totoms.testing import PushContract, push_service
+from totoms.local.messages.bus import LocalMessageBus
+from totoms.messages.bus import PUSH
+from totoms.messages.dead_letters import DeadLetterReason
+from totoms.messages.push.attempts import Failures, delivery_key
+from totoms.messages.push.endpoint import PushEndpoint
+from totoms.messages.push_request import PushReply, PushRequest
+from totoms.messages.receiver import Received
+from totoms.messages.subscription import Subscription
+from totoms.testing import PushContract
+from totoms.testing.push import service as push_service
 
 Accepted = PushReply | Sequence[Received]
 
 
-def received(request: PushRequest) -> list[Received]:
+async def received(request: PushRequest) -> list[Received]:
     """What a backend would decode that believes everything."""
     message_id = request.headers.get("x-totoms-message-id", new_cid())
-    return [Received(request.body, message_id, 1, Subscription("push-posts", "posts-topic", "posts"))]
+    body = await request.read(verified=True)
+    return [Received(body, message_id, 1, Subscription("push-posts", "posts-topic", "posts"))]
 
 
 def claims_of(request: PushRequest) -> dict[str, Any]:
@@ -53,12 +60,12 @@ class BelievesForgedTokens(LocalMessageBus):
     async def _accept_push(self, request: PushRequest) -> Accepted:
         if claims_of(request).get("aud") != "totoms-push" or request.headers.get("x-totoms-topic") != "posts-topic":
             raise Forbidden("not for us")
-        return received(request)
+        return await received(request)
 
 
 class NeedsNoCredentials(LocalMessageBus):
     async def _accept_push(self, request: PushRequest) -> Accepted:
-        return await super()._accept_push(request) if "authorization" in request.headers else received(request)
+        return await super()._accept_push(request) if "authorization" in request.headers else await received(request)
 
 
 class AcceptsAnyTopic(LocalMessageBus):
@@ -69,21 +76,21 @@ class AcceptsAnyTopic(LocalMessageBus):
 class AcceptsExpired(LocalMessageBus):
     async def _accept_push(self, request: PushRequest) -> Accepted:
         if claims_of(request).get("aud") == "totoms-push" and is_signed(request, push_key(self._root)):
-            return received(request)
+            return await received(request)
         return await super()._accept_push(request)
 
 
 class AcceptsAnyAudience(LocalMessageBus):
     async def _accept_push(self, request: PushRequest) -> Accepted:
         if is_signed(request, push_key(self._root)):
-            return received(request)
+            return await received(request)
         return await super()._accept_push(request)
 
 
 class AcceptsUsers(LocalMessageBus):
     async def _accept_push(self, request: PushRequest) -> Accepted:
         if is_signed(request, signing_key(self._root).encode()):
-            return received(request)
+            return await received(request)
         return await super()._accept_push(request)
 
 
@@ -91,13 +98,13 @@ class AcceptsOtherAccounts(LocalMessageBus):
     async def _accept_push(self, request: PushRequest) -> Accepted:
         other = self._root.with_name(f"{self._root.name}-of-another")
         if is_signed(request, push_key(other)):
-            return received(request)
+            return await received(request)
         return await super()._accept_push(request)
 
 
 class AcceptsOtherEnvelopes(LocalMessageBus):
     async def _accept_push(self, request: PushRequest) -> Accepted:
-        return received(request) if b'"TopicArn"' in request.body else await super()._accept_push(request)
+        return await received(request) if b'"TopicArn"' in request.body else await super()._accept_push(request)
 
 
 class AgreesToBePushedToByAnybody(LocalMessageBus):
@@ -118,7 +125,7 @@ class KeepsForgeries(LocalMessageBus):
         try:
             return await super()._accept_push(request)
         except (Unauthorized, Forbidden):
-            await self._dead_letter(received(request)[0], DeadLetterReason("forged"))
+            await self._dead_letter((await received(request))[0], DeadLetterReason("forged"))
             raise
 
 
@@ -143,7 +150,7 @@ class BelievesWhileKeysAreUnreachable(LocalMessageBus):
         try:
             return await super()._accept_push(request)
         except BackendError:
-            return received(request)
+            return await received(request)
 
 
 class GivesNewIds(LocalMessageBus):
@@ -154,15 +161,16 @@ class GivesNewIds(LocalMessageBus):
 
 class ThrowsPoisonAway(LocalMessageBus):
     async def _accept_push(self, request: PushRequest) -> Accepted:
-        accepted = await super()._accept_push(request)
+        body = await request.read(verified=True)
+        accepted = await super()._accept_push(replace(request, source=body))
         try:
-            json.loads(request.body)
+            json.loads(body)
         except ValueError:
             return PushReply(200, {"status": "success"})
         return accepted
 
 
-class LosesDeadLetters(LocalMessageBus):
+class LosesDeadLetters(ByName, LocalMessageBus):
     async def _dead_letter(self, received: Received, reason: DeadLetterReason) -> None: ...
 
 
@@ -184,7 +192,7 @@ class ServesPushUndeclared(LocalMessageBus):
 class RunsBeforeVerifying(PushEndpoint):
     async def _receive(self, request: Request) -> Response:
         body = await request.body()
-        answer = await self._handle(received(PushRequest(dict(request.headers), body, "")))
+        answer = await self._handle(await received(PushRequest(dict(request.headers), body, "")))
         await self._bus._accept_push(PushRequest(dict(request.headers), body, ""))
         return answer
 
@@ -202,9 +210,84 @@ class SettlesFailures(PushEndpoint):
 
 
 class AnswersThatItKeptWhatItDidNot(PushEndpoint):
-    async def _keep(self, received: Received, reason: DeadLetterReason) -> None:
+    async def _dead_letter(self, received: Received, reason: DeadLetterReason) -> None:
         with contextlib.suppress(Exception):
-            await super()._keep(received, reason)
+            await super()._dead_letter(received, reason)
+
+
+class TakesStringsOnly(LocalMessageBus):
+    async def _accept_push(self, request: PushRequest) -> Accepted:
+        accepted = await super()._accept_push(request)
+        assert not isinstance(accepted, PushReply)
+        return [replace(one, undecodable="no string" if b'"id":4' in one.body else "") for one in accepted]
+
+
+class KeepsForeignMessages(LocalMessageBus):
+    async def _accept_push(self, request: PushRequest) -> Accepted:
+        accepted = await super()._accept_push(request)
+        assert not isinstance(accepted, PushReply)
+        return [replace(one, undecodable="foreign" if b'"type"' not in one.body else "") for one in accepted]
+
+
+class HasALimitForBodiesOnly(LocalMessageBus):
+    max_push_bytes = 64 * 1024
+
+
+class ReadsBeforeVerifying(LocalMessageBus):
+    async def _accept_push(self, request: PushRequest) -> Accepted:
+        body = await request.read(verified=True)
+        return await super()._accept_push(replace(request, source=body))
+
+
+class TakesATurnBeforeVerifying(PushEndpoint):
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **{**options, "slot_patience": 0.0})
+
+    async def _receive(self, request: Request) -> Any:
+        await self._slots.take(0, self._slots.until())
+        try:
+            return await super()._receive(request)
+        finally:
+            self._slots.give()
+
+
+class BelievesTheBrokersCount(PushEndpoint):
+    async def _settle(self, received: Received, key: Any, until: float) -> Any:
+        counted = received.attempt - 1
+        vars(self._failures).update(of=lambda _key: counted)
+        return await super()._settle(received, key, until)
+
+
+class CountsFullAsAFailure(PushEndpoint):
+    async def _settle(self, received: Received, key: Any, until: float) -> Any:
+        ending = await super()._settle(received, key, until)
+        if isinstance(ending, Undecidable):
+            self._failures.add(key)
+        return ending
+
+
+class SettlesWhileDraining(PushEndpoint):
+    async def _receive(self, request: Request) -> Any:
+        return b"{}" if self._draining else await super()._receive(request)
+
+
+class CountsNoFailures(PushEndpoint):
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        vars(self._failures).update(add=lambda _key: None)
+
+
+class CountsForAllProcesses(PushEndpoint):
+    shared: ClassVar[Failures] = Failures()
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._failures = self.shared
+
+
+class RunsTheSecondRequestToo(PushEndpoint):
+    async def _settle_once(self, received: Received, until: float) -> Any:
+        return await self._settle(received, delivery_key(received), until)
 
 
 @dataclass(frozen=True)
@@ -244,6 +327,23 @@ MUTANTS = [
     Mutant("test_31_outcome_is_the_same_by_push_and_by_pull", LosesDeadLetters, arguments=("non-retryable",)),
     Mutant("test_31_what_cannot_be_kept_is_answered_503", endpoint=AnswersThatItKeptWhatItDidNot),
     Mutant("test_32_same_id_twice", ForgetsWhatCameTwice),
+    Mutant("test_67_fields_that_are_not_strings_arrive_as_text", TakesStringsOnly),
+    Mutant("test_67_object_without_a_type_is_answered_ignored", KeepsForeignMessages),
+    Mutant("test_27_largest_message_arrives", HasALimitForBodiesOnly),
+    Mutant(
+        "test_29_half_sent_bodies_of_strangers_hold_nothing", ReadsBeforeVerifying, endpoint=TakesATurnBeforeVerifying
+    ),
+    Mutant("test_58_absence_costs_no_message", endpoint=BelievesTheBrokersCount),
+    Mutant("test_58_failing_message_is_given_up_after_its_own_failures", endpoint=BelievesTheBrokersCount),
+    Mutant("test_58_failing_message_is_given_up_after_its_own_failures", endpoint=CountsNoFailures),
+    Mutant("test_58_overload_costs_no_message", endpoint=CountsFullAsAFailure),
+    Mutant("test_58_draining_costs_no_message", endpoint=SettlesWhileDraining),
+    Mutant("test_58_each_process_counts_for_itself", endpoint=CountsForAllProcesses),
+    Mutant(
+        "test_58_second_request_for_a_message_waits_for_the_same_result",
+        endpoint=RunsTheSecondRequestToo,
+        arguments=("SUCCESS",),
+    ),
 ]
 
 
@@ -321,13 +421,18 @@ async def test_forgery_is_left_out_only_where_it_makes_no_sense_and_with_a_reaso
 
 
 async def test_backend_without_push_passes_with_its_endpoint_closed(make: Make) -> None:
-    from totoms.bus import MessageBus
+    from totoms.messages.bus import MessageBus
 
     class NoPush(ServesPushUndeclared):
         _accept_push = MessageBus._accept_push
 
     for name in dir(PushContract):
         if name.startswith("test_") and not name.startswith("test_00"):
-            arguments = {"test_28": ["FAILED"], "test_29_forgery": ["forged"], "test_31_outcome": ["SUCCESS"]}
+            arguments = {
+                "test_28": ["FAILED"],
+                "test_29_forgery": ["forged"],
+                "test_31_outcome": ["SUCCESS"],
+                "test_58_second": ["FAILED"],
+            }
             extra = next((given for start, given in arguments.items() if name.startswith(start)), [])
             await getattr(WithoutPush(), name)(make(NoPush), *extra)

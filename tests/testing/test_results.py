@@ -92,7 +92,7 @@ def run(folder: Path, *options: str) -> list[dict[str, Any]]:
     (folder / "test_contracts.py").write_text(CONTRACTS)
     results = folder / "made" / "results.json"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--totoms-results={results}", *options]
-    made = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    made = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
     assert made.returncode == 1, made.stdout + made.stderr  # two of the classes have a test that fails
     written: list[dict[str, Any]] = json.loads(results.read_text())["results"]
     return written
@@ -138,7 +138,7 @@ def test_nothing_is_written_unless_it_is_asked_for(tmp_path: Path) -> None:
     (tmp_path / "pytest.ini").write_text(SETTINGS)
     (tmp_path / "test_contracts.py").write_text(CONTRACTS)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "TestWhole"]
-    made = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    made = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
 
     assert made.returncode == 0, made.stdout
     assert not list(tmp_path.glob("*.json"))
@@ -160,9 +160,12 @@ def test_table_counts_behaviours_and_names_those_that_are_missing(results: list[
 def test_capability_of_another_contract_is_neither_there_nor_missing() -> None:
     def one(contract: str, *capabilities: str) -> dict[str, Any]:
         return {
-            "backend": "one", "contract": contract, "arrangement": "", "capabilities": list(capabilities),
+            "backend": "one",
+            "contract": contract,
+            "arrangement": "",
+            "capabilities": list(capabilities),
             "behaviours": {"0": GUARD, "1": {"test_01_first": "passed"}},
-        }  # fmt: skip
+        }
 
     assert render([one("Bus", "pull"), one("Storage", "urls")]).splitlines()[2:] == [
         "| one | Bus |  | 1 of 1 | yes |  |",
@@ -227,6 +230,6 @@ def test_page_without_markers_is_refused(page: Path, written: list[str], capsys:
 
 def test_table_runs_as_a_program(page: Path, written: list[str]) -> None:
     command = [sys.executable, "-m", "totoms.testing.table", *written, "--into", str(page), "--check"]
-    made = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    made = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert made.returncode == 1
     assert "out of date" in made.stderr

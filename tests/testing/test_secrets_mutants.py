@@ -14,7 +14,7 @@ import pytest
 
 from store_of_secrets import StoredSecrets, StoreHarness
 from totoms.errors import AccessDenied, BackendError, NotFound, Unavailable
-from totoms.logging import TotoLogger
+from totoms.logging.logger import TotoLogger
 from totoms.testing import SecretsManagerContract
 
 SEEN = (AssertionError, BackendError, pytest.fail.Exception)

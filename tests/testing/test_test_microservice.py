@@ -37,9 +37,9 @@ from totoms import (
     toto_delegate,
 )
 from totoms.environment import scope_environment
-from totoms.routing import Action
+from totoms.messages.router import Action
 from totoms.testing import TestMicroservice
-from totoms.testing.bench import BenchMessageBus
+from totoms.testing.service.backend import TestBackendMessageBus
 
 POSTS = MessageDestination(topic="posts")
 
@@ -273,16 +273,16 @@ async def test_time_does_not_pass_while_a_handler_is_at_work(monkeypatch: pytest
     async with start() as service:
         await service.client.post("/posts", json={"title": "slow"})
         await begun.wait()
-        before = service._bench.now
+        before = service._backend.now
         advancing = asyncio.create_task(service.advance(24 * 3600.0))
         bus = service.microservice.message_bus
-        assert isinstance(bus, BenchMessageBus)
+        assert isinstance(bus, TestBackendMessageBus)
         for _ in range(3):  # transactions, each behind those of advance()
             assert await bus.busy() == 1
-        assert service._bench.now == before
+        assert service._backend.now == before
         go.set()
         await advancing
-        assert service._bench.now == before + 24 * 3600.0
+        assert service._backend.now == before + 24 * 3600.0
         assert len(service.handled) == 1
 
 

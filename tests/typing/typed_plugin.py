@@ -5,13 +5,21 @@ from typing import ClassVar
 
 from pydantic import AliasChoices, Field
 
-from totoms.bus import PULL, MessageBus
-from totoms.envelope import Outgoing, Received, Subscription
-from totoms.environment import TotoEnvironment
 from totoms.errors import BackendError
-from totoms.hookspecs import hookimpl
-from totoms.hyperscaler import HyperscalerConfiguration
-from totoms.secrets import SecretsManager
+from totoms.plugin import (
+    PULL,
+    DeadLetterReason,
+    HyperscalerConfiguration,
+    Lease,
+    LeasingReceiver,
+    MessageBus,
+    Outgoing,
+    Received,
+    SecretsManager,
+    Subscription,
+    TotoEnvironment,
+    hookimpl,
+)
 
 
 class SkylineConfiguration(HyperscalerConfiguration):
@@ -23,17 +31,34 @@ class SkylineSecrets(SecretsManager):
         return b""
 
 
+class SkylineReceiver(LeasingReceiver):
+    async def receive(self, max_messages: int, wait: float) -> list[Received]:
+        return [Received(b"{}", "1", 1, self.subscription, lease=Lease("handle", 30.0), lease_seconds=30.0)]
+
+    async def _ack(self, held: Sequence[Received]) -> Sequence[BackendError | None]:
+        return [None for _ in held]
+
+    async def _nack(self, received: Received, delay: float) -> None:
+        return None
+
+    async def _release(self, held: Sequence[Received]) -> None:
+        return None
+
+    async def _extend(self, held: Sequence[Received]) -> Sequence[BackendError | None]:
+        return [None for _ in held]
+
+    async def _dead_letter(self, received: Received, reason: DeadLetterReason) -> None:
+        return None
+
+
 class SkylineBus(MessageBus):
     capabilities: ClassVar[frozenset[str]] = frozenset({PULL})
 
     async def _publish(self, batch: Sequence[Outgoing]) -> Sequence[BackendError | None]:
         return [None for _ in batch]
 
-    async def _subscribe(self, subscription: Subscription, *, create: bool) -> None:
-        return None
-
-    async def _receive(self, subscription: Subscription, max_messages: int, wait: float) -> list[Received]:
-        return []
+    async def _subscribe(self, subscription: Subscription, *, create: bool) -> SkylineReceiver:
+        return SkylineReceiver(subscription)
 
 
 @hookimpl

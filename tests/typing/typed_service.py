@@ -51,13 +51,19 @@ class BlogConfig(TotoControllerConfig):
 
 
 @toto_delegate
+async def read_key(user_context: UserContext, exec_context: ExecutionContext[BlogConfig]) -> str:
+    assert_type(exec_context.config, BlogConfig)
+    return exec_context.config.api_key
+
+
+@toto_delegate
 async def create_post(request: Request, user_context: UserContext, exec_context: ExecutionContext) -> dict[str, Any]:
     body = await request.json()
     if not body.get("title"):
         raise ValidationError("Missing title")
     assert_type(exec_context.logger, TotoLogger)
     assert_type(exec_context.cid, str)
-    assert_type(exec_context.config, TotoControllerConfig)
+    assert_type(exec_context.config, Any)  # bare, it may be any class of the service's own
     assert_type(exec_context.environment, TotoEnvironment)
     assert_type(user_context.email, str | None)
     storage = exec_context.get_storage("posts")

@@ -12,14 +12,16 @@ from typing import Any
 import pytest
 from nats.js import JetStreamContext
 
+from by_name import ByName
 from emulators import require
 from totoms import CloudStorage, MessageBus, SecretsManager, TotoEnvironment
-from totoms.envelope import Subscription
-from totoms_nats.background import background
+from totoms.messages.subscription import Subscription
+from totoms_nats.clients import clients
 from totoms_nats.configuration import NatsConfiguration
-from totoms_nats.names import key
-from totoms_nats.operator import Operator
-from totoms_nats.server import PROGRAM, NatsServer
+from totoms_nats.messages.bus import NatsMessageBus
+from totoms_nats.naming import key
+from totoms_nats.testing.operator import Operator
+from totoms_nats.testing.server import PROGRAM, NatsServer
 
 LEASE = 2.0
 
@@ -40,7 +42,11 @@ def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer
     (folder / "config").write_text(ACCOUNTS.format(denied=""))
     with NatsServer(folder, arguments=("-c", str(folder / "config"))) as server:
         yield server
-        background.close()
+        clients.close()
+
+
+class BusByName(ByName, NatsMessageBus):
+    """A bus with the operations of its receivers."""
 
 
 class Installation(Operator):
@@ -94,7 +100,7 @@ class Installation(Operator):
         return SecretsManager(self.environment)
 
     def bus(self, topic: str = "") -> MessageBus:
-        bus = MessageBus(self.environment, {"posts": topic} if topic else {})
+        bus = BusByName(self.environment, {"posts": topic} if topic else {})
         self.buses.append(bus)
         return bus
 
@@ -115,5 +121,5 @@ async def installation(nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch,
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server on this machine answers at once or never."""
-    monkeypatch.setattr("totoms_nats.connection.DEADLINE", 1.0)
-    monkeypatch.setattr("totoms_nats.connection._TRY", 0.3)
+    monkeypatch.setattr("totoms_nats.clients.DEADLINE", 1.0)
+    monkeypatch.setattr("totoms_nats.clients._TRY", 0.3)

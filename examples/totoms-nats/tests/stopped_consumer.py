@@ -7,18 +7,18 @@ import signal
 import sys
 
 from totoms import MessageBus, TotoEnvironment
-from totoms.envelope import Subscription
+from totoms.messages.subscription import Subscription
 from totoms_nats.configuration import NatsConfiguration
 
 
 async def main(url: str, prefix: str, topic: str, name: str) -> None:
     settings = NatsConfiguration(url=url, prefix=prefix, lease_seconds=2.0)
     bus, subscription = MessageBus(TotoEnvironment("nats", settings)), Subscription(name, topic, "posts")
-    await bus._subscribe(subscription, create=False)
-    batch = await bus._receive(subscription, 1, 20)
+    receiver = await bus._subscribe(subscription, create=False)
+    batch = await receiver.receive(1, 20)
     print("received", flush=True)
     await asyncio.to_thread(signal.sigwait, {signal.SIGUSR1})
-    (result,) = await bus._ack(batch)
+    (result,) = await receiver.ack(batch)
     print(f"ack: {type(result).__name__}", flush=True)
     await bus.close()
 

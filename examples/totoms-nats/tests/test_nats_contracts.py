@@ -24,8 +24,8 @@ from totoms.testing import (
     SecretsManagerContract,
     SecretsManagerHarness,
 )
-from totoms_nats.bus import NatsMessageBus
-from totoms_nats.storage import NatsCloudStorage
+from totoms_nats.messages.bus import NatsMessageBus
+from totoms_nats.storage.storage import NatsCloudStorage
 
 
 class NatsMessageBusHarness(MessageBusHarness):
@@ -33,7 +33,6 @@ class NatsMessageBusHarness(MessageBusHarness):
 
     def __init__(self, installation: Any) -> None:
         self._installation = installation
-        self.lease_seconds = installation.settings.lease_seconds
 
     async def create_topic(self) -> str:
         return str(await asyncio.to_thread(self._installation.topic))
@@ -42,7 +41,8 @@ class NatsMessageBusHarness(MessageBusHarness):
         return f"{self._installation.prefix}.nobody"
 
     async def connect(self, topics: Mapping[str, str]) -> MessageBus:
-        bus = MessageBus(TotoEnvironment("nats", self._installation.settings), topics)
+        settings = self._installation.settings.model_copy(update={"lease_seconds": self.lease_seconds})
+        bus = MessageBus(TotoEnvironment("nats", settings), topics)
         self._installation.buses.append(bus)
         return bus
 
@@ -97,6 +97,8 @@ class NatsLifecycleHarness(LifecycleHarness):
     async def close(self) -> None: ...
 
 
+@pytest.mark.quick
+@pytest.mark.smoke
 class TestNatsLifecycle(LifecycleContract):
     backend = "nats"
     capabilities = NatsMessageBus.capabilities

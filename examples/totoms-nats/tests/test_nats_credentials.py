@@ -15,9 +15,9 @@ from cryptography.x509.oid import NameOID
 
 from totoms import SecretsManager, TotoEnvironment
 from totoms.errors import AccessDenied, BackendError, ConfigurationError, NotFound, Unavailable
-from totoms_nats.background import background
+from totoms_nats.clients import clients, thread_connection
 from totoms_nats.configuration import NatsConfiguration
-from totoms_nats.server import NatsServer
+from totoms_nats.testing.server import NatsServer
 
 
 def write_certificate(folder: Path) -> tuple[Path, Path]:
@@ -46,7 +46,7 @@ def write_certificate(folder: Path) -> tuple[Path, Path]:
 @pytest.fixture
 def guarded(nats_server: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[NatsServer]:
     """A server of its own that wants TLS, certificates of its clients, and a token."""
-    monkeypatch.setattr("totoms_nats.connection.DEADLINE", 2.0)
+    monkeypatch.setattr("totoms_nats.clients.DEADLINE", 2.0)
     certificate, key = write_certificate(tmp_path)
     (tmp_path / "config").write_text(
         f'authorization {{ token: "canary" }}\n'
@@ -54,7 +54,7 @@ def guarded(nats_server: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyP
     )
     with NatsServer(tmp_path, arguments=("-c", str(tmp_path / "config"))) as server:
         yield server
-        background.close()
+        clients.close()
 
 
 def ask(settings: NatsConfiguration) -> None:
@@ -79,5 +79,6 @@ def test_server_and_client_know_each_other_by_certificate_and_token(guarded: Nat
 
 def test_certificate_that_is_not_there_is_a_mistake_of_the_configuration(tmp_path: Path) -> None:
     settings = NatsConfiguration(tls_ca=tmp_path / "none.pem")
+    client = thread_connection(settings)
     with pytest.raises(ConfigurationError, match="NATS_TLS_CA"):
-        background.run(background.connection(settings).client())
+        client.run(client.connection.client())

@@ -13,11 +13,11 @@ import pytest
 
 from processes import Process
 from totoms import CloudStorage, MessageBus, MessageDestination, SecretsManager, TotoEnvironment, TotoMessage
-from totoms.envelope import Subscription
 from totoms.errors import AccessDenied, MessageTooLarge, Unavailable
-from totoms_nats.background import background
+from totoms.messages.subscription import Subscription
+from totoms_nats.clients import clients
 from totoms_nats.configuration import NatsConfiguration
-from totoms_nats.server import NatsServer
+from totoms_nats.testing.server import NatsServer
 
 POSTS = MessageDestination(topic="posts")
 CONSUMER = Path(__file__).with_name("stopped_consumer.py")
@@ -37,7 +37,7 @@ async def subscribed(installation: Any) -> tuple[MessageBus, Subscription]:
 async def receive_all(bus: MessageBus, subscription: Subscription, count: int) -> dict[str, int]:
     """Receive and acknowledge, through outages, until `count` messages have come; their ids and last attempts."""
     seen: dict[str, int] = {}
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while len(seen) < count:
             try:
                 batch = await bus._receive(subscription, 100, 5)
@@ -61,7 +61,7 @@ async def test_nothing_that_was_published_is_lost_when_the_server_goes_and_comes
     await asyncio.to_thread(installation.server.stop, how)
     try:
         with pytest.raises(Unavailable):
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(120):
                 await bus.publish_message(POSTS, message())
     finally:
         await asyncio.to_thread(installation.server.start)
@@ -130,7 +130,7 @@ def guarded(nats_server: NatsServer, tmp_path: Path) -> Iterator[NatsServer]:
     )
     with NatsServer(tmp_path, arguments=("-c", str(tmp_path / "config"))) as server:
         yield server
-        background.close()
+        clients.close()
 
 
 def settings(server: NatsServer, user: str, password: str) -> NatsConfiguration:
@@ -163,10 +163,14 @@ async def test_message_over_the_servers_own_limit_is_too_large(guarded: NatsServ
 @pytest.mark.parametrize(
     ("variable", "value"),
     [
-        ("NATS_URL", "http://127.0.0.1"), ("NATS_URL", "nats://"), ("NATS_URL", "nats://me:canary@127.0.0.1"),
-        ("NATS_PREFIX", "a.b"), ("NATS_REPLICAS", "0"), ("NATS_LEASE_SECONDS", "0"),
+        ("NATS_URL", "http://127.0.0.1"),
+        ("NATS_URL", "nats://"),
+        ("NATS_URL", "nats://me:canary@127.0.0.1"),
+        ("NATS_PREFIX", "a.b"),
+        ("NATS_REPLICAS", "0"),
+        ("NATS_LEASE_SECONDS", "0"),
     ],
-)  # fmt: skip
+)
 def test_wrong_setting_is_told_by_its_variable_and_not_its_value(
     variable: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,8 +10,9 @@ import pytest
 from nats.js import api
 
 from totoms import MessageDestination, TotoMessage
-from totoms.envelope import DeadLetterReason, Subscription
 from totoms.errors import BackendError, Closed, LeaseLost, NotFound, Unsupported
+from totoms.messages.dead_letters import DeadLetterReason
+from totoms.messages.subscription import Subscription
 
 POSTS = MessageDestination(topic="posts")
 REASON = DeadLetterReason("non_retryable", "KeyError", "no such\nkey: \u20ac", 2)
@@ -250,7 +251,7 @@ async def test_subscription_whose_consumer_was_deleted_is_told(installation: Any
 async def test_wait_ends_when_receiving_is_stopped(installation: Any) -> None:
     bus, subscription = await subscribed(installation)
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(120):
         waiting = asyncio.create_task(bus._receive(subscription, 5, 600))
         await asyncio.sleep(0)
         await bus._stop_receiving(subscription)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from nats.js import JetStreamContext
 
 from totoms.errors import CorruptData, NotFound
-from totoms_nats.headers import from_headers, to_headers
-from totoms_nats.names import Names, is_topic, key, token
+from totoms_nats.messages.encoding import from_headers, to_headers
+from totoms_nats.naming import Names, is_topic, key, token
 
 NAMES = ["a/b", "a_b", "a-b", "a.b", "a b", ".a", "a.", "a..b", "A", "a=20b", "\u00fc", ">", "*", "/a", "a/"]
 

@@ -12,7 +12,7 @@ import pytest
 from nats.js import JetStreamContext
 
 from totoms.errors import CorruptData, NotFound, PreconditionFailed, Unsupported
-from totoms_nats.objects import CHUNK
+from totoms_nats.storage.objects import CHUNK
 
 
 def chunks_in(installation: Any, name: str) -> int:
@@ -82,18 +82,17 @@ def test_reader_of_a_replaced_file_gets_all_of_the_old_one(installation: Any) ->
         assert begun + b"".join(chunks) == old
 
 
-def test_content_of_replaced_and_deleted_files_is_swept(installation: Any) -> None:
+def test_content_of_replaced_and_deleted_files_is_deleted_later(installation: Any) -> None:
     storage, name = installation.bucket("files"), installation.names.bucket("files")
     for content in (b"1", b"2", b"3"):
         storage.upload_bytes(content * CHUNK, "a")
     storage.upload_bytes(b"4", "b")
     storage.delete_file("b")
 
-    from totoms_nats.background import background
-
-    background.run(storage._bucket.sweep(time.time() - 3600))
+    client, bucket = storage._open()
+    client.run(bucket.delete_replaced(time.time() - 3600))
     assert chunks_in(installation, name) == 4 + 3  # and a note for each that is to go
-    background.run(storage._bucket.sweep(time.time() + 3600))
+    client.run(bucket.delete_replaced(time.time() + 3600))
     assert chunks_in(installation, name) == 1
     assert storage.get_file_bytes("a") == b"3" * CHUNK
 

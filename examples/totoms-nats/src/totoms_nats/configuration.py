@@ -1,4 +1,4 @@
-"""The settings: where the servers are, who we are, and what our names begin with."""
+"""The settings: the servers, the credentials, and the prefix of names."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator
 
-from totoms.hyperscaler import HyperscalerConfiguration
+from totoms.plugin import HyperscalerConfiguration
 
 
 class NatsConfiguration(HyperscalerConfiguration):
     """How to reach NATS. Constructing it does no I/O.
 
     Attributes:
-        url: ``NATS_URL``; one server, or several parted by commas; ``nats://`` or ``tls://``.
+        url: ``NATS_URL``; one server, or several separated by commas; ``nats://`` or ``tls://``.
         user: ``NATS_USER``.
         password: ``NATS_PASSWORD``.
         token: ``NATS_TOKEN``, where the servers ask for one instead of a user.
         tls_ca: ``NATS_TLS_CA``; a file with the certificate authority that the servers are verified with.
-        tls_cert: ``NATS_TLS_CERT``; a file with our own certificate, where the servers ask for one.
+        tls_cert: ``NATS_TLS_CERT``; a file with the certificate of the service, where the servers ask for one.
         tls_key: ``NATS_TLS_KEY``; the file with its key.
         prefix: ``NATS_PREFIX``; what the names of streams and buckets begin with, so that several installations can
-            share one account. Topics are subjects, and named in full.
-        replicas: ``NATS_REPLICAS``; of the streams made here. More than one needs a cluster of as many servers.
-        lease_seconds: ``NATS_LEASE_SECONDS``; how long a message is ours, where the consumer is made here. The core
-            renews the leases of messages that are being handled.
+            share one account. The subjects of topics have no prefix.
+        replicas: ``NATS_REPLICAS``; of the streams that the service makes. More than one needs as many servers.
+        lease_seconds: ``NATS_LEASE_SECONDS``; how long a message is leased, where the service makes the consumer. The
+            core renews the leases of messages that are being handled.
     """
 
     url: str = Field(default="nats://127.0.0.1:4222", validation_alias=AliasChoices("url", "NATS_URL"))
@@ -49,9 +49,9 @@ class NatsConfiguration(HyperscalerConfiguration):
         for server in value.split(","):
             parts = urlsplit(server.strip())
             if parts.scheme not in ("nats", "tls") or not parts.hostname:
-                raise ValueError("must be nats://host:port or tls://host:port, several parted by commas")
+                raise ValueError("must be nats://host:port or tls://host:port, several separated by commas")
             if parts.username is not None or parts.password is not None:  # a URL is shown in logs
-                raise ValueError("must hold no user or password: set NATS_USER and NATS_PASSWORD")
+                raise ValueError("must contain no user or password: set NATS_USER and NATS_PASSWORD")
         return value
 
     @property

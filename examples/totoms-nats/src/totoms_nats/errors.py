@@ -1,20 +1,20 @@
-"""One table from NATS' errors to ours, most special first."""
+"""The table from NATS' errors to those of totoms, most specific first."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 import nats.errors
 import nats.js.errors
 
 from totoms.errors import AccessDenied, BackendError, MessageTooLarge, NotFound, PreconditionFailed, Unavailable
+from totoms.plugin import error_mapping
+from totoms_nats.private_api import is_refused_login
 
-WRONG_SEQUENCE: Final = (10071, 10164)
-"""JetStream's codes for a write whose expectation of what was last written is wrong."""
+_WRONG_SEQUENCE: Final = (10071, 10164)
+"""JetStream's codes for a write that expected another message to be the last one."""
 _FULL: Final = (10023, 10047, 10077)
-"""Its codes for a stream or server that has no room."""
+"""JetStream's codes for a stream or server that has no room."""
 
 _TABLE: Final[tuple[tuple[type[Exception], type[BackendError]], ...]] = (
     (nats.errors.MaxPayloadError, MessageTooLarge),
@@ -34,37 +34,27 @@ _TABLE: Final[tuple[tuple[type[Exception], type[BackendError]], ...]] = (
 )
 
 
-def translate(error: Exception, what: str, resource: str | None) -> BackendError | None:
-    """Return our error for one of NATS', or None for what is none.
+def mapped(error: Exception, action: str, resource: str | None = None) -> BackendError | None:
+    """Return the error of totoms for an error of NATS, or None for any other error.
 
     Args:
         error: What was raised.
-        what: What was attempted, for the message. The error's own text is left out: it may quote a subject or payload.
-        resource: The name of what it was attempted on.
+        action: What failed, for the message. The error's own text is left out: it may quote a subject or payload.
+        resource: The name of the stream, subject, key or file.
     """
     if isinstance(error, nats.js.errors.APIError):
-        if error.err_code in WRONG_SEQUENCE:
-            return PreconditionFailed(f"{what}: it was written meanwhile.", resource=resource)
+        if error.err_code in _WRONG_SEQUENCE:
+            return PreconditionFailed(f"{action}: another process wrote it in the meantime.", resource=resource)
         if error.err_code in _FULL:
-            return Unavailable(f"{what}: JetStream has no room left.", resource=resource)
-    if "authorization violation" in str(error).lower():  # at connecting, a plain Error with the server's words
-        return AccessDenied(f"{what}: these credentials are not accepted.", resource=resource)
-    for theirs, ours in _TABLE:
-        if isinstance(error, theirs):
+            return Unavailable(f"{action}: JetStream has no room left.", resource=resource)
+    if is_refused_login(error):
+        return AccessDenied(f"{action}: the server refused these credentials.", resource=resource)
+    for kind, made in _TABLE:
+        if isinstance(error, kind):
             code = getattr(error, "err_code", None)
-            return ours(f"{what}: {type(error).__name__}{f' {code}' if code else ''}.", resource=resource)
+            return made(f"{action}: {type(error).__name__}{f' {code}' if code else ''}.", resource=resource)
     return None
 
 
-@contextmanager
-def told_as(what: str, resource: str | None = None) -> Iterator[None]:
-    """Have NATS' errors leave the block as ours."""
-    try:
-        yield
-    except BackendError:
-        raise
-    except Exception as error:
-        ours = translate(error, what, resource)
-        if ours is None:
-            raise
-        raise ours from error
+mapped_errors = error_mapping(mapped)
+"""Raises NATS' errors in its block as those of totoms. The arguments are those of `mapped`."""

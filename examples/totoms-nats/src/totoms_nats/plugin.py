@@ -1,17 +1,13 @@
-"""What the entry point names: four hooks, each of which returns a class."""
+"""The module that the entry point names: four hooks, each of which returns a class."""
 
 from __future__ import annotations
 
-from totoms.bus import MessageBus
-from totoms.hookspecs import hookimpl
-from totoms.hyperscaler import HyperscalerConfiguration
-from totoms.secrets import SecretsManager
-from totoms.storage import CloudStorage
+from totoms.plugin import CloudStorage, HyperscalerConfiguration, MessageBus, SecretsManager, hookimpl
 
 
 @hookimpl
 def totoms_configuration() -> type[HyperscalerConfiguration]:
-    """Its settings."""
+    """Return the class of the settings."""
     from totoms_nats.configuration import NatsConfiguration
 
     return NatsConfiguration
@@ -19,7 +15,7 @@ def totoms_configuration() -> type[HyperscalerConfiguration]:
 
 @hookimpl
 def totoms_secrets_manager() -> type[SecretsManager]:
-    """Secrets from a key-value bucket."""
+    """Return the class that reads secrets."""
     from totoms_nats.secrets import NatsSecretsManager
 
     return NatsSecretsManager
@@ -27,15 +23,15 @@ def totoms_secrets_manager() -> type[SecretsManager]:
 
 @hookimpl
 def totoms_cloud_storage() -> type[CloudStorage]:
-    """Files in object stores."""
-    from totoms_nats.storage import NatsCloudStorage
+    """Return the class that stores files."""
+    from totoms_nats.storage.storage import NatsCloudStorage
 
     return NatsCloudStorage
 
 
 @hookimpl
 def totoms_message_bus() -> type[MessageBus]:
-    """Messages on JetStream."""
-    from totoms_nats.bus import NatsMessageBus
+    """Return the class that publishes and receives messages."""
+    from totoms_nats.messages.bus import NatsMessageBus
 
     return NatsMessageBus

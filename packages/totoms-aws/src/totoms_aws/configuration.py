@@ -1,4 +1,4 @@
-"""Settings of the AWS backend. Credentials and endpoints are the SDK's own affair and settings."""
+"""Settings of the AWS backend. Credentials and endpoints are settings of the SDK."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, Final
 from pydantic import AliasChoices, Field, field_validator
 
 from totoms.errors import ConfigurationError
-from totoms.hyperscaler import HyperscalerConfiguration
+from totoms.plugin import HyperscalerConfiguration
 
-# What the SDK takes for a region: a label of a host's name.
+# The SDK takes any label of a host's name.
 _REGION: Final = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")
-# What the names of secrets are made of.
+# The characters that names of secrets may have.
 _ENVIRONMENT: Final = re.compile(r"[A-Za-z0-9/_+=.@-]{1,64}")
 
 
@@ -24,10 +24,10 @@ class AWSConfiguration(HyperscalerConfiguration):
 
     Attributes:
         region: ``AWS_REGION``, else ``AWS_DEFAULT_REGION``, by default ``eu-north-1``.
-        environment: ``ENVIRONMENT``, by default ``dev``. What secrets' names begin with.
+        environment: ``ENVIRONMENT``, by default ``dev``. The names of secrets begin with it.
 
     Raises:
-        ConfigurationError: One of them is empty, or nothing that could be one.
+        ConfigurationError: A setting is empty or malformed.
     """
 
     region: str = Field(
@@ -36,13 +36,13 @@ class AWSConfiguration(HyperscalerConfiguration):
     environment: str = Field(default="dev", validation_alias=AliasChoices("environment", "ENVIRONMENT"))
 
     def __init__(self, *given: str, **settings: Any) -> None:
-        # In order, as 1.5.0 took them.
+        # By position, as 1.5.0 took them.
         super().__init__(**dict(zip(("region", "environment")[: len(given)], given, strict=True)), **settings)
 
     @field_validator("region", mode="before")
     @classmethod
     def _is_region(cls, value: Any) -> Any:
-        return _matching(_REGION, value, "region (AWS_REGION) is no AWS region; one is called eu-north-1.")
+        return _matching(_REGION, value, "region (AWS_REGION) is not an AWS region such as eu-north-1.")
 
     @field_validator("environment", mode="before")
     @classmethod
@@ -53,7 +53,7 @@ class AWSConfiguration(HyperscalerConfiguration):
 
 
 def _matching(pattern: re.Pattern[str], value: Any, problem: str) -> Any:
-    # Raised as it is, not as pydantic's: by hand, too, it is a service that cannot start.
+    # Not pydantic's error: a service that makes its configuration by hand cannot start with this either.
     if not isinstance(value, str) or not pattern.fullmatch(value):
         raise ConfigurationError(f"AWSConfiguration: {problem}")
     return value

@@ -1,9 +1,7 @@
-"""From the SDK's errors to ours: one table."""
+"""Maps the SDK's errors to those of totoms, by one table."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Final
 
 from botocore.exceptions import (
@@ -32,87 +30,75 @@ from totoms.errors import (
     PreconditionFailed,
     Unavailable,
 )
+from totoms.plugin import error_mapping
 
-_CODES: Final[dict[str, type[BackendError]]] = {
-    **dict.fromkeys(
-        (
-            "404", "NoSuchKey", "NoSuchBucket", "NoSuchUpload", "NotFound", "NotFoundException",
-            "ResourceNotFoundException", "AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist",
-        ),
-        NotFound,
-    ),
-    **dict.fromkeys(
-        (
-            "400", "401", "403", "AccessDenied", "AccessDeniedException", "AuthorizationError",
-            "AuthorizationErrorException", "ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId",
-            "InvalidClientTokenId", "InvalidIdentityToken", "InvalidSecurity", "InvalidSignatureException",
-            "KMS.AccessDeniedException", "KMS.OptInRequired", "KMSAccessDenied", "KMSAccessDeniedException",
-            "KmsAccessDenied", "KmsOptInRequired", "RequestExpired", "SignatureDoesNotMatch",
-            "UnrecognizedClientException",
-        ),
-        AccessDenied,
-    ),
-    **dict.fromkeys(("412", "PreconditionFailed", "409", "ConditionalRequestConflict"), PreconditionFailed),
-    **dict.fromkeys(("AWS.SimpleQueueService.BatchRequestTooLong", "BatchRequestTooLong"), MessageTooLarge),
-    **dict.fromkeys(("KeyTooLongError",), InvalidKey),
-    **dict.fromkeys(
-        (
-            "429", "500", "502", "503", "504", "AWS.SimpleQueueService.QueueDeletedRecently", "IDPCommunicationError",
-            "InternalError", "InternalErrorException", "InternalFailure", "KMS.ThrottlingException", "KMSThrottling",
-            "KmsThrottled", "QueueDeletedRecently", "OverLimit", "RequestThrottled", "RequestTimeout",
-            "ServiceUnavailable", "OperationAborted", "SlowDown", "Throttled", "ThrottledException", "Throttling",
-            "ThrottlingException", "TooManyRequestsException", "InternalServiceError", "InternalServiceErrorException",
-        ),
-        Unavailable,
-    ),
-    # With a status that elsewhere says that something is denied.
-    **dict.fromkeys(("FilterPolicyLimitExceeded", "SubscriptionLimitExceeded"), BackendError),
-}  # fmt: skip
-"""The error codes of SNS, SQS, S3 and Secrets Manager that have an error of ours; they are listed with each operation
-in the API references (https://docs.aws.amazon.com/)."""
-
-_CREDENTIALS: Final = (
-    NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, LoginError, ProfileNotFound, SSOError,
+CONFLICT: Final = "ConditionalRequestConflict"
+"""Another request for the same object was in progress, so S3 did not check the condition: try again
+(https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html#conditional-error-response)."""
+_CODES: Final[dict[type[BackendError], str]] = {
+    NotFound: """
+        404 NoSuchKey NoSuchBucket NoSuchUpload NotFound NotFoundException ResourceNotFoundException
+        AWS.SimpleQueueService.NonExistentQueue QueueDoesNotExist""",
+    AccessDenied: """
+        400 401 403 AccessDenied AccessDeniedException AuthorizationError AuthorizationErrorException ExpiredToken
+        ExpiredTokenException InvalidAccessKeyId InvalidClientTokenId InvalidIdentityToken InvalidSecurity
+        InvalidSignatureException KMS.AccessDeniedException KMS.OptInRequired KMSAccessDenied KMSAccessDeniedException
+        KmsAccessDenied KmsOptInRequired RequestExpired SignatureDoesNotMatch UnrecognizedClientException""",
+    PreconditionFailed: "412 PreconditionFailed",
+    MessageTooLarge: "AWS.SimpleQueueService.BatchRequestTooLong BatchRequestTooLong",
+    InvalidKey: "KeyTooLongError",
+    Unavailable: f"""
+        409 429 500 502 503 504 {CONFLICT} AWS.SimpleQueueService.QueueDeletedRecently IDPCommunicationError
+        InternalError InternalErrorException InternalFailure InternalServiceError InternalServiceErrorException
+        KMS.ThrottlingException KMSThrottling KmsThrottled OperationAborted OverLimit QueueDeletedRecently
+        RequestThrottled RequestTimeout ServiceUnavailable SlowDown Throttled ThrottledException Throttling
+        ThrottlingException TooManyRequestsException""",
+    # These come with a status that means "denied" elsewhere.
+    BackendError: "FilterPolicyLimitExceeded SubscriptionLimitExceeded",
+}
+"""Error codes of SNS, SQS, S3 and Secrets Manager, as the API references list them for each operation
+(https://docs.aws.amazon.com/), and HTTP statuses for answers without a code."""
+_ERRORS: Final = {code: error for error, codes in _CODES.items() for code in codes.split()}
+_NO_CREDENTIALS: Final = (
+    NoCredentialsError,
+    PartialCredentialsError,
+    CredentialRetrievalError,
+    LoginError,
+    ProfileNotFound,
+    SSOError,
     TokenRetrievalError,
-)  # fmt: skip
-_AWAY: Final = (ConnectionError, HTTPClientError, IncompleteReadError, MetadataRetrievalError, OSError)
+)
+_UNREACHABLE: Final = (ConnectionError, HTTPClientError, IncompleteReadError, MetadataRetrievalError, OSError)
 
 
-def translate(error: Exception, what: str, resource: str) -> BackendError:
-    """Return the error of ours for one of the SDK's; raise it ``from`` that one.
+def mapped(error: Exception, what: str, resource: str) -> BackendError:
+    """Return the error of totoms for one of the SDK's; raise it ``from`` that one.
 
     Args:
         error: What the SDK raised.
-        what: What it is about, for a person: "the secret", "the topic".
+        what: The kind of thing concerned, for a person: "the secret", "the topic".
         resource: Its name.
     """
-    told = f"{what} {resource!r}"
+    name = f"{what} {resource!r}"
     if isinstance(error, ClientError):
         code = code_of(error)
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-        # 400 means something only where it is all there is: S3 answers HEAD so, without a body, for an expired token.
-        found = _CODES.get(code) or _CODES.get(str(status) if status != 400 else "") or BackendError
-        return found(f"AWS refused what concerns {told}: {code}.", resource=resource)
-    if isinstance(error, _CREDENTIALS):
-        return AccessDenied(f"There are no AWS credentials for {told}: {type(error).__name__}.", resource=resource)
+        # 400 alone means "denied" only without a code: S3 answers HEAD so, without a body, for an expired token.
+        found = _ERRORS.get(code) or _ERRORS.get(str(status) if status != 400 else "") or BackendError
+        return found(f"AWS rejected the request for {name}: {code}.", resource=resource)
+    if isinstance(error, _NO_CREDENTIALS):
+        return AccessDenied(f"There are no AWS credentials for {name}: {type(error).__name__}.", resource=resource)
     if isinstance(error, FlexibleChecksumError):
-        return CorruptData(f"What AWS sent of {told} does not have its checksum.", resource=resource)
-    if isinstance(error, _AWAY):
-        return Unavailable(f"AWS could not be asked about {told}: {type(error).__name__}.", resource=resource)
-    return BackendError(f"AWS failed for {told}: {type(error).__name__}.", resource=resource)
+        return CorruptData(f"The content that AWS sent for {name} does not match its checksum.", resource=resource)
+    if isinstance(error, _UNREACHABLE):
+        return Unavailable(f"AWS cannot be reached for {name}: {type(error).__name__}.", resource=resource)
+    return BackendError(f"The request to AWS for {name} failed: {type(error).__name__}.", resource=resource)
 
 
-@contextlib.contextmanager
-def told_as(what: str, resource: str) -> Iterator[None]:
-    """Raise what the SDK raises in the block as an error of ours; the arguments are those of `translate`."""
-    try:
-        yield
-    except BackendError:
-        raise
-    except Exception as error:
-        raise translate(error, what, resource) from error
+mapped_errors = error_mapping(mapped)
+"""Raises the SDK's errors of its block as those of totoms. The arguments are those of `mapped`."""
 
 
 def code_of(error: ClientError) -> str:
-    """Return the error code of a refusal, as the API reference names it."""
+    """Return the code of an error, as the API reference lists it."""
     return str(error.response.get("Error", {}).get("Code", ""))

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from totoms.bus import MessageBus
-from totoms.hookspecs import hookimpl
-from totoms.hyperscaler import HyperscalerConfiguration
-from totoms.secrets import SecretsManager
-from totoms.storage import CloudStorage
+from totoms.plugin import CloudStorage, HyperscalerConfiguration, MessageBus, SecretsManager, hookimpl
 
 
 @hookimpl
@@ -28,7 +24,7 @@ def totoms_secrets_manager() -> type[SecretsManager]:
 @hookimpl
 def totoms_cloud_storage() -> type[CloudStorage]:
     """S3."""
-    from totoms_aws.storage import S3CloudStorage
+    from totoms_aws.storage.storage import S3CloudStorage
 
     return S3CloudStorage
 
@@ -36,6 +32,6 @@ def totoms_cloud_storage() -> type[CloudStorage]:
 @hookimpl
 def totoms_message_bus() -> type[MessageBus]:
     """SNS and SQS."""
-    from totoms_aws.bus import AWSMessageBus
+    from totoms_aws.messages.bus import AWSMessageBus
 
     return AWSMessageBus

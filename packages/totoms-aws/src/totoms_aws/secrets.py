@@ -7,19 +7,18 @@ from typing import Any, Final, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from totoms.environment import TotoEnvironment
 from totoms.errors import NotFound, Unavailable
-from totoms.secrets import SecretsManager
+from totoms.plugin import SecretsManager, TotoEnvironment
 from totoms_aws.clients import client
 from totoms_aws.configuration import AWSConfiguration
-from totoms_aws.errors import code_of, told_as, translate
+from totoms_aws.errors import code_of, mapped, mapped_errors
 
-_LONGEST: Final = 512
+_MAX_NAME: Final = 512
 # An equals sign is escaped only where it would look like an escape.
 _ESCAPED: Final = re.compile(rb"[^A-Za-z0-9/_+=.@-]|=(?=[0-9A-F]{2})")
 _VERSION_ID: Final = re.compile(r"[A-Za-z0-9-]{32,64}")
 _DELETED: Final = ("InvalidRequestException",)
-"""Marked for deletion, in some days. https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_GetSecretValue.html
+"""Marked for deletion in some days: https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_GetSecretValue.html
 """
 
 
@@ -39,20 +38,20 @@ class AWSSecretsManager(SecretsManager):
 
     def _fetch(self, name: str, version: str | None) -> bytes:
         identifier = identifier_of(name, self._settings)
-        if len(identifier) > _LONGEST:
+        if len(identifier) > _MAX_NAME:
             raise self._missing(name, version)
         wanted = {} if version is None else {"VersionId" if self._pins(version) else "VersionStage": version}
-        with told_as("the secret", name):
+        with mapped_errors("the secret", name):
             store = client("secretsmanager", self._settings)
         try:
             answer = store.get_secret_value(SecretId=identifier, **wanted)
         except ClientError as error:
-            told = translate(error, "the secret", name)
-            if isinstance(told, NotFound) or code_of(error) in _DELETED:
-                told = self._missing(name, version)
-            raise told from error
+            problem = mapped(error, "the secret", name)
+            if isinstance(problem, NotFound) or code_of(error) in _DELETED:
+                problem = self._missing(name, version)
+            raise problem from error
         except BotoCoreError as error:
-            raise translate(error, "the secret", name) from _without_content(error)
+            raise mapped(error, "the secret", name) from _without_content(error)
         return _value(answer, name)
 
     def _missing(self, name: str, version: str | None) -> NotFound:
@@ -62,7 +61,7 @@ class AWSSecretsManager(SecretsManager):
 
 
 def identifier_of(name: str, settings: AWSConfiguration) -> str:
-    """Return what AWS calls a secret: ``{environment}/{name}``; what it does not allow is written as bytes, ``=20``."""
+    """Return a secret's name on AWS: ``{environment}/{name}``, other bytes than AWS allows escaped as ``=20``."""
     escaped = _ESCAPED.sub(lambda found: b"=%02X" % found[0][0], name.encode())
     return f"{settings.environment}/{escaped.decode()}"
 
@@ -72,11 +71,11 @@ def _value(answer: dict[str, Any], name: str) -> bytes:
         return str(answer["SecretString"]).encode()
     if "SecretBinary" in answer:
         return bytes(answer["SecretBinary"])
-    raise Unavailable(f"AWS answered without a value for the secret {name!r}.", resource=name)
+    raise Unavailable(f"The answer of AWS for the secret {name!r} has no value.", resource=name)
 
 
 def _without_content(error: BotoCoreError) -> BotoCoreError:
-    # Of an answer that broke off, the errors behind this one keep the half of the secret that came.
+    # Of a truncated answer, the errors behind this one contain the part of the secret that came.
     error.__cause__ = error.__context__ = None
     error.kwargs = {}
     return error

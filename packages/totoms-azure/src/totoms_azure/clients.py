@@ -1,70 +1,80 @@
-"""What a process has one of: the credential, and the SDK's clients for files, secrets and administration.
-
-Each is made when it is first needed, off the event loop; all threads share it.
-"""
+"""The SDK's clients that a process shares, and the credential that they use."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import os
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Iterator
 from types import TracebackType
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final
 
-from azure.core.credentials import AccessToken
+from azure.core.credentials import AccessToken, AccessTokenInfo, TokenRequestOptions
+from azure.core.exceptions import ClientAuthenticationError, ServiceRequestError, ServiceResponseError
+from azure.core.pipeline.transport import RequestsTransport
+from azure.identity import DefaultAzureCredential
 
-from totoms.threads import run_in_thread
-from totoms_azure.credentials import Credential
+from totoms.plugin import ClientRegistry, run_in_thread
 
+CLIENTS: Final = ClientRegistry()
+"""The credential, and the clients for files, secrets and administration."""
 RETRY: Final[dict[str, Any]] = {"retry_total": 4, "retry_backoff_factor": 0.2, "retry_backoff_max": 4}
-"""For what asks over HTTP: the SDK's own retry, which by itself goes on for minutes."""
+"""The SDK's own retry over HTTP. By default it retries for minutes."""
 
-# At INFO these write a dozen lines for each request. urllib3 writes addresses at DEBUG, and a connection string may put
-# its signature into them. Who wants to read them sets the level of each by its name.
+_METADATA_SERVICE: Final = "169.254.169.254"
+"""Where Azure's machines learn their identity. Outside Azure, nothing answers there, which is not an outage."""
+_TOKEN_RETRY: Final[dict[str, Any]] = {"retry_total": 3, "retry_backoff_factor": 0.2, "retry_backoff_max": 2}
+_TOKEN_TIMEOUTS: Final[dict[str, Any]] = {"connection_timeout": 2, "read_timeout": 5}
+"""Seconds. By default the SDK tries for minutes."""
+_LONGEST_PAUSE: Final = 2.0
+
+# At INFO these loggers write a dozen lines for each request. At DEBUG urllib3 writes addresses, and a connection string
+# may put its signature into them. To see them, set the level of each by its name.
 for _name, _level in {
     "azure": logging.WARNING,
     "msal": logging.WARNING,
     "urllib3.connectionpool": logging.INFO,
 }.items():
-    if (_talking := logging.getLogger(_name)).level == logging.NOTSET:
-        _talking.setLevel(_level)
+    if (_verbose := logging.getLogger(_name)).level == logging.NOTSET:
+        _verbose.setLevel(_level)
 
-_Client = TypeVar("_Client")
-_clients: dict[Hashable, Any] = {}
-_lock = threading.RLock()
+_last_failure = threading.local()
 
 
-def shared(key: Hashable, make: Callable[[], _Client]) -> _Client:
-    """Return the client that goes by `key`, made once. It may block: call it in a thread.
+class Credential(DefaultAzureCredential):
+    """A `DefaultAzureCredential` that tells an outage from a refusal.
 
-    Args:
-        key: A tuple: what it is, and all that it is made of.
-        make: Makes it. It has a method ``close``.
+    Its error has the failure of the network as its cause, if there was one.
     """
-    found = _clients.get(key)
-    if found is None:
-        with _lock:
-            found = _clients.get(key)
-            if found is None:
-                found = _clients[key] = make()
-    return cast(_Client, found)
+
+    def __init__(self) -> None:
+        super().__init__(transport=_Transport(**_TOKEN_TIMEOUTS), **_TOKEN_RETRY)
+
+    def get_token(self, *scopes: str, **options: Any) -> AccessToken:
+        """Return a token; the arguments are those of the SDK's protocol `TokenCredential`."""
+        with _outage_as_cause():
+            return super().get_token(*scopes, **options)
+
+    def get_token_info(self, *scopes: str, options: TokenRequestOptions | None = None) -> AccessTokenInfo:
+        """Return a token; the arguments are those of the SDK's protocol `SupportsTokenInfo`."""
+        with _outage_as_cause():
+            return super().get_token_info(*scopes, options=options)
 
 
 def credential() -> Credential:
     """Return the credential of this process. It may block: call it in a thread."""
-    return shared("credential", Credential)
+    return CLIENTS.get("credential", Credential)
 
 
 class AsyncCredential:
-    """The same credential for the SDK's clients that run on the loop: it gets tokens in a thread."""
+    """The same credential for the SDK's asynchronous clients: it gets tokens in a thread."""
 
     async def get_token(self, *scopes: str, **options: Any) -> AccessToken:
         """Return a token; the arguments are those of the SDK's protocol `AsyncTokenCredential`."""
         return await run_in_thread(lambda: credential().get_token(*scopes, **options))
 
     async def close(self) -> None:
-        """Do nothing: others go on using it."""
+        """Do nothing: other clients use the credential, too."""
 
     async def __aenter__(self) -> AsyncCredential:
         """Return itself."""
@@ -79,20 +89,37 @@ class AsyncCredential:
         """Do nothing."""
 
 
-def close_clients() -> None:
-    """Close the connections of all clients. The next call makes new ones."""
-    with _lock:
-        closing = list(_clients.values())
-        _clients.clear()
-    for one in closing:
-        one.close()
+class _Transport(RequestsTransport):  # type: ignore[misc]
+    """Remembers, for each thread, the last failure of the network."""
+
+    def send(self, request: Any, **options: Any) -> Any:
+        try:
+            answer = super().send(request, **options)
+        except (ServiceRequestError, ServiceResponseError) as error:
+            if _METADATA_SERVICE not in request.url:
+                _last_failure.error = error
+            raise
+        failed = answer.status_code == 429 or answer.status_code >= 500
+        _last_failure.error = ServiceResponseError(f"The status was {answer.status_code}.") if failed else None
+        return answer
+
+    def sleep(self, duration: float) -> None:
+        """Pause before the next try, but not for the minute that a 429 asks for: no caller waits that long."""
+        super().sleep(min(duration, _LONGEST_PAUSE))
 
 
-def _forget() -> None:
-    # A forked child shares its parent's sockets, and must not use them.
-    global _lock
-    _clients.clear()
-    _lock = threading.RLock()
-
-
-os.register_at_fork(after_in_child=_forget)
+@contextlib.contextmanager
+def _outage_as_cause() -> Iterator[None]:
+    _last_failure.error = None
+    try:
+        yield
+    except ClientAuthenticationError as error:
+        if _last_failure.error is None:
+            raise
+        raise error from _last_failure.error
+    except (ServiceRequestError, ServiceResponseError) as error:
+        # The SDK raises these once a credential has worked. As they are, the client would repeat its request, each
+        # time with all the tries for a token.
+        raise ClientAuthenticationError("No token can be had now.") from error
+    finally:
+        _last_failure.error = None

@@ -1,21 +1,91 @@
-"""Settings of the Azure backend. Credentials are the SDK's own affair and settings."""
+"""Settings of the Azure backend, and Azure's clouds. Credentials are left to the SDK."""
 
 from __future__ import annotations
 
+import os
 import re
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, Literal
 
 import pydantic
 from pydantic import AliasChoices, Field, SecretStr, field_validator
 
 from totoms.errors import ConfigurationError
-from totoms.hyperscaler import HyperscalerConfiguration
+from totoms.plugin import HyperscalerConfiguration
 
+_AUTHORITY: Final = "AZURE_AUTHORITY_HOST"
 _NAMESPACE: Final = re.compile(r"[A-Za-z][A-Za-z0-9-]{4,48}[A-Za-z0-9]")
 _HOST: Final = re.compile(r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}", re.IGNORECASE)
 _ADDRESS: Final = re.compile(r"https://[^\s/?#@]+(?:/[^\s?#]*)?", re.IGNORECASE)
 _ACCOUNT: Final = {"accountname", "blobendpoint", "usedevelopmentstorage"}
-_PUBLIC_CLOUD: Final = ".servicebus.windows.net"
+
+
+@dataclass(frozen=True, slots=True)
+class Cloud:
+    """The public cloud, or a separate one: that of the United States' government or of China.
+
+    ``{tenant}`` stands for the id of a tenant. Hosts:
+    https://learn.microsoft.com/azure/azure-government/compare-azure-government-global-azure#guidance-for-developers
+    and https://learn.microsoft.com/azure/china/resources-developer-guide. Issuers:
+    https://learn.microsoft.com/entra/identity-platform/authentication-national-cloud.
+
+    Attributes:
+        namespaces: What follows the name of a Service Bus namespace.
+        issuer: Of Entra ID's tokens of version 1.
+        second_issuer: Of those of version 2.
+        keys: Where Entra ID publishes the keys of both.
+        event_grid: The id of the application Microsoft.EventGrid, the same in every tenant of the cloud; empty if it
+            is not published.
+    """
+
+    namespaces: str
+    issuer: str
+    second_issuer: str
+    keys: str
+    event_grid: str
+
+
+def _cloud(namespaces: str, sts: str, login: str, event_grid: str) -> Cloud:
+    return Cloud(
+        namespaces,
+        f"https://{sts}/{{tenant}}/",
+        f"https://{login}/{{tenant}}/v2.0",
+        f"https://{login}/{{tenant}}/discovery/v2.0/keys",
+        event_grid,
+    )
+
+
+PUBLIC: Final = _cloud(
+    ".servicebus.windows.net",
+    "sts.windows.net",
+    "login.microsoftonline.com",
+    "4962773b-9cdb-44cf-a8bf-237846a00ab7",
+)
+"""For Event Grid's id here and for the government see
+https://learn.microsoft.com/azure/event-grid/scripts/powershell-webhook-secure-delivery-microsoft-entra-app."""
+US_GOVERNMENT: Final = _cloud(
+    ".servicebus.usgovcloudapi.net",
+    "sts.windows.net",
+    "login.microsoftonline.us",
+    "54316b56-3481-47f9-8f30-0300f5542a7b",
+)
+CHINA: Final = _cloud(
+    ".servicebus.chinacloudapi.cn",
+    "sts.chinacloudapi.cn",
+    "login.partner.microsoftonline.cn",
+    "",
+)
+_BY_AUTHORITY: Final = {
+    "login.microsoftonline.us": US_GOVERNMENT,
+    "login.chinacloudapi.cn": CHINA,
+    "login.partner.microsoftonline.cn": CHINA,
+}
+
+
+def current_cloud() -> Cloud:
+    """Return the cloud of ``AZURE_AUTHORITY_HOST``, which the SDK's credential reads as well; by default the public."""
+    authority = os.environ.get(_AUTHORITY, "").removeprefix("https://").strip("/").lower()
+    return _BY_AUTHORITY.get(authority, PUBLIC)
 
 
 class AzureConfiguration(HyperscalerConfiguration):
@@ -26,24 +96,27 @@ class AzureConfiguration(HyperscalerConfiguration):
     (https://learn.microsoft.com/python/api/azure-identity/azure.identity.defaultazurecredential). A connection string
     takes their place for its service; emulators have nothing else.
 
-    Each service's setting is needed when that is used: then a missing one is a `ConfigurationError` that names it.
+    A setting is needed when its service is used: if it is missing then, a `ConfigurationError` names it.
 
     Attributes:
-        region: ``AZURE_REGION``: where the service runs. Addresses on Azure are whole, so nothing is derived from it.
+        region: ``AZURE_REGION``: where the service runs. Addresses on Azure are complete, so nothing is derived of it.
         environment: ``ENVIRONMENT``, by default ``dev``.
         key_vault_url: ``AZURE_KEY_VAULT_URL``: ``https://my-vault.vault.azure.net``.
         storage_account_url: ``AZURE_STORAGE_ACCOUNT_URL``: ``https://myaccount.blob.core.windows.net``.
         storage_connection_string: ``AZURE_STORAGE_CONNECTION_STRING``, in place of that.
         servicebus_namespace: ``AZURE_SERVICEBUS_NAMESPACE``: ``my-namespace``, or its whole host name.
         servicebus_connection_string: ``AZURE_SERVICEBUS_CONNECTION_STRING``, in place of that.
+        servicebus_transport: ``AZURE_SERVICEBUS_TRANSPORT``: ``amqp`` (port 5671), by default, or ``websockets`` (port
+            443), for networks that let nothing else out; it needs ``aiohttp`` 3, and uses the proxy of ``HTTPS_PROXY``
+            (https://learn.microsoft.com/azure/service-bus-messaging/service-bus-faq#what-ports-do-i-need-to-open-on-the-firewall).
         push_secret: ``AZURE_PUSH_SECRET``: what Event Grid sends in the header ``X-Totoms-Push-Secret``; at least 32
             characters.
         push_audience: ``AZURE_PUSH_AUDIENCE``: the audience of the Entra ID tokens with which Event Grid pushes.
-            Without it and a secret nothing that is pushed is accepted.
+            Without it and a secret no push is accepted.
         push_tenant: ``AZURE_PUSH_TENANT_ID``, else ``AZURE_TENANT_ID``: the id of the tenant that issues them.
 
     Raises:
-        ConfigurationError: A setting is nothing that could be one.
+        ConfigurationError: A setting has an impossible value.
     """
 
     region: str = Field(default="", validation_alias=AliasChoices("region", "AZURE_REGION"))
@@ -63,6 +136,9 @@ class AzureConfiguration(HyperscalerConfiguration):
         default=SecretStr(""),
         validation_alias=AliasChoices("servicebus_connection_string", "AZURE_SERVICEBUS_CONNECTION_STRING"),
     )
+    servicebus_transport: Literal["amqp", "websockets"] = Field(
+        default="amqp", validation_alias=AliasChoices("servicebus_transport", "AZURE_SERVICEBUS_TRANSPORT")
+    )
     push_secret: SecretStr = Field(
         default=SecretStr(""), validation_alias=AliasChoices("push_secret", "AZURE_PUSH_SECRET")
     )
@@ -72,19 +148,19 @@ class AzureConfiguration(HyperscalerConfiguration):
     )
 
     def __init__(self, *given: str, **settings: Any) -> None:
-        # In order, as they have been since there is such a class.
+        # Version 1 took them by position.
         settings = {**dict(zip(("region", "environment")[: len(given)], given, strict=True)), **settings}
         try:
             super().__init__(**settings)
         except pydantic.ValidationError as error:
-            # Without that one behind it: it holds the values.
-            raise ConfigurationError(_told(error)) from None
+            # pydantic's error contains the values, so it is not chained.
+            raise ConfigurationError(_explain(error)) from None
 
     @field_validator("key_vault_url", "storage_account_url", mode="after")
     @classmethod
     def _is_address(cls, value: str) -> str:
-        # Over http a credential would be in the open; the SDK refuses to send one, with an error that names no setting.
-        # A signature in the address would be seen wherever that is: it belongs into a connection string.
+        # Over http the SDK refuses to send a credential, with an error that names no setting. A signature belongs into
+        # a connection string: an address is not treated as a secret.
         if value and not _ADDRESS.fullmatch(value):
             raise ValueError("must be an address that begins with https://, without a user and a query")
         return value.rstrip("/")
@@ -105,45 +181,43 @@ class AzureConfiguration(HyperscalerConfiguration):
             return value
         if not _NAMESPACE.fullmatch(value):
             raise ValueError("must be the name of a namespace, or its host name")
-        return value + _PUBLIC_CLOUD
+        return value + current_cloud().namespaces
 
     @field_validator("push_secret", mode="after")
     @classmethod
-    def _is_no_password(cls, value: SecretStr) -> SecretStr:
+    def _is_long_enough(cls, value: SecretStr) -> SecretStr:
         if 0 < len(value.get_secret_value()) < 32:
             raise ValueError("must have at least 32 characters")
         return value
 
-    def require(self, what: str, *names: str) -> None:
-        """See that one of these settings is there.
+    def require(self, service: str, *names: str) -> None:
+        """Check that one of these settings is set.
 
         Args:
-            what: What needs it: "Key Vault".
+            service: What needs it: "Key Vault".
             names: Names of fields.
 
         Raises:
-            ConfigurationError: None is; names the field and its environment variable.
+            ConfigurationError: None is; names the fields and their environment variables.
         """
         if not any(_text(getattr(self, name)) for name in names):
-            told = " or ".join(f"{name} ({_variable(name)})" for name in names)
-            raise ConfigurationError(f"AzureConfiguration: {what} needs {told}.")
+            needed = " or ".join(f"{name} ({_variables(name)[0]})" for name in names)
+            raise ConfigurationError(f"AzureConfiguration: {service} needs {needed}.")
 
 
-def _told(error: pydantic.ValidationError) -> str:
+def _explain(error: pydantic.ValidationError) -> str:
     names = {alias: name for name in AzureConfiguration.model_fields for alias in (name, *_variables(name))}
-    found = {}
+    reasons = {}
     for one in error.errors(include_input=False, include_url=False):
         name = names.get(str(one["loc"][0]), "") if one["loc"] else ""
-        found[f"{name} ({_variable(name)})" if name else "a setting"] = one.get("ctx", {}).get("error", one["msg"])
-    return "AzureConfiguration: " + "; ".join(f"{name}: {reason}" for name, reason in found.items()) + "."
+        reasons[f"{name} ({_variables(name)[0]})" if name else "a setting"] = one.get("ctx", {}).get(
+            "error", one["msg"]
+        )
+    return "AzureConfiguration: " + "; ".join(f"{name}: {reason}" for name, reason in reasons.items()) + "."
 
 
 def _text(value: str | SecretStr) -> str:
     return value.get_secret_value() if isinstance(value, SecretStr) else value
-
-
-def _variable(name: str) -> str:
-    return _variables(name)[0]
 
 
 def _variables(name: str) -> list[str]:

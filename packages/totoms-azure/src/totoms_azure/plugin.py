@@ -1,12 +1,8 @@
-"""What the entry point names: the classes that implement totoms on Azure, each imported when it is asked for."""
+"""The hooks of the Azure backend. Each imports its class when it is called."""
 
 from __future__ import annotations
 
-from totoms.bus import MessageBus
-from totoms.hookspecs import hookimpl
-from totoms.hyperscaler import HyperscalerConfiguration
-from totoms.secrets import SecretsManager
-from totoms.storage import CloudStorage
+from totoms.plugin import CloudStorage, HyperscalerConfiguration, MessageBus, SecretsManager, hookimpl
 
 
 @hookimpl
@@ -28,7 +24,7 @@ def totoms_secrets_manager() -> type[SecretsManager]:
 @hookimpl
 def totoms_cloud_storage() -> type[CloudStorage]:
     """Blob Storage."""
-    from totoms_azure.storage import AzureCloudStorage
+    from totoms_azure.storage.storage import AzureCloudStorage
 
     return AzureCloudStorage
 
@@ -36,6 +32,6 @@ def totoms_cloud_storage() -> type[CloudStorage]:
 @hookimpl
 def totoms_message_bus() -> type[MessageBus]:
     """Service Bus."""
-    from totoms_azure.bus import AzureMessageBus
+    from totoms_azure.messages.bus import AzureMessageBus
 
     return AzureMessageBus

@@ -1,29 +1,19 @@
 """totoms: declare a microservice once, run it unchanged on a laptop and on any cloud.
 
-Everything a service needs is exported here; everything a plugin needs besides is in
-:mod:`totoms.hookspecs`, :mod:`totoms.envelope` and :mod:`totoms.bus`.
+Everything that a service needs is exported here; :mod:`totoms.plugin` exports what a plugin needs.
 """
 
 import typing as _typing
 
-from totoms import compat as _compat
-from totoms import plugins as _plugins  # noqa: F401 - makes itself known to totoms.environment
-from totoms import toplevel as _toplevel
-from totoms.bus import MessageBus
-from totoms.compat import determine_environment
-from totoms.config import TotoControllerConfig
-from totoms.configuration import (
-    APIConfiguration,
-    APIEndpoint,
-    CORSConfiguration,
-    MessageBusConfig,
-    MessageBusHandlerConfig,
-    MessageBusTopicConfig,
-    OIDCIssuer,
-    TotoMicroserviceConfiguration,
-)
-from totoms.delegate import toto_delegate
-from totoms.envelope import DeadLetter, RetryPolicy
+from totoms import excepthook as _toplevel
+from totoms.auth.user import UserContext
+from totoms.compat import loader as _compat
+from totoms.compat.loader import determine_environment
+from totoms.controller_config import TotoControllerConfig
+from totoms.declaration.api import APIConfiguration, APIEndpoint, CORSConfiguration, OIDCIssuer
+from totoms.declaration.messaging import MessageBusConfig, MessageBusHandlerConfig, MessageBusTopicConfig
+from totoms.declaration.server import ServerConfiguration
+from totoms.declaration.service import TotoMicroserviceConfiguration
 from totoms.environment import TotoEnvironment
 from totoms.errors import (
     AccessDenied,
@@ -32,11 +22,13 @@ from totoms.errors import (
     ConfigurationError,
     CorruptData,
     Forbidden,
+    InvalidArgument,
     InvalidKey,
     LeaseLost,
     MessageTooLarge,
     NonRetryableError,
     NotFound,
+    NotSerializable,
     PluginError,
     PluginLoadError,
     PluginNotFound,
@@ -49,13 +41,19 @@ from totoms.errors import (
     Unsupported,
     ValidationError,
 )
-from totoms.execution import ExecutionContext, UserContext
-from totoms.handlers import TotoMessageHandler
-from totoms.logging import TotoLogger
-from totoms.messages import Delivery, MessageDestination, ProcessingResponse, ProcessingStatus, TotoMessage
-from totoms.secrets import SecretsManager
+from totoms.http.access import public
+from totoms.http.context import ExecutionContext, current_user
+from totoms.http.delegate import toto_delegate
+from totoms.logging.logger import TotoLogger
+from totoms.messages.bus import MessageBus
+from totoms.messages.dead_letters import DeadLetter
+from totoms.messages.handler import TotoMessageHandler
+from totoms.messages.message import Delivery, MessageDestination, ProcessingResponse, ProcessingStatus, TotoMessage
+from totoms.messages.subscription import RetryPolicy
+from totoms.plugins import loader as _plugins  # noqa: F401 - registers itself with totoms.environment
+from totoms.secrets.manager import SecretsManager
 from totoms.service import TotoMicroservice
-from totoms.storage import CloudStorage
+from totoms.storage.storage import CloudStorage
 
 __version__ = "2.0.0"
 
@@ -74,6 +72,7 @@ __all__ = [
     "ExecutionContext",
     "Forbidden",
     "HyperscalerConfiguration",
+    "InvalidArgument",
     "InvalidKey",
     "LeaseLost",
     "MessageBus",
@@ -84,6 +83,7 @@ __all__ = [
     "MessageTooLarge",
     "NonRetryableError",
     "NotFound",
+    "NotSerializable",
     "OIDCIssuer",
     "PluginError",
     "PluginLoadError",
@@ -93,6 +93,7 @@ __all__ = [
     "ProcessingStatus",
     "RetryPolicy",
     "SecretsManager",
+    "ServerConfiguration",
     "TotoControllerConfig",
     "TotoEnvironment",
     "TotoError",
@@ -109,21 +110,23 @@ __all__ = [
     "UserContext",
     "ValidationError",
     "__version__",
+    "current_user",
     "determine_environment",
+    "public",
     "toto_delegate",
 ]
 
 
 if _typing.TYPE_CHECKING:
-    from totoms.hyperscaler import HyperscalerConfiguration
-else:  # a type checker would take it for a promise that every name exists
+    from totoms.plugins.configuration import HyperscalerConfiguration
+else:  # hidden from type checkers, which would believe that every name exists
 
     def __getattr__(name: str) -> _typing.Any:
-        if name == "HyperscalerConfiguration":  # only plugins need it, and it costs a tenth of importing all of this
-            from totoms.hyperscaler import HyperscalerConfiguration
+        if name == "HyperscalerConfiguration":  # for plugins only; it takes a tenth of the time of `import totoms`
+            from totoms.plugins.configuration import HyperscalerConfiguration
 
             return HyperscalerConfiguration
-        # Names of totoms 1.x that live elsewhere or nowhere now; each says so.
+        # Names of totoms 1.x that moved or were removed.
         return _compat.lookup(name)
 
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from totoms.cli import main
+from totoms.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,7 +1,6 @@
-"""What travels with the work at hand: the correlation id.
+"""The correlation id and the trace context of the request or message being handled.
 
-Held in a :class:`contextvars.ContextVar`, so that it follows ``await``, tasks and worker threads
-without being passed along. Set for each request and for each message that is being handled.
+They are context variables, so tasks and worker threads inherit them.
 """
 
 from __future__ import annotations
@@ -11,6 +10,8 @@ import re
 from contextvars import ContextVar
 from typing import Final
 
+from totoms.forks import in_forked_child
+
 current_cid: Final[ContextVar[str]] = ContextVar("totoms_cid", default="")
 """The correlation id of the request or message being handled; empty outside of both."""
 
@@ -18,14 +19,13 @@ current_cid: Final[ContextVar[str]] = ContextVar("totoms_cid", default="")
 _SANE_CID: Final = re.compile(r"[A-Za-z0-9._:/+=@~-]{1,128}")
 
 
-# Asked of the system many at a time: one by one it costs as much as the rest of a request. A forked child starts anew.
+# Generated in batches: one call of urandom costs as much as the rest of a request. A forked child drops its parent's.
 _ready: Final[list[str]] = []
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_ready.clear)
+in_forked_child(_ready.clear)
 
 
 def new_cid() -> str:
-    """Make a correlation id: 32 hexadecimal digits, random (also a valid W3C trace id)."""
+    """Generate a correlation id: 32 random hexadecimal digits, also a valid W3C trace id."""
     try:
         return _ready.pop()
     except IndexError:
@@ -35,11 +35,26 @@ def new_cid() -> str:
 
 
 def sane_cid(candidate: str | None) -> str:
-    """Return `candidate` if it may be used as a correlation id, else a new one.
+    """Return `candidate` if it is a valid correlation id, else a new one.
 
     Args:
-        candidate: What a caller sent; 1 to 128 letters, digits and ``._:/+=@~-`` are accepted.
+        candidate: A caller's id; 1 to 128 letters, digits and ``._:/+=@~-`` are valid.
     """
     if candidate and _SANE_CID.fullmatch(candidate):
         return candidate
     return new_cid()
+
+
+_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+
+_incoming: Final[ContextVar[str]] = ContextVar("totoms_traceparent", default="")
+
+
+def remember_traceparent(candidate: str | None) -> None:
+    """Set the `traceparent` of the request or message being handled, if it is well formed."""
+    _incoming.set(candidate if candidate and _TRACEPARENT.fullmatch(candidate) else "")
+
+
+def current_traceparent() -> str:
+    """Return the `traceparent` of the request or message being handled, or ""."""
+    return _incoming.get()

@@ -1,7 +1,7 @@
-"""Where a service runs: the hyperscaler's name and that hyperscaler's settings.
+"""Where a service runs: the hyperscaler's name and its settings.
 
-This module knows names only. What a name stands for is found by :mod:`totoms.plugins`, which
-registers itself here as the resolver, so that imports keep running one way.
+:mod:`totoms.plugins.loader` finds the plugin of a name. It registers itself here, so that this module does not import
+it.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class TotoEnvironment:
 
     Args:
         hyperscaler: The name of an installed plugin: ``local``, ``aws``, ``gcp``, ``azure`` or a third party's.
-        hyperscaler_configuration: That plugin's settings; left out, they are read from the environment.
+        hyperscaler_configuration: The plugin's settings; by default read from environment variables.
 
     Raises:
-        ConfigurationError: No such plugin, its settings are incomplete, or they are another plugin's.
+        ConfigurationError: The plugin is not installed, or its settings are incomplete or another plugin's.
     """
 
     hyperscaler: str
@@ -56,11 +56,11 @@ _configure: Callable[[str, Any], Any] = lambda _name, configuration: configurati
 
 
 def set_resolver(resolve: Resolver, configure: Callable[[str, Any], Any]) -> None:
-    """Register what turns a hyperscaler's name into its implementations. Called by :mod:`totoms.plugins`.
+    """Register the functions that find a plugin's classes and settings. Called by :mod:`totoms.plugins.loader`.
 
     Args:
-        resolve: From a name and an interface to the class that implements it.
-        configure: From a name and a configuration or None to a validated configuration.
+        resolve: Returns the class that implements an interface for the hyperscaler of a name.
+        configure: Returns the validated settings for a name, and settings or None.
     """
     global _resolve, _configure
     _resolve, _configure = resolve, configure
@@ -70,27 +70,27 @@ def implementation(interface: type[_T], environment: TotoEnvironment) -> type[_T
     """Return the class that implements `interface` in `environment`.
 
     Raises:
-        PluginError: The plugin is missing, broken, or has no such capability.
+        PluginError: The plugin is missing or broken, or lacks the capability.
     """
     if _resolve is None:
-        raise ConfigurationError("No plugin loader: import totoms, not one of its modules alone.")
+        raise ConfigurationError("The plugin loader is not imported: import totoms, not only one of its modules.")
     return _resolve(environment.hyperscaler, interface)
 
 
 scoped: Final[ContextVar[TotoEnvironment | None]] = ContextVar("totoms_environment", default=None)
-"""The environment of the service at work: of each request and message, and of what they start."""
+"""The environment of the service whose request or message is being handled, inherited by tasks and threads."""
 _default: TotoEnvironment | None = None
 
 
 def set_default_environment(environment: TotoEnvironment | None) -> None:
-    """Make `environment` the one of this process, for code outside any service's own tasks."""
+    """Set the environment for code of this process outside any service's tasks."""
     global _default
     _default = environment
 
 
 @contextlib.contextmanager
 def scope_environment(environment: TotoEnvironment) -> Iterator[None]:
-    """Make `environment` the current one within the block and in the tasks it starts: several services, one process."""
+    """Set the current environment in the block and the tasks it starts, for several services in one process."""
     token = scoped.set(environment)
     try:
         yield
@@ -99,5 +99,5 @@ def scope_environment(environment: TotoEnvironment) -> Iterator[None]:
 
 
 def current_environment() -> TotoEnvironment:
-    """Return the environment of the service at work, else the process's, else the one variables describe."""
+    """Return the environment of the current service, else the process's, else that of the environment variables."""
     return scoped.get() or _default or TotoEnvironment.from_variables()

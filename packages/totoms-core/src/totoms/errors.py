@@ -8,20 +8,22 @@
     │       ├── PluginNotFound
     │       └── PluginLoadError
     ├── ValidationError               the caller's input is wrong: HTTP 400
-    ├── Unauthorized                  the caller did not prove who it is: HTTP 401
-    ├── Forbidden                     the caller is known and may not: HTTP 403
-    ├── Undecidable                   cannot be decided now, ask again: HTTP 503
+    ├── InvalidArgument               the service passed an invalid argument: HTTP 500
+    ├── NotSerializable               the service has a value that cannot be written as JSON: HTTP 500
+    ├── Unauthorized                  the caller is not authenticated: HTTP 401
+    ├── Forbidden                     the caller is not allowed to do this: HTTP 403
+    ├── Undecidable                   cannot be decided now, try again: HTTP 503
     ├── NonRetryableError             raised by a handler: this message will never succeed
-    ├── UndecodableMessage            authentic bytes that are no message of ours
-    └── BackendError                  what a hyperscaler, or the local backend, answered
+    ├── UndecodableMessage            authentic bytes that are not a message of totoms
+    └── BackendError                  an error of a hyperscaler or the local backend
         ├── NotFound                  a topic, bucket, object or secret that does not exist
         ├── AccessDenied              the credentials do not allow it
-        ├── Unavailable               away, throttled or too slow: try again
+        ├── Unavailable               down, throttled or too slow: try again
         ├── Unsupported               a capability this backend does not have
         ├── InvalidKey                an object key or secret name no backend accepts
-        ├── PreconditionFailed        create-if-absent or replace-if-unchanged lost the race
-        ├── MessageTooLarge           over the broker's limit, refused before any I/O
-        ├── LeaseLost                 the lease expired: another consumer owns the message
+        ├── PreconditionFailed        create-if-absent or replace-if-unchanged does not hold
+        ├── MessageTooLarge           over the broker's limit, rejected before any I/O
+        ├── LeaseLost                 the lease expired: another consumer may have the message
         ├── CorruptData               stored bytes are damaged; names the file or object
         └── Closed                    used after close()
 """
@@ -33,12 +35,12 @@ class TotoError(Exception):
     """Base of all totoms errors.
 
     Args:
-        message: What happened, for a person. Never contains a secret, a token or a payload.
-        resource: The name of the topic, bucket, object, secret or file concerned, if there is one.
+        message: What happened, for people. Never contains a secret, a token or a payload.
+        resource: The name of the topic, bucket, object, secret or file, if there is one.
     """
 
     status: int = 500
-    """The HTTP status with which the error is answered when a delegate lets it escape."""
+    """The HTTP status of the answer if a delegate raises the error."""
 
     def __init__(self, message: str = "", *, resource: str | None = None) -> None:
         super().__init__(message)
@@ -47,7 +49,7 @@ class TotoError(Exception):
 
 
 class ConfigurationError(TotoError):
-    """The service cannot start as it is configured. The process ends with exit status 2."""
+    """The service cannot start as configured. The process ends with exit status 2."""
 
 
 class PluginError(ConfigurationError):
@@ -55,7 +57,7 @@ class PluginError(ConfigurationError):
 
 
 class PluginNotFound(PluginError):
-    """No installed distribution registers the hyperscaler that was asked for."""
+    """No installed distribution registers the hyperscaler."""
 
 
 class PluginLoadError(PluginError):
@@ -63,25 +65,36 @@ class PluginLoadError(PluginError):
 
 
 class ValidationError(TotoError):
-    """The caller's input is wrong. Raised in a delegate it is answered with HTTP 400."""
+    """The caller's input is wrong: HTTP 400 if a delegate raises it."""
 
     status = 400
 
 
+class InvalidArgument(TotoError, ValueError):
+    """The service passed an invalid argument to totoms: HTTP 500, because it is not the caller's mistake."""
+
+
+class NotSerializable(TotoError, TypeError):
+    """A message or the result of a delegate cannot be written as JSON: HTTP 500, because it is a bug of the service.
+
+    The error's message names the class of the value, never the value.
+    """
+
+
 class Unauthorized(TotoError):
-    """The caller did not prove who it is: HTTP 401 with ``WWW-Authenticate: Bearer`` (RFC 6750)."""
+    """The caller is not authenticated: HTTP 401 with ``WWW-Authenticate: Bearer`` (RFC 6750)."""
 
     status = 401
 
 
 class Forbidden(TotoError):
-    """The caller is known and may not do this: HTTP 403."""
+    """The caller is authenticated but not allowed to do this: HTTP 403."""
 
     status = 403
 
 
 class Undecidable(TotoError):
-    """The question cannot be answered now, so the caller shall ask again: HTTP 503.
+    """The request cannot be decided now, and the caller should try again: HTTP 503.
 
     Args:
         retry_after: Seconds, sent as the ``Retry-After`` header (RFC 9110 section 10.2.3).
@@ -95,18 +108,15 @@ class Undecidable(TotoError):
 
 
 class NonRetryableError(TotoError):
-    """Raise it (or a subclass) in a handler for a message that will never succeed.
-
-    The message goes to the dead-letter store at once, with the reason, instead of being retried.
-    """
+    """Raise it (or a subclass) in a handler to dead-letter a message at once, because it will never succeed."""
 
 
 class UndecodableMessage(TotoError):
-    """The bytes came from the broker, but they are not a message in our wire form."""
+    """The bytes came from the broker, but are not a message in the wire form."""
 
 
 class BackendError(TotoError):
-    """What a backend answered, mapped to one vocabulary. The original is ``__cause__``."""
+    """An error of a backend. The SDK's error is its ``__cause__``."""
 
 
 class NotFound(BackendError):
@@ -118,7 +128,7 @@ class AccessDenied(BackendError):
 
 
 class Unavailable(BackendError):
-    """The backend is away, throttles us, or did not answer within the deadline. Try again."""
+    """The backend is down, throttles requests, or did not answer within the deadline. Try again."""
 
     status = 503
 
@@ -128,9 +138,9 @@ class Unsupported(BackendError):
 
 
 class InvalidKey(BackendError, ValueError):
-    """The object key or secret name is refused, on every backend alike, before any I/O.
+    """The object key or secret name is invalid, with the same rules on every backend. Checked before any I/O.
 
-    A key often comes from the caller, so a delegate that lets it escape answers 400.
+    A key often comes from the caller, so the HTTP status is 400.
     """
 
     status = 400
@@ -141,11 +151,11 @@ class PreconditionFailed(BackendError):
 
 
 class MessageTooLarge(BackendError):
-    """The encoded message is over the broker's limit. Refused before any I/O."""
+    """The encoded message is over the broker's limit. Checked before any I/O."""
 
 
 class LeaseLost(BackendError):
-    """The lease on a message expired. Another consumer owns it now; a late ack is refused."""
+    """The lease on a message expired, and another consumer may have it; a late ack is rejected."""
 
 
 class CorruptData(BackendError):

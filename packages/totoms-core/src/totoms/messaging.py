@@ -5,54 +5,87 @@ from __future__ import annotations
 import asyncio
 import os
 from typing import Final
+from urllib.parse import urlsplit
 
-from totoms.bus import ORDERING, PULL, PUSH, MessageBus
-from totoms.config import TotoControllerConfig
-from totoms.configuration import MessageBusConfig, TotoMicroserviceConfiguration
-from totoms.consumer import Consumer
-from totoms.describe import where
-from totoms.envelope import DeliveryMode, Subscription
+from totoms.controller_config import TotoControllerConfig
+from totoms.declaration.messaging import MessageBusConfig
+from totoms.declaration.service import TotoMicroserviceConfiguration
 from totoms.environment import TotoEnvironment
 from totoms.errors import ConfigurationError
-from totoms.logging import TotoLogger
-from totoms.push import EVENTS_PATH, PushEndpoint
-from totoms.routing import MessageRouter
+from totoms.logging.describe import describe_error
+from totoms.logging.logger import TotoLogger
+from totoms.loop_watch import LoopWatch
+from totoms.messages.bus import ORDERING, PULL, PUSH, MessageBus
+from totoms.messages.consumer import Consumer
+from totoms.messages.delivery import require_capabilities
+from totoms.messages.push.endpoint import PushEndpoint
+from totoms.messages.push_request import EVENTS_PATH
+from totoms.messages.receiver import Receiver
+from totoms.messages.router import MessageRouter
+from totoms.messages.subscriber import BASE_URL_VARIABLE, Subscriber
+from totoms.messages.subscription import Subscription
+from totoms.messages.unconfirmed import UnconfirmedPushes
+from totoms.threads import MOST_THREADS
 
-BASE_URL_VARIABLE: Final = "SERVICE_BASE_URL"
-"""The public address of the service, without the base path; a push subscription needs it."""
 _CLOSE_PATIENCE: Final = 5.0
 
 
 class Messaging:
-    """Made at init, started and stopped with the service. Use :meth:`build`.
+    """Receives messages for one service. Call :meth:`build` to create one.
 
     Attributes:
-        bus: What services publish to.
-        push: The endpoint for pushed messages.
+        bus: The bus that handlers and delegates publish to.
+        push: The push endpoint.
+        unconfirmed: The push subscriptions that are not confirmed yet.
+        counts: Deliveries since the start, by outcome.
     """
 
     def __init__(
-        self, bus: MessageBus, router: MessageRouter, subscriptions: list[Subscription], *, declared: MessageBusConfig,
-        push: PushEndpoint, logger: TotoLogger,
-    ) -> None:  # fmt: skip
+        self,
+        bus: MessageBus,
+        router: MessageRouter,
+        subscriptions: dict[str, Subscription],
+        *,
+        declared: MessageBusConfig,
+        push: PushEndpoint,
+        unconfirmed: UnconfirmedPushes,
+        logger: TotoLogger,
+    ) -> None:
         self.bus = bus
         self.push = push
+        self.unconfirmed = unconfirmed
         self.counts = router.counts
         self._router = router
-        self._subscriptions = subscriptions
+        heard = declared.heard
+        self._subscriptions = [one for name, one in subscriptions.items() if name in heard]
+        self._unhandled = [one for name, one in subscriptions.items() if name not in heard]
         self._declared = declared
         self._logger = logger
+        self._subscriber = Subscriber(
+            bus,
+            unconfirmed,
+            delivery=declared.delivery,
+            create=declared.create_subscriptions,
+            handler_timeout=declared.handler_timeout,
+            logger=logger,
+        )
         self._consumers: list[Consumer] = []
+        self._warning: asyncio.Task[None] | None = None
+        self._watch = LoopWatch(logger, bus.lease_seconds if declared.lease is None else declared.lease)
 
     @classmethod
     async def build(
-        cls, configuration: TotoMicroserviceConfiguration, declared: MessageBusConfig, environment: TotoEnvironment,
-        config: TotoControllerConfig, logger: TotoLogger,
-    ) -> Messaging:  # fmt: skip
-        """Resolve the topics, construct bus and handlers, and check that the backend can do what is declared.
+        cls,
+        configuration: TotoMicroserviceConfiguration,
+        declared: MessageBusConfig,
+        environment: TotoEnvironment,
+        config: TotoControllerConfig,
+        logger: TotoLogger,
+    ) -> Messaging:
+        """Resolve the topics, create the bus and the handlers, and check the backend's capabilities.
 
         Raises:
-            ConfigurationError: A capability is missing, a handler is wrong, or two handle one type.
+            ConfigurationError: A capability is missing, or two handlers take the same type of the same topic.
             BackendError: A topic's secret cannot be read.
         """
         identifiers = await asyncio.gather(
@@ -63,75 +96,121 @@ class Messaging:
         )
         topics = {topic.logical_name: name for topic, name in zip(declared.topics, identifiers, strict=True)}
         bus = MessageBus(environment, topics)
-        delivery = declared.delivery or bus.default_delivery
-        _check_capabilities(bus, declared, delivery, environment.hyperscaler)
+        if declared.lease is not None:
+            bus.use_lease(declared.lease)
+        _check_capabilities(bus, declared)
         handlers = [handler.handler_class(config, bus, environment) for handler in declared.message_handlers]
         for handler in handlers:
             handler.logger = logger  # of this service, where there are several
-        router = MessageRouter(handlers, retry=declared.retry, timeout=declared.handler_timeout, logger=logger)
-        base_url = os.environ.get(BASE_URL_VARIABLE, "").rstrip("/")
-        push_url = f"{base_url}{configuration.base_path}{EVENTS_PATH}" if base_url else None
-        subscriptions = [
-            Subscription(
+        heard = declared.heard
+        router = MessageRouter(
+            handlers,
+            retry=declared.retry,
+            timeout=declared.handler_timeout,
+            logger=logger,
+            topics=[handler.topics for handler in declared.message_handlers],
+            unhandled=topics.keys() - heard,
+            max_threads=declared.max_threads or _max_running(declared),
+        )
+        base_url = _base_url(configuration.base_path, logger)
+        events_path = configuration.base_path + EVENTS_PATH
+        push_url = f"{base_url}{events_path}" if base_url else None
+        subscriptions = {
+            topic.logical_name: Subscription(
                 name=topic.subscription or f"{configuration.service_name}-{topic.logical_name}",
                 topic=topics[topic.logical_name],
                 logical_name=topic.logical_name,
-                delivery=delivery,
+                delivery=declared.delivery or "pull",
                 push_url=push_url,
                 retry=declared.retry,
                 ordered=topic.ordered,
+                dead_letters=declared.dead_letters,
             )
             for topic in declared.topics
-            if handlers
-        ]
-        push = PushEndpoint(bus, router, max_concurrency=declared.max_concurrency, url=push_url, logger=logger)
-        return cls(bus, router, subscriptions, declared=declared, push=push, logger=logger)
+        }
+        unconfirmed = UnconfirmedPushes(bus, events_path, base_url, logger)
+        push = PushEndpoint(
+            bus,
+            router,
+            max_concurrency=declared.max_concurrency,
+            url=push_url,
+            logger=logger,
+            on_push=unconfirmed.confirm,
+        )
+        return cls(
+            bus,
+            router,
+            subscriptions,
+            declared=declared,
+            push=push,
+            unconfirmed=unconfirmed,
+            logger=logger,
+        )
 
     async def start(self) -> None:
-        """Subscribe, and begin to pull where messages are pulled.
+        """Subscribe, and start the consumers.
 
         Raises:
-            BackendError: A subscription is missing and may not be made; the error says exactly what.
+            ConfigurationError: The choice between push and pull is ambiguous, or the backend does not support it.
+            BackendError: A subscription does not exist and cannot be created; the error says why.
         """
+        if self._subscriptions:
+            self._watch.start()
         for subscription in self._subscriptions:
-            if subscription.delivery == "push" and not subscription.push_url:
-                self._logger.log(
-                    "init",
-                    f"Nobody was subscribed to {subscription.logical_name!r}: {BASE_URL_VARIABLE} is not set, so "
-                    f"the public address of {EVENTS_PATH} is not known. Subscribe it yourself, or set it.",
-                    "WARNING",
-                )
-                continue
-            await self.bus._subscribe(subscription, create=self._declared.create_subscriptions)
-            if subscription.delivery == "pull":
-                consumer = Consumer(
-                    self.bus, subscription, self._router,
-                    max_concurrency=self._declared.max_concurrency, logger=self._logger,
-                )  # fmt: skip
-                consumer.start()
-                self._consumers.append(consumer)
-            self._logger.log(
-                "init", f"Subscribed {subscription.name} to {subscription.topic} ({subscription.delivery})."
-            )
+            receiver = await self._subscriber.subscribe(subscription)
+            if receiver is not None:
+                self._consume(receiver)
+        if self._unhandled:
+            self._warning = asyncio.create_task(self._subscriber.warn_of_unhandled(self._unhandled))
+
+    def _consume(self, receiver: Receiver) -> None:
+        most = self._declared.max_concurrency
+        consumer = Consumer(receiver, self._router, max_concurrency=most, logger=self._logger)
+        consumer.start()
+        self._consumers.append(consumer)
 
     async def stop_receiving(self, grace: float) -> None:
-        """Take no more messages; let those at work finish for `grace` seconds; give back the rest."""
+        """Stop receiving, wait at most `grace` seconds for running handlers, and give back the rest."""
         await asyncio.gather(self.push.stop(grace), *(consumer.stop(grace) for consumer in self._consumers))
         self._consumers.clear()
 
     async def close(self) -> None:
-        """Close the bus. A backend that hangs or fails here does not keep the process alive."""
+        """Close the bus; give up on a backend that hangs."""
+        if self._warning is not None:
+            self._warning.cancel()
+        await self.unconfirmed.close()
+        self._router.close()
+        self._watch.stop()
         try:
             async with asyncio.timeout(_CLOSE_PATIENCE):
                 await self.bus.close()
         except Exception as error:
-            self._logger.log("shutdown", f"The message bus did not close: {where(error)}", "ERROR")
+            self._logger.log("shutdown", f"The message bus did not close: {describe_error(error)}", "ERROR")
 
 
-def _check_capabilities(bus: MessageBus, declared: MessageBusConfig, delivery: DeliveryMode, hyperscaler: str) -> None:
-    wanted = {PUSH if delivery == "push" else PULL} if declared.message_handlers and declared.topics else set()
+def _max_running(declared: MessageBusConfig) -> int:
+    # One consumer for each topic, and the push endpoint.
+    return min(MOST_THREADS, declared.max_concurrency * (len(declared.topics) + 1))
+
+
+def _base_url(base_path: str, logger: TotoLogger) -> str:
+    """Return the public address of the service without the base path; "" if it is unknown."""
+    given = os.environ.get(BASE_URL_VARIABLE, "").rstrip("/")
+    if base_path and urlsplit(given).path.endswith(base_path):
+        base_url = given.removesuffix(base_path)
+        # As the README of 1.5.0 asked for.
+        logger.log("init", f"{BASE_URL_VARIABLE} includes the base path: using {base_url}.")
+        return base_url
+    return given
+
+
+def _check_capabilities(bus: MessageBus, declared: MessageBusConfig) -> None:
+    wanted: set[str] = set()
+    if declared.delivery and declared.heard:
+        wanted.add(PUSH if declared.delivery == "push" else PULL)
     if any(topic.ordered for topic in declared.topics):
         wanted.add(ORDERING)
-    missing = sorted(wanted - bus.capabilities)
-    if missing:
-        raise ConfigurationError(f"The {hyperscaler} message bus has no {' and no '.join(missing)}.")
+    require_capabilities(bus, wanted)
+    for topic in declared.topics:
+        if topic.ordered and not bus._keeps_order(bus.topics[topic.logical_name]):
+            raise ConfigurationError(f"The topic {topic.logical_name!r} is declared ordered, but preserves no order.")

@@ -1,4 +1,4 @@
-"""How an interface marks what a backend must implement."""
+"""Mark the methods that a backend must implement."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def backend_operation(function: _Function) -> _Function:
-    """Mark a method of an interface that every backend implements.
+    """Mark a method that every backend implements.
 
-    At run time it is :func:`abc.abstractmethod`: a class that lacks one is refused. Type checkers do not know that,
-    because they would refuse ``CloudStorage("bucket")``, which gives an implementation and is what users write.
+    At run time this is :func:`abc.abstractmethod`. It is hidden from type checkers, which would otherwise reject
+    ``CloudStorage("bucket")``: that returns an instance of the implementation.
     """
     function.__isabstractmethod__ = True  # type: ignore[attr-defined]
     return function

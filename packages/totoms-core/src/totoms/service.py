@@ -1,4 +1,4 @@
-"""TotoMicroservice: puts a declared service together, starts it, and stops it without losing anything."""
+"""TotoMicroservice: build a declared service, start it, and stop it without losing messages."""
 
 from __future__ import annotations
 
@@ -6,52 +6,57 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, MutableMapping
-from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Literal
+from collections.abc import AsyncIterator, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 from weakref import WeakValueDictionary
 
 from fastapi import FastAPI
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
-from totoms.api import create_app
-from totoms.auth import Authenticator
-from totoms.bus import MessageBus
-from totoms.config import TotoControllerConfig
-from totoms.configuration import APIConfiguration, TotoMicroserviceConfiguration
+from totoms.clients import close_clients
+from totoms.controller_config import TotoControllerConfig
+from totoms.declaration.api import APIConfiguration
+from totoms.declaration.service import TotoMicroserviceConfiguration
 from totoms.environment import TotoEnvironment, scope_environment, scoped, set_default_environment
 from totoms.errors import BackendError, Closed, ConfigurationError
-from totoms.execution import set_default_runtime
-from totoms.logging import TotoLogger, configure_logging, flush_logging
+from totoms.http.context import set_default_runtime
+from totoms.http.lifespan import Lifecycle, initialised_by_lifespan
+from totoms.logging.logger import TotoLogger, configure_logging, flush_logging
+from totoms.messages.bus import MessageBus
+from totoms.threads import run_in_thread
 
 if TYPE_CHECKING:
     from totoms.messaging import Messaging
-    from totoms.server import Server
+    from totoms.serving import Serving
 
 
 class TotoMicroservice:
-    """A running, or soon running, microservice. Make it with :meth:`init`, or :meth:`create` for several.
+    """A microservice. Create the process's default one with :meth:`init`, further ones with :meth:`create`.
 
     Attributes:
-        configuration: The declaration it was made from (also as `microservice_configuration`).
+        configuration: The declaration (also as `microservice_configuration`).
         environment: Where it runs.
         config: The service's loaded `TotoControllerConfig`.
-        message_bus: To publish; see `ExecutionContext` for a service without one.
-        logger: ``logger.log(cid, "...")``.
-        app: The FastAPI app, for other servers, for tests, and to add to.
+        message_bus: The bus to publish to; None for a service without messaging.
+        logger: The logger: ``logger.log(cid, "...")``.
+        app: The FastAPI app, for other servers, for tests, and to extend.
         state: "starting", "ready", "draining" or "stopped".
     """
 
     _default: ClassVar[TotoMicroservice | None] = None
     _initialising: ClassVar[asyncio.Task[TotoMicroservice] | None] = None
     _guard: ClassVar[threading.Lock] = threading.Lock()
-    # By the id of the environment, which each keeps alive: what is at work knows its environment.
-    _at_work: ClassVar[MutableMapping[int, TotoMicroservice]] = WeakValueDictionary()
+    # By the id of its environment, which the microservice keeps alive.
+    _by_environment: ClassVar[MutableMapping[int, TotoMicroservice]] = WeakValueDictionary()
 
     def __init__(
-        self, configuration: TotoMicroserviceConfiguration, environment: TotoEnvironment, config: TotoControllerConfig,
-        logger: TotoLogger, messaging: Messaging | None,
-    ) -> None:  # fmt: skip
+        self,
+        configuration: TotoMicroserviceConfiguration,
+        environment: TotoEnvironment,
+        config: TotoControllerConfig,
+        logger: TotoLogger,
+        messaging: Messaging | None,
+    ) -> None:
         self.configuration = self.microservice_configuration = configuration
         self.service_name = configuration.service_name
         self.environment = environment
@@ -59,26 +64,43 @@ class TotoMicroservice:
         self.logger = logger
         self.message_bus: MessageBus = messaging.bus if messaging else None  # type: ignore[assignment]
         self.state: Literal["starting", "ready", "draining", "stopped"] = "starting"
+        from totoms.auth.authenticator import Authenticator  # late, to keep `import totoms` fast
+        from totoms.http.app import create_app
+
         api = configuration.api_configuration or APIConfiguration()
         self.authenticator = Authenticator(config, api)
         self._messaging = messaging
-        self._server: Server | None = None
+        self._serving: Serving | None = None
         self._started = False
         self._stopped = False
         self._drain_task: asyncio.Task[None] | None = None
-        self.app: FastAPI = create_app(
-            self, api, configuration.base_path, push=messaging.push.respond if messaging else None
+        app = create_app(
+            self,
+            api,
+            configuration.base_path,
+            push=messaging.push.respond if messaging else None,
+            max_push_bytes=messaging.push.max_body_bytes if messaging else 0,
         )
-        self.app.router.lifespan_context = self._lifespan
-        self._at_work[id(environment)] = self
+        app.lifecycle = Lifecycle(self._startup, self._drain, self._shutdown)
+        self._users_lifespan: Any = app.router.lifespan_context
+        app.router.lifespan_context = cast(Any, self._lifespan)
+        self._seal = app.seal
+        self._share = app.shared
+        self.app: FastAPI = app
+        self._by_environment[id(environment)] = self
 
-    # --- making one ---
+    @property
+    def awaited_topics(self) -> list[str]:
+        """The logical names of the topics whose push subscriptions are not confirmed."""
+        return self._messaging.unconfirmed.topics if self._messaging else []
+
+    # --- creating ---
 
     @classmethod
     async def init(cls, configuration: TotoMicroserviceConfiguration) -> TotoMicroservice:
-        """Make the process's default microservice, once: concurrent and later calls give the same one.
+        """Create the process's default microservice; concurrent and later calls return the same one.
 
-        After a failure it can be called again; after :meth:`stop` it makes a new one.
+        After a failure it can be called again; after :meth:`stop` it creates a new one.
 
         Raises:
             ConfigurationError: The service cannot start as configured. Uncaught, it ends the process with one
@@ -87,12 +109,12 @@ class TotoMicroservice:
         with cls._guard:
             if cls._default is not None:
                 if cls._default.configuration is not configuration:
-                    cls._default.logger.log("init", "init was called again: the first microservice is kept.", "WARNING")
+                    cls._default.logger.log("init", "init was called again: using the first microservice.", "WARNING")
                 return cls._default
             task = cls._initialising
             if task is None or task.done() or task.get_loop() is not asyncio.get_running_loop():
                 task = cls._initialising = asyncio.create_task(cls._make_default(configuration))
-        # Shielded: a caller that gives up must not take the others' microservice with it.
+        # Cancelling one caller must not cancel it for the others.
         return await asyncio.shield(task)
 
     @classmethod
@@ -108,17 +130,17 @@ class TotoMicroservice:
 
     @classmethod
     async def create(cls, configuration: TotoMicroserviceConfiguration) -> TotoMicroservice:
-        """Make a microservice beside the default one: for tests, and for several in one process.
+        """Create a further microservice, for tests, or for several in one process.
 
         Raises:
             ConfigurationError: As for :meth:`init`.
         """
+        configuration.check()
         environment = configuration.environment or TotoEnvironment.from_variables()
         configure_logging()
         logger = TotoLogger.get_instance(configuration.service_name)
-        origin = (
-            "" if configuration.environment else " (HYPERSCALER)" if os.environ.get("HYPERSCALER") else " (default)"
-        )
+        chosen = "HYPERSCALER" if os.environ.get("HYPERSCALER") else "default"
+        origin = "" if configuration.environment else f" ({chosen})"
         logger.log("init", f"Starting {configuration.service_name} on hyperscaler {environment.hyperscaler}{origin}.")
         with scope_environment(environment):
             try:
@@ -126,7 +148,7 @@ class TotoMicroservice:
                 config = await made.load() or made
                 messaging = None
                 if declared := configuration.message_bus_configuration:
-                    from totoms.messaging import Messaging  # loaded by services that have one
+                    from totoms.messaging import Messaging  # only for services with messaging
 
                     messaging = await Messaging.build(configuration, declared, environment, config, logger)
             except BackendError as error:
@@ -137,123 +159,100 @@ class TotoMicroservice:
 
     @classmethod
     def asgi(cls, configuration: TotoMicroserviceConfiguration) -> ASGIApp:
-        """Return an ASGI app for other servers, initialised when the server starts it (its lifespan).
+        """Return an ASGI app for other servers, which initialises the microservice in its lifespan.
 
-        It is what a factory for several workers returns: ``uvicorn --factory blog:app --workers 4`` with
+        For several workers, run ``uvicorn --factory blog:app --workers 4`` with
         ``def app(): return TotoMicroservice.asgi(configuration())``. Each worker has a microservice of its own.
         """
 
-        async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            if scope["type"] == "lifespan":
-                try:
-                    await cls.init(configuration)
-                except ConfigurationError as error:
-                    await receive()
-                    await send({"type": "lifespan.startup.failed", "message": str(error)})
-                    return
-            await cls.get_instance().app(scope, receive, send)
+        async def initialise() -> ASGIApp:
+            return (await cls.init(configuration)).app
 
-        return app
+        return initialised_by_lifespan(initialise)
 
     @classmethod
     def get_instance(cls) -> TotoMicroservice:
-        """Return the microservice that :meth:`init` made; in a delegate or handler of another, that one.
+        """Return the microservice whose delegate or handler is running, else the default one.
 
         Raises:
-            ConfigurationError: There is none (yet, or any more).
+            ConfigurationError: There is no microservice: it was not created yet, or has stopped.
         """
         environment = scoped.get()
         if environment is not None and (cls._default is None or cls._default.environment is not environment):
-            own = cls._at_work.get(id(environment))
-            if own is not None:
-                return own
+            current = cls._by_environment.get(id(environment))
+            if current is not None:
+                return current
         if cls._default is None:
             raise ConfigurationError("There is no microservice: await TotoMicroservice.init(configuration) first.")
         return cls._default
 
-    # --- running it ---
+    # --- running ---
 
     @classmethod
     def run(
         cls, configuration: TotoMicroserviceConfiguration, port: int | None = None, host: str | None = None
     ) -> None:
-        """Make the default microservice and serve until a signal ends it: :meth:`init` and :meth:`start` for a script.
+        """Create the default microservice and serve until a signal ends it: :meth:`init` and :meth:`start`.
 
-        It runs on uvloop where that is installed, which serves a third more requests than asyncio's own event loop.
-
-        Args:
-            configuration: The declaration.
-            port: As for :meth:`start`.
-            host: As for :meth:`start`.
+        It runs on uvloop if that is installed, which serves a third more requests than asyncio's own event loop.
 
         Raises:
-            ConfigurationError: As for both.
+            ConfigurationError: As for :meth:`init` and :meth:`start`.
         """
 
         async def serve() -> None:
             await (await cls.init(configuration)).start(port, host)
 
-        try:
-            from uvloop import new_event_loop
-        except ImportError:
-            asyncio.run(serve())
-        else:
-            with asyncio.Runner(loop_factory=new_event_loop) as runner:
-                runner.run(serve())
+        from totoms.serving import run_loop
+
+        run_loop(serve())
 
     async def start(self, port: int | None = None, host: str | None = None) -> None:
         """Serve until SIGTERM, SIGINT or :meth:`stop`, then drain and return.
 
         Args:
-            port: Left out, ``PORT`` decides, else 8080.
-            host: The address to listen on; left out, the hyperscaler's habit (the local backend: 127.0.0.1).
+            port: The port; by default ``PORT``, else 8080.
+            host: The address to listen on; by default the hyperscaler's (127.0.0.1 for the local backend).
 
         Raises:
-            ConfigurationError: The port is in use, or a subscription is missing and may not be made.
-            Closed: It was stopped before. Make a new one.
+            ConfigurationError: The port is in use, or a subscription does not exist and cannot be created.
+            Closed: The microservice was stopped; create a new one.
         """
-        from totoms.server import Server, bind, uvicorn_config  # uvicorn is loaded by those who serve with it
+        from totoms.serving import Serving  # imports uvicorn, which other servers do not need
 
-        address: str = host or self.environment.hyperscaler_configuration.default_host
-        listener = bind(address, _port() if port is None else port)
-        try:
-            await self._startup()
-            loop = asyncio.get_running_loop()
-            config = uvicorn_config(self.app, self.configuration.shutdown_grace)
-            self._server = Server(config, on_exit=partial(_soon, loop, self._begin_to_drain))
-            self.logger.log("init", f"Listening on http://{address}:{listener.getsockname()[1]}")
-            await self._server.serve(sockets=[listener])
-        finally:
-            listener.close()
-            self._server = None
-            await self._shutdown()
+        self._serving = Serving(self)
+        await self._serving.run(port, host)
 
     async def stop(self) -> None:
-        """Drain and stop: no more messages, those at work finish, the rest is given back."""
-        if self._server is not None:
-            self._server.should_exit = True
-            self._begin_to_drain()
+        """Stop receiving messages, let running handlers finish, give back the rest, and stop."""
+        if self._serving is not None and self._serving.listening:
+            self._serving.end()
         else:
             await self._shutdown()
 
     @contextlib.asynccontextmanager
-    async def _lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
-        # Under our own server `start` does both, so that their errors are typed.
-        if self._server is not None:
-            yield
-            return
-        await self._startup()
-        try:
-            yield
-        finally:
-            await self._shutdown()
+    async def _lifespan(self, app: FastAPI) -> AsyncIterator[Mapping[str, Any] | None]:
+        """Start and stop with ``app.router.lifespan_context``, for an app that mounts this one.
+
+        Under a server, the app itself does both (:mod:`totoms.http.lifespan`).
+        """
+        async with self._users_lifespan(app) as state:
+            if app.state.under_server:
+                yield state
+                return
+            try:
+                await self._startup()
+                yield state
+            finally:
+                await self._shutdown()
 
     async def _startup(self) -> None:
         if self.state in ("draining", "stopped"):
-            raise Closed("This microservice was stopped; make a new one.", resource=self.service_name)
+            raise Closed("This microservice was stopped; create a new one.", resource=self.service_name)
         if self._started:
             return
         self._started = True
+        self._seal()
         with scope_environment(self.environment):
             if self._messaging is not None:
                 try:
@@ -266,6 +265,7 @@ class TotoMicroservice:
         self.state = "ready"
 
     def _begin_to_drain(self) -> None:
+        """Start to drain, in the background."""
         if self._drain_task is None:
             self.state = "draining"
             self.logger.log("shutdown", f"{self.service_name} is draining.")
@@ -273,32 +273,27 @@ class TotoMicroservice:
             messaging = self._messaging
             self._drain_task = asyncio.create_task(messaging.stop_receiving(grace) if messaging else asyncio.sleep(0))
 
-    async def _shutdown(self) -> None:
+    async def _drain(self) -> None:
+        """Stop receiving messages, and wait for running handlers, at most for the grace."""
         self._begin_to_drain()
         assert self._drain_task is not None
         await asyncio.wait({self._drain_task})
-        # Whoever waited first does the rest.
+
+    async def _shutdown(self) -> None:
+        """Drain, then close the message bus. A second call does nothing."""
+        await self._drain()
         done, self._stopped = self._stopped, True
         if not done:
             self.state = "stopped"
             if self._messaging is not None:
                 await self._messaging.close()
-            if self._at_work.get(id(self.environment)) is self:
-                del self._at_work[id(self.environment)]
+            if self._by_environment.get(id(self.environment)) is self:
+                del self._by_environment[id(self.environment)]
             if TotoMicroservice._default is self:
                 TotoMicroservice._default = None
                 set_default_environment(None)
                 set_default_runtime(None)
+            if not self._by_environment:
+                await run_in_thread(close_clients)
             self.logger.log("shutdown", f"{self.service_name} has stopped.")
             flush_logging()
-
-
-def _soon(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> None:
-    loop.call_soon_threadsafe(callback)
-
-
-def _port() -> int:
-    text = os.environ.get("PORT", "8080")
-    if not text.isdecimal() or int(text) > 65535:
-        raise ConfigurationError("PORT must be a number from 0 to 65535.")
-    return int(text)

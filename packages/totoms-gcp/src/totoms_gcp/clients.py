@@ -1,51 +1,49 @@
-"""The SDK's clients for files and secrets: one of each for a process, made when it is first needed, off the event loop.
+"""Clients for files and secrets, and credentials. All threads of the process share them.
 
-All threads share them. Where a client goes is the SDK's affair, but for an emulator of Secret Manager, of which the
-SDK knows nothing.
+The SDK decides where a client sends its requests, except for an emulator of Secret Manager, which it does not know. An
+SDK is imported when its first client is made, so that a service loads only what it uses.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 from google.auth import default as default_credentials
 from google.auth.credentials import AnonymousCredentials, Credentials
 from google.auth.transport.requests import AuthorizedSession
-from google.cloud import storage
-from google.cloud.secretmanager_v1 import SecretManagerServiceClient
-from google.cloud.secretmanager_v1.services.secret_manager_service.transports import SecretManagerServiceGrpcTransport
 from requests.adapters import HTTPAdapter
 
+from totoms.plugin import ClientRegistry
+from totoms_gcp.private_api import storage_client
+
+if TYPE_CHECKING:
+    from google.cloud.secretmanager_v1 import SecretManagerServiceClient
+    from google.cloud.storage import Client
+
+registry: Final = ClientRegistry()
+
 SECRETS_EMULATOR: Final = "SECRET_MANAGER_EMULATOR_HOST"
-"""``host:port`` of what stands in for Secret Manager, without TLS and credentials: for development and tests."""
+"""``host:port`` of an emulator of Secret Manager, without TLS and credentials: for development and tests."""
 FILES_EMULATOR: Final = "STORAGE_EMULATOR_HOST"
-"""Read by the SDK as well: an address with its scheme."""
+"""The SDK reads it as well: an address with its scheme."""
 CONNECTIONS: Final = 50
-"""Connections of the client for files: as many calls at a time."""
+"""Connections of the client for files: as many requests at a time."""
 _CHANNEL: Final = (
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
-    # gRPC's own are 1 s, growing to 2 minutes: who asks again within seconds must find the store that is back.
+    # gRPC's own are 1 s, growing to 2 minutes: a retry within seconds must find Secret Manager that is back.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 500),
 )
+_SECRETS_HOST: Final = "secretmanager.googleapis.com"
+_SECRETS_LOGGER: Final = "google.cloud.secretmanager_v1.services.secret_manager_service.transports.grpc"
 _SCOPES: Final = ("https://www.googleapis.com/auth/cloud-platform",)
-
-# At the level DEBUG this writes whole answers, with the secrets in them. Who wants to read them sets its level by name.
-_quoting: Final = logging.getLogger(SecretManagerServiceGrpcTransport.__module__)
-if _quoting.level == logging.NOTSET:
-    _quoting.setLevel(logging.INFO)
-
-_Client = TypeVar("_Client")
-_clients: dict[Hashable, Any] = {}
-_lock = threading.RLock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,31 +52,40 @@ class Files:
 
     Attributes:
         client: The SDK's client.
-        session: For what the SDK does not do: content that streams, in both directions. It has the same credentials.
+        session: Streams content in both directions, which the SDK does not. It has the same credentials.
         address: What URLs begin with.
     """
 
-    client: storage.Client
+    client: Client
     session: AuthorizedSession
     address: str
 
+    def close(self) -> None:
+        """Close the connections."""
+        self.session.close()
+        self.client.close()
+
 
 def files(project: str) -> Files:
-    """Return what works on files, for a project. It may block: call it in a thread.
+    """Return what works on files of a project. It may block: call it in a thread.
 
     Raises:
         google.auth.exceptions.GoogleAuthError: There are no credentials.
     """
-    return _shared(("files", project), lambda: _files(project))
+    return registry.get(("files", project), lambda: _files(project))
 
 
-def secrets() -> SecretManagerServiceClient:
+def secrets(location: str = "") -> SecretManagerServiceClient:
     """Return the client of Secret Manager. It may block: call it in a thread.
 
+    Args:
+        location: Where regional secrets are; each region has a host of its own
+            (https://cloud.google.com/secret-manager/docs/reference/rest#regional-service-endpoint).
+
     Raises:
         google.auth.exceptions.GoogleAuthError: There are no credentials.
     """
-    return _shared("secrets", _secrets)
+    return registry.get(("secrets", location), lambda: _secrets(location), lambda client: client.transport.close())
 
 
 def signer() -> Credentials:
@@ -87,41 +94,34 @@ def signer() -> Credentials:
     Raises:
         google.auth.exceptions.GoogleAuthError: There are none.
     """
-    return _shared("signer", _credentials)
+    return registry.get("signer", lambda: _credentials(), lambda _: None)
 
 
 def iam() -> AuthorizedSession:
-    """Return what asks Google for signatures. It may block: call it in a thread.
+    """Return the session that asks Google for signatures. It may block: call it in a thread.
 
     Raises:
         google.auth.exceptions.GoogleAuthError: There are no credentials.
     """
-    return _shared("iam", lambda: AuthorizedSession(signer()))
+    return registry.get("iam", lambda: AuthorizedSession(signer()))
 
 
-def close_clients() -> None:
-    """Close the connections of all clients. The next call makes new ones."""
-    with _lock:
-        closing = list(_clients.values())
-        _clients.clear()
-    for one in closing:
-        if isinstance(one, Files):
-            one.session.close()
-            one.client.close()
-        elif isinstance(one, AuthorizedSession):
-            one.close()
-        elif isinstance(one, SecretManagerServiceClient):
-            one.transport.close()
+def grpc_transport(kind: type[Any], emulator: str, options: Sequence[tuple[str, int]], **settings: Any) -> Any:
+    """Return a transport of gRPC whose channel has options, which the SDK's clients do not take.
 
+    Args:
+        kind: The SDK's class of transport.
+        emulator: ``host:port`` of an emulator, which is called without TLS and credentials; "" for Google.
+        options: Those of the channel.
+        settings: More arguments of the class, for Google.
+    """
+    if emulator:
+        return kind(host=emulator, channel=grpc.insecure_channel(emulator, options=options), credentials=None)
 
-def _shared(key: Hashable, make: Callable[[], _Client]) -> _Client:
-    found = _clients.get(key)
-    if found is None:
-        with _lock:
-            found = _clients.get(key)
-            if found is None:
-                found = _clients[key] = make()
-    return cast(_Client, found)
+    def connect(host: str, **given: Any) -> grpc.Channel:
+        return kind.create_channel(host, **{**given, "options": options})
+
+    return kind(channel=connect, **settings)
 
 
 def _credentials() -> Credentials:
@@ -134,31 +134,24 @@ def _files(project: str) -> Files:
     pool = HTTPAdapter(pool_connections=4, pool_maxsize=CONNECTIONS)
     session.mount("https://", pool)
     session.mount("http://", pool)
-    client = storage.Client(project=project, credentials=credentials, _http=session)
+    client = storage_client(project, credentials, session)
     return Files(client, session, str(client.api_endpoint).rstrip("/"))
 
 
-def _secrets() -> SecretManagerServiceClient:
-    emulator = os.environ.get(SECRETS_EMULATOR)
-    if emulator:
-        channel = grpc.insecure_channel(emulator, options=_CHANNEL)
-        transport = SecretManagerServiceGrpcTransport(host=emulator, channel=channel, credentials=None)
-    else:
-        transport = SecretManagerServiceGrpcTransport(
-            credentials=signer(), channel=_connect, always_use_jwt_access=True
-        )
+def _secrets(location: str) -> SecretManagerServiceClient:
+    from google.cloud.secretmanager_v1 import SecretManagerServiceClient
+    from google.cloud.secretmanager_v1.services.secret_manager_service.transports import (
+        SecretManagerServiceGrpcTransport as Transport,
+    )
+
+    # At the level DEBUG the SDK logs whole answers, with the secrets in them. To read them, set this logger's level.
+    logger = logging.getLogger(_SECRETS_LOGGER)
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.INFO)
+    emulator = os.environ.get(SECRETS_EMULATOR, "")
+    host = f"secretmanager.{location}.rep.googleapis.com" if location else _SECRETS_HOST
+    credentials = None if emulator else signer()
+    transport = grpc_transport(
+        Transport, emulator, _CHANNEL, host=host, credentials=credentials, always_use_jwt_access=True
+    )
     return SecretManagerServiceClient(transport=transport)
-
-
-def _connect(host: str, **options: Any) -> grpc.Channel:
-    return SecretManagerServiceGrpcTransport.create_channel(host, **{**options, "options": _CHANNEL})
-
-
-def _forget() -> None:
-    # A forked child shares its parent's sockets, and must not use them.
-    global _lock
-    _clients.clear()
-    _lock = threading.RLock()
-
-
-os.register_at_fork(after_in_child=_forget)

@@ -1,17 +1,13 @@
-"""What the entry point names: the classes that implement totoms on Google Cloud, each imported when it is asked for."""
+"""The hooks that the entry point names: the classes that implement totoms on Google Cloud, imported when needed."""
 
 from __future__ import annotations
 
-from totoms.bus import MessageBus
-from totoms.hookspecs import hookimpl
-from totoms.hyperscaler import HyperscalerConfiguration
-from totoms.secrets import SecretsManager
-from totoms.storage import CloudStorage
+from totoms.plugin import CloudStorage, HyperscalerConfiguration, MessageBus, SecretsManager, hookimpl
 
 
 @hookimpl
 def totoms_configuration() -> type[HyperscalerConfiguration]:
-    """The project."""
+    """Return the settings of Google Cloud."""
     from totoms_gcp.configuration import GCPConfiguration
 
     return GCPConfiguration
@@ -19,7 +15,7 @@ def totoms_configuration() -> type[HyperscalerConfiguration]:
 
 @hookimpl
 def totoms_secrets_manager() -> type[SecretsManager]:
-    """Secret Manager."""
+    """Return the implementation on Secret Manager."""
     from totoms_gcp.secrets import GCPSecretsManager
 
     return GCPSecretsManager
@@ -27,15 +23,15 @@ def totoms_secrets_manager() -> type[SecretsManager]:
 
 @hookimpl
 def totoms_cloud_storage() -> type[CloudStorage]:
-    """Cloud Storage."""
-    from totoms_gcp.storage import GCSCloudStorage
+    """Return the implementation on Cloud Storage."""
+    from totoms_gcp.storage.storage import GCSCloudStorage
 
     return GCSCloudStorage
 
 
 @hookimpl
 def totoms_message_bus() -> type[MessageBus]:
-    """Pub/Sub."""
-    from totoms_gcp.bus import PubSubMessageBus
+    """Return the implementation on Pub/Sub."""
+    from totoms_gcp.messages.bus import PubSubMessageBus
 
     return PubSubMessageBus

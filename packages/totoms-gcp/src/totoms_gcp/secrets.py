@@ -9,25 +9,26 @@ import google_crc32c
 from google.api_core import exceptions as api
 from google.api_core.retry import Retry, if_exception_type
 
-from totoms.environment import TotoEnvironment
-from totoms.errors import BackendError, CorruptData, NotFound
-from totoms.secrets import SecretsManager
+from totoms.errors import CorruptData, NotFound
+from totoms.plugin import SecretsManager, TotoEnvironment
 from totoms_gcp import clients
 from totoms_gcp.configuration import GCPConfiguration
-from totoms_gcp.errors import told_as, translate
+from totoms_gcp.errors import mapped_errors, translate
+from totoms_gcp.private_api import secret_state
 
 LATEST: Final = "latest"
-_LONGEST: Final = 255
+_MAX_NAME: Final = 255
 # An underscore is escaped only where it would look like an escape.
 _ESCAPED: Final = re.compile(rb"[^A-Za-z0-9_-]|_(?=x[0-9A-F]{2})")
 _VERSION: Final = re.compile(r"[A-Za-z0-9_-]{1,63}")
-_PATH: Final = re.compile(r"projects/[^\s\]]*")
 _CALL_SECONDS: Final = 3.0
-# The client's own goes on for a minute, whatever the time-out of a call.
 _RETRY: Final = Retry(
     predicate=if_exception_type(api.ServiceUnavailable, api.TooManyRequests, api.InternalServerError),
-    initial=0.1, maximum=1.0, timeout=5.0,
-)  # fmt: skip
+    initial=0.1,
+    maximum=1.0,
+    timeout=5.0,
+)
+"""Instead of the client's own, which retries for a minute, whatever the time-out of a call."""
 
 
 class GCPSecretsManager(SecretsManager):
@@ -38,7 +39,8 @@ class GCPSecretsManager(SecretsManager):
 
     def __init__(self, environment: TotoEnvironment | None = None) -> None:
         super().__init__(environment)
-        self._project = cast(GCPConfiguration, self.environment.hyperscaler_configuration).project_id
+        settings = cast(GCPConfiguration, self.environment.hyperscaler_configuration)
+        self._project, self._location = settings.project_id, settings.secrets_location
 
     def _pins(self, version: str) -> bool:
         return version.isascii() and version.isdigit()
@@ -46,21 +48,24 @@ class GCPSecretsManager(SecretsManager):
     def _fetch(self, name: str, version: str | None) -> bytes:
         identifier = identifier_of(name)
         wanted = LATEST if version is None else version
-        if len(identifier) > _LONGEST or not _VERSION.fullmatch(wanted):
+        if len(identifier) > _MAX_NAME or not _VERSION.fullmatch(wanted):
             raise self._missing(name, version)
-        path = f"projects/{self._project}/secrets/{identifier}/versions/{wanted}"
-        with told_as("the secret", name):
-            client = clients.secrets()
+        location = f"/locations/{self._location}" if self._location else ""
+        path = f"projects/{self._project}{location}/secrets/{identifier}/versions/{wanted}"
+        with mapped_errors("the secret", name):
+            client = clients.secrets(self._location)
         try:
             answer = client.access_secret_version(name=path, timeout=_CALL_SECONDS, retry=_RETRY)
         except api.FailedPrecondition as error:
-            raise NotFound(f"The secret {name!r} cannot be read: {_state(error, version)}.", resource=name) from error
+            which = "its latest version" if version is None else f"its version {version!r}"
+            state = secret_state(error) or "disabled or destroyed"
+            raise NotFound(f"The secret {name!r} cannot be read: {which} is {state}.", resource=name) from error
         except Exception as error:
-            told: BackendError = translate(error, "the secret", name)
-            raise self._missing(name, version) if isinstance(told, NotFound) else told from error
+            mapped = translate(error, "the secret", name)
+            raise self._missing(name, version) if isinstance(mapped, NotFound) else mapped from error
         payload = answer.payload
         if "data_crc32c" in payload and google_crc32c.value(payload.data) != payload.data_crc32c:
-            raise CorruptData(f"What came of the secret {name!r} does not have its checksum.", resource=name)
+            raise CorruptData(f"What was received for the secret {name!r} does not match its checksum.", resource=name)
         return bytes(payload.data)
 
     def _missing(self, name: str, version: str | None) -> NotFound:
@@ -71,12 +76,5 @@ class GCPSecretsManager(SecretsManager):
 
 
 def identifier_of(name: str) -> str:
-    """Return what Google calls a secret: its name, where what Google does not allow is written as bytes, ``_x2F``."""
+    """Return Google's name for a secret: the same, with what Google does not allow written as its bytes, ``_x2F``."""
     return _ESCAPED.sub(lambda found: b"_x%02X" % found[0][0], name.encode()).decode()
-
-
-def _state(error: api.FailedPrecondition, version: str | None) -> str:
-    which = "its latest version" if version is None else f"its version {version!r}"
-    told = _PATH.sub("", str(error.message)).lower()  # a secret may be called what it is not
-    state = next((word for word in ("destroyed", "disabled") if word in told), "")
-    return f"{which} is {state or 'disabled or destroyed'}"

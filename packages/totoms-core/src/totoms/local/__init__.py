@@ -1,1 +1,1 @@
-"""The embedded backend `local`: messages, files and secrets on this machine, for development and tests."""
+"""The built-in backend `local`: messages, files and secrets on this machine, for development and tests."""

@@ -9,18 +9,18 @@ import pydantic
 from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from totoms.errors import ConfigurationError
-from totoms.hyperscaler import HyperscalerConfiguration
+from totoms.plugins.configuration import HyperscalerConfiguration
 
 
 class LocalConfiguration(HyperscalerConfiguration):
     """Where the local backend keeps its data. Constructing it does no I/O.
 
     Attributes:
-        root: The folder; ``TOTOMS_LOCAL_ROOT``, by default ``.totoms`` in the working directory. Made absolute.
-        environment: ``ENVIRONMENT``, by default ``dev``; ``prod`` is refused.
+        root: The folder, made absolute; ``TOTOMS_LOCAL_ROOT``, by default ``.totoms`` in the working directory.
+        environment: ``ENVIRONMENT``, by default ``dev``; ``prod`` and ``production`` are refused.
 
     Raises:
-        ConfigurationError: A value is wrong, or the environment is production.
+        ConfigurationError: A value is invalid, or the environment is production.
     """
 
     default_host: ClassVar[str] = "127.0.0.1"
@@ -36,8 +36,8 @@ class LocalConfiguration(HyperscalerConfiguration):
             super().__init__(**values)
         except pydantic.ValidationError as error:
             problems = error.errors(include_input=False, include_url=False, include_context=False)
-            told = "; ".join(f"{problem['loc'][0] if problem['loc'] else ''}: {problem['msg']}" for problem in problems)
-            raise ConfigurationError(f"LocalConfiguration.{told}.") from None
+            text = "; ".join(f"{problem['loc'][0] if problem['loc'] else ''}: {problem['msg']}" for problem in problems)
+            raise ConfigurationError(f"LocalConfiguration.{text}.") from None
 
     @field_validator("root")
     @classmethod

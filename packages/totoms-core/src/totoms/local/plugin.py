@@ -1,17 +1,17 @@
-"""The local backend's side of the seam, registered by the same entry point as everyone's."""
+"""The hooks of the local backend, registered through the same entry point as any plugin's."""
 
 from __future__ import annotations
 
-from totoms.bus import MessageBus
-from totoms.hookspecs import hookimpl
-from totoms.hyperscaler import HyperscalerConfiguration
-from totoms.secrets import SecretsManager
-from totoms.storage import CloudStorage
+from totoms.messages.bus import MessageBus
+from totoms.plugins.configuration import HyperscalerConfiguration
+from totoms.plugins.hookspecs import hookimpl
+from totoms.secrets.manager import SecretsManager
+from totoms.storage.storage import CloudStorage
 
 
 @hookimpl
 def totoms_configuration() -> type[HyperscalerConfiguration]:
-    """Its settings."""
+    """Return the class of its settings."""
     from totoms.local.configuration import LocalConfiguration
 
     return LocalConfiguration
@@ -19,7 +19,7 @@ def totoms_configuration() -> type[HyperscalerConfiguration]:
 
 @hookimpl
 def totoms_secrets_manager() -> type[SecretsManager]:
-    """Secrets from environment variables and ``.env``."""
+    """Return the class that reads secrets from environment variables and ``.env``."""
     from totoms.local.secrets import LocalSecretsManager
 
     return LocalSecretsManager
@@ -27,15 +27,15 @@ def totoms_secrets_manager() -> type[SecretsManager]:
 
 @hookimpl
 def totoms_cloud_storage() -> type[CloudStorage]:
-    """Files under the root folder."""
-    from totoms.local.storage import LocalCloudStorage
+    """Return the class that keeps files under the root folder."""
+    from totoms.local.storage.storage import LocalCloudStorage
 
     return LocalCloudStorage
 
 
 @hookimpl
 def totoms_message_bus() -> type[MessageBus]:
-    """Messages in SQLite."""
-    from totoms.local.bus import LocalMessageBus
+    """Return the class that keeps messages in SQLite."""
+    from totoms.local.messages.bus import LocalMessageBus
 
     return LocalMessageBus

@@ -1,4 +1,4 @@
-"""Secrets of the local backend: environment variables, and a ``.env`` file for what they leave out."""
+"""Secrets of the local backend: environment variables first, then a ``.env`` file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import ClassVar, Final, cast
 
 from totoms.errors import AccessDenied, BackendError, CorruptData, NotFound, Unsupported
 from totoms.local.configuration import LocalConfiguration
-from totoms.secrets import SecretsManager
+from totoms.secrets.manager import SecretsManager
 
 DOTENV: Final = ".env"
 """Looked for in the working directory."""
@@ -18,39 +18,41 @@ JWT_KEY_SECRET: Final = "jwt-signing-key"
 
 
 class LocalSecretsManager(SecretsManager):
-    """Finds a secret in the environment variables, else in ``.env``.
+    """Reads a secret from the environment variables, or else from ``.env``.
 
-    In both it is looked for under its exact name, then in upper case with an underscore for what is no letter or
-    digit: ``api-key`` as ``API_KEY``, so ``api.key`` as well. Nothing is remembered, as reading costs nothing. There
-    are no versions. The key that signs tokens is made when it is set nowhere.
+    Both are searched for its exact name, then for its name in upper case with an underscore in place of each character
+    that is not a letter or digit: ``api-key`` and ``api.key`` are both ``API_KEY``. Nothing is cached, and there are no
+    versions. The key that signs tokens is created if neither has it.
     """
 
     cache_seconds: ClassVar[float] = 0.0
 
     def topic_identifier(self, secret: str, logical_name: str) -> str:
-        """Return what the secret holds, or the logical name where it is set nowhere."""
+        """Return the value of the secret, or the logical name if there is no such secret."""
         try:
-            return self.get_secret(secret)
+            return super().topic_identifier(secret, logical_name)
         except NotFound:
             return logical_name
 
     async def topic_identifier_async(self, secret: str, logical_name: str) -> str:
-        """Return what the secret holds, or the logical name where it is set nowhere."""
+        """Return the value of the secret, or the logical name if there is no such secret."""
         try:
-            return await self.get_secret_async(secret)
+            return await super().topic_identifier_async(secret, logical_name)
         except NotFound:
             return logical_name
 
     def _fetch(self, name: str, version: str | None) -> bytes:
         if version is not None:
-            raise Unsupported(f"The local secrets manager has no versions, of {name!r} neither.", resource=name)
+            raise Unsupported(
+                f"The local secrets manager has no versions, so it cannot return one of {name!r}.", resource=name
+            )
         value = _find(name, os.environ)
         if value is None:
             value = _find(name, _dotenv(name))
         if value is not None:
-            return value.encode(errors="surrogateescape")  # the bytes that a variable holds, whatever they are
+            return value.encode(errors="surrogateescape")  # a variable may hold any bytes
         if name == JWT_KEY_SECRET:
-            from totoms.local.keys import signing_key  # only here: it brings what the bus keeps
+            from totoms.local.keys import signing_key  # loaded only when needed: it needs POSIX
 
             return signing_key(cast(LocalConfiguration, self.environment.hyperscaler_configuration).root).encode()
         hint = f"set the environment variable {_variable(name)}, or write it to {DOTENV}"
@@ -67,14 +69,14 @@ def _find(name: str, variables: Mapping[str, str | None]) -> str | None:
 
 
 def _dotenv(name: str) -> Mapping[str, str | None]:
-    from dotenv import dotenv_values  # read only when the environment does not have the secret
+    from dotenv import dotenv_values  # loaded only when the environment does not have the secret
 
     failure: BackendError
     try:
-        # utf-8-sig: editors on Windows begin a file with a byte order mark. A "$" in a secret is a dollar.
+        # utf-8-sig: editors on Windows write a byte order mark. No interpolation: a "$" in a secret is literal.
         return dotenv_values(Path.cwd() / DOTENV, interpolate=False, encoding="utf-8-sig")
     except OSError as error:
-        failure = AccessDenied(f"{DOTENV}, asked for {name!r}, cannot be read: {error.strerror}.", resource=name)
+        failure = AccessDenied(f"Cannot read {name!r} from {DOTENV}: {error.strerror}.", resource=name)
     except UnicodeDecodeError:
-        failure = CorruptData(f"{DOTENV}, asked for {name!r}, is not UTF-8.", resource=name)
-    raise failure  # here, so that it does not carry the file's content along
+        failure = CorruptData(f"Cannot read {name!r} from {DOTENV}: the file is not UTF-8.", resource=name)
+    raise failure  # outside of `except`: a UnicodeDecodeError as context would carry the file's content

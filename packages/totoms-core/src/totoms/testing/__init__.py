@@ -1,7 +1,7 @@
-"""For tests: contracts that prove a backend right, and a test client for services. Needs ``totoms[testing]``.
+"""Contract tests for backends, and `TestMicroservice` for services. Needs ``totoms[testing]``.
 
-A plugin author inherits the contracts and writes a harness for each; see the documentation, "Writing a plugin".
-A service developer uses `TestMicroservice`; see "Testing a service".
+See "Writing a plugin" in the documentation: its author inherits the contracts and writes a harness for each. The
+developer of a service uses `TestMicroservice`; see "Testing a service".
 """
 
 from __future__ import annotations
@@ -10,45 +10,45 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from totoms.testing.bench import PublishedMessage as PublishedMessage
     from totoms.testing.contract import Contract as Contract
-    from totoms.testing.handled import HandledMessage as HandledMessage
-    from totoms.testing.lifecycle import LifecycleContract as LifecycleContract
-    from totoms.testing.lifecycle_harness import LifecycleHarness as LifecycleHarness
-    from totoms.testing.messages import MessageBusContract as MessageBusContract
-    from totoms.testing.messages_harness import MessageBusHarness as MessageBusHarness
-    from totoms.testing.microservice import TestMicroservice as TestMicroservice
-    from totoms.testing.push import PushContract as PushContract
-    from totoms.testing.push_harness import Pushed as Pushed
-    from totoms.testing.push_harness import PushHarness as PushHarness
-    from totoms.testing.secrets import SecretsManagerContract as SecretsManagerContract
-    from totoms.testing.secrets_harness import SecretsManagerHarness as SecretsManagerHarness
-    from totoms.testing.storage import CloudStorageContract as CloudStorageContract
-    from totoms.testing.storage_harness import CloudStorageHarness as CloudStorageHarness
+    from totoms.testing.lifecycle.contract import LifecycleContract as LifecycleContract
+    from totoms.testing.lifecycle.harness import LifecycleHarness as LifecycleHarness
+    from totoms.testing.messages.contract import MessageBusContract as MessageBusContract
+    from totoms.testing.messages.harness import MessageBusHarness as MessageBusHarness
+    from totoms.testing.push.contract import PushContract as PushContract
+    from totoms.testing.push.harness import Pushed as Pushed
+    from totoms.testing.push.harness import PushHarness as PushHarness
+    from totoms.testing.secrets.contract import SecretsManagerContract as SecretsManagerContract
+    from totoms.testing.secrets.harness import SecretsManagerHarness as SecretsManagerHarness
+    from totoms.testing.service.backend import PublishedMessage as PublishedMessage
+    from totoms.testing.service.handled import HandledMessage as HandledMessage
+    from totoms.testing.service.microservice import TestMicroservice as TestMicroservice
+    from totoms.testing.storage.contract import CloudStorageContract as CloudStorageContract
+    from totoms.testing.storage.harness import CloudStorageHarness as CloudStorageHarness
 
-_PLACES: Final = {
-    "CloudStorageContract": "storage",
-    "CloudStorageHarness": "storage_harness",
+_MODULES: Final = {
+    "CloudStorageContract": "storage.contract",
+    "CloudStorageHarness": "storage.harness",
     "Contract": "contract",
-    "HandledMessage": "handled",
-    "LifecycleContract": "lifecycle",
-    "LifecycleHarness": "lifecycle_harness",
-    "MessageBusContract": "messages",
-    "MessageBusHarness": "messages_harness",
-    "PublishedMessage": "bench",
-    "PushContract": "push",
-    "PushHarness": "push_harness",
-    "Pushed": "push_harness",
-    "SecretsManagerContract": "secrets",
-    "SecretsManagerHarness": "secrets_harness",
-    "TestMicroservice": "microservice",
+    "HandledMessage": "service.handled",
+    "LifecycleContract": "lifecycle.contract",
+    "LifecycleHarness": "lifecycle.harness",
+    "MessageBusContract": "messages.contract",
+    "MessageBusHarness": "messages.harness",
+    "PublishedMessage": "service.backend",
+    "PushContract": "push.contract",
+    "PushHarness": "push.harness",
+    "Pushed": "push.harness",
+    "SecretsManagerContract": "secrets.contract",
+    "SecretsManagerHarness": "secrets.harness",
+    "TestMicroservice": "service.microservice",
 }
-"""Loaded on first use: the contracts import pytest, and must be imported after pytest has prepared their asserts."""
+"""Loaded on first use: the contracts import pytest, which must rewrite their asserts before they are imported."""
 
-__all__ = sorted(_PLACES)
+__all__ = sorted(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    if name in _PLACES:
-        return getattr(import_module(f"totoms.testing.{_PLACES[name]}"), name)
+    if name in _MODULES:
+        return getattr(import_module(f"totoms.testing.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,6 +1,6 @@
-"""What a piece of code does outside of memory, as the interpreter itself tells it (PEP 578).
+"""Record the I/O of a piece of code by the interpreter's audit events (PEP 578).
 
-Libraries that make system calls of their own, in C, are not seen.
+System calls of C libraries raise no audit events.
 """
 
 from __future__ import annotations
@@ -12,11 +12,34 @@ from typing import Any, Final
 
 OUTBOUND: Final = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "socket.sendmsg")
 IO: Final = (
-    *OUTBOUND, "open", "socket.__new__", "socket.bind", "sqlite3.connect", "subprocess.Popen", "os.system", "os.exec",
-    "os.fork", "os.posix_spawn", "os.listdir", "os.scandir", "os.mkdir", "os.rmdir", "os.remove", "os.rename",
-    "os.link", "os.symlink", "os.truncate", "os.chmod", "fcntl.flock", "fcntl.lockf", "shutil.rmtree",
-    "tempfile.mkstemp", "tempfile.mkdtemp", "_thread.start_new_thread", "_thread.start_joinable_thread",
-)  # fmt: skip
+    *OUTBOUND,
+    "open",
+    "socket.__new__",
+    "socket.bind",
+    "sqlite3.connect",
+    "subprocess.Popen",
+    "os.system",
+    "os.exec",
+    "os.fork",
+    "os.posix_spawn",
+    "os.listdir",
+    "os.scandir",
+    "os.mkdir",
+    "os.rmdir",
+    "os.remove",
+    "os.rename",
+    "os.link",
+    "os.symlink",
+    "os.truncate",
+    "os.chmod",
+    "fcntl.flock",
+    "fcntl.lockf",
+    "shutil.rmtree",
+    "tempfile.mkstemp",
+    "tempfile.mkdtemp",
+    "_thread.start_new_thread",
+    "_thread.start_joinable_thread",
+)
 
 _recordings: Final[list[Recording]] = []
 _guard: Final = threading.Lock()
@@ -24,14 +47,14 @@ _installed = False
 
 
 class Recording:
-    """Records audit events from when it is made until it is stopped; what importing modules does is left out.
+    """Records audit events from its construction until `stop`, except those of imports.
 
     Args:
-        events: Which: `OUTBOUND` or `IO`.
-        this_thread: Whether only what the calling thread does counts.
+        events: The events to record: `OUTBOUND` or `IO`.
+        this_thread: Whether to record the calling thread only.
 
     Attributes:
-        seen: What happened.
+        seen: The recorded events.
     """
 
     def __init__(self, events: tuple[str, ...] = OUTBOUND, *, this_thread: bool = False) -> None:
@@ -41,12 +64,12 @@ class Recording:
         self._thread = threading.get_ident() if this_thread else None
         with _guard:
             if not _installed:
-                sys.addaudithook(_hook)  # it cannot be removed, so there is one for all
+                sys.addaudithook(_hook)  # a hook cannot be removed, so all recordings share one
                 _installed = True
             _recordings.append(self)
 
     def stop(self) -> None:
-        """Record no longer. A second call does nothing."""
+        """Stop recording. A second call does nothing."""
         with _guard:
             if self in _recordings:
                 _recordings.remove(self)
@@ -56,7 +79,7 @@ class Recording:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop."""
+        """Stop recording."""
         self.stop()
 
     def _note(self, event: str, arguments: tuple[Any, ...]) -> None:

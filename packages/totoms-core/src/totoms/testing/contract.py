@@ -1,4 +1,4 @@
-"""What all contracts share: what is declared, and the guard that keeps every behaviour in."""
+"""The base of all contracts: declarations, and the guard against deleted or skipped tests."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _FORBIDDEN_MARKS: Final = {"skip", "skipif", "xfail"}
 class Contract:
     """Behaviours that every backend has. Inherit one of the contracts, and provide the fixture ``harness``.
 
-    A backend that cannot do something declares it by leaving its name out of `capabilities`; the contract then asserts
-    that using it raises `Unsupported`. A behaviour that is known to be missing is overridden with
-    ``@pytest.mark.xfail(reason="...")``; nothing else can be left out.
+    If a backend lacks a capability, leave its name out of `capabilities`; the contract then asserts that using it
+    raises `Unsupported`. Override the test of a missing behaviour with ``@pytest.mark.xfail(reason="...")``. No test
+    can be left out in another way.
 
     Attributes:
-        backend: The value of ``hyperscaler`` that is tested.
-        capabilities: What the backend can do, as its class declares it.
-        arrangement: What this run is about, where one backend is tested in several: "several processes".
+        backend: The value of ``hyperscaler`` under test.
+        capabilities: The capabilities of the backend, as its class declares them.
+        arrangement: The name of this run, if a backend is tested in several ways: "several processes".
     """
 
     backend: ClassVar[str]
@@ -34,30 +34,30 @@ class Contract:
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         if GUARD in vars(cls):
-            raise TypeError(f"{cls.__name__} overrides {GUARD}, which guards the others.")
+            raise TypeError(f"{cls.__name__} overrides {GUARD}, which guards the other tests.")
 
     async def test_00_nothing_is_left_out(self) -> None:
-        """No inherited test is deleted, weakened, skipped or declared away."""
+        """No inherited test is deleted, overridden, skipped, or left without a declared backend."""
         problems = [*_without_declaration(type(self)), *_left_out(type(self))]
         assert not problems, "; ".join(problems)
 
 
 def check_same(found: Sequence[object] | None, wanted: Sequence[object], about: object = "") -> None:
-    """Fail where two large contents or lists differ.
+    """Assert that two large contents or lists are equal.
 
-    `assert found == wanted` has pytest compare them line by line for its report, which takes hours for megabytes.
+    With a plain `assert` pytest would compare them line by line for its report, which takes hours for megabytes.
 
     Raises:
-        AssertionError: They differ; tells where first.
+        AssertionError: They differ; names the first difference.
     """
     if found is None:
-        raise AssertionError(f"{about}: nothing came")
+        raise AssertionError(f"{about}: got nothing")
     if found != wanted:
         pairs = enumerate(zip(found, wanted, strict=False))
         place = next((index for index, (one, other) in pairs if one != other), min(len(found), len(wanted)))
         raise AssertionError(
-            f"{about}: {len(found)} came and {len(wanted)} should have; from {place} on {found[place : place + 20]!r} "
-            f"instead of {wanted[place : place + 20]!r}"
+            f"{about}: got {len(found)}, expected {len(wanted)}; from index {place}: {found[place : place + 20]!r}, "
+            f"expected {wanted[place : place + 20]!r}"
         )
 
 
@@ -67,7 +67,7 @@ def contract_of(cls: type[Contract]) -> type[Contract]:
 
 
 def behaviours(contract: type[Contract]) -> dict[int, list[str]]:
-    """Return the names of a contract's tests by the number of the behaviour that they are about."""
+    """Return the names of a contract's tests by the number of their behaviour."""
     numbered: dict[int, list[str]] = {}
     for name in sorted(dir(contract)):
         if name.startswith("test_"):
@@ -76,7 +76,7 @@ def behaviours(contract: type[Contract]) -> dict[int, list[str]]:
 
 
 def number_of(test: str) -> int:
-    """Return the number of the behaviour that a test is about; it stands in its name: ``test_07_...``."""
+    """Return the number of a test's behaviour, which is in its name: ``test_07_...``."""
     return int(test.split("_")[1])
 
 
@@ -95,7 +95,7 @@ def _left_out(cls: type[Contract]) -> Iterator[str]:
         for name in names:
             given = inspect.getattr_static(cls, name, None)
             if given is inspect.getattr_static(contract, name):
-                # A mark that is put on an inherited test stays on the contract's own, for all who inherit it.
+                # Marking an inherited test marks the contract's own function, for all subclasses.
                 marked = [mark.name for mark in _marks(given) if mark.name in _FORBIDDEN_MARKS]
                 yield from (f"{name} is marked {mark} (override it with xfail(reason=...))" for mark in marked)
             elif not callable(given):
@@ -106,7 +106,7 @@ def _left_out(cls: type[Contract]) -> Iterator[str]:
         own = inspect.getattr_static(contract, name)
         helper = name.startswith("_") and not name.startswith("__") and callable(own)
         if helper and inspect.getattr_static(cls, name, None) is not own:
-            yield f"{name} is overridden, on which the tests stand"
+            yield f"{name} is overridden, and the tests use it"
 
 
 def _marks(marked: Any) -> list[Any]:

@@ -1,18 +1,24 @@
-"""The pytest plugin: prepares the contracts' asserts, and writes what their tests showed as JSON.
+"""The pytest plugin: rewrites the contracts' asserts, and writes the results of their tests as JSON.
 
-``pytest --totoms-results=results.json`` writes for each test class that inherits a contract what it declares and, by
-the number of the behaviour, how its tests ended. :mod:`totoms.testing.table` makes a table of it.
+``pytest --totoms-results=results.json`` writes, for each test class that inherits a contract, its declarations and the
+outcomes of its tests by the number of the behaviour. :mod:`totoms.testing.table` renders them as a table.
 """
 
 from __future__ import annotations
 
 import json
+import pkgutil
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
-pytest.register_assert_rewrite("totoms.testing")
+import totoms.testing
+
+# Not the package itself: it is already imported, and pytest would warn.
+pytest.register_assert_rewrite(
+    *(f"totoms.testing.{one.name}" for one in pkgutil.iter_modules(totoms.testing.__path__) if one.name != "plugin")
+)
 
 OPTION: Final = "--totoms-results"
 _PROPERTY: Final = "totoms contract"
@@ -22,19 +28,19 @@ _SEVERITY: Final = ("passed", "xfailed", "skipped", "failed")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add ``--totoms-results``."""
     parser.getgroup("totoms").addoption(
-        OPTION, metavar="FILE", help="write what the contracts of totoms.testing showed, as JSON"
+        OPTION, metavar="FILE", help="write the results of the contracts of totoms.testing as JSON"
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Collect results in the process that has all of them."""
+    """Collect results in the controlling process, which gets all reports."""
     path = config.getoption(OPTION)
     if path and not hasattr(config, "workerinput"):
         config.pluginmanager.register(_Results(Path(path)), "totoms results")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tell with each report which contract and class its test belongs to: reports travel among processes."""
+    """Add its contract and class to each test as a property, which pytest-xdist sends with the report."""
     from totoms.testing.contract import Contract, contract_of, number_of
 
     for item in items:
@@ -54,7 +60,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class _Results:
-    """What the reports say, by test class and behaviour."""
+    """Collects outcomes by test class and behaviour."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -64,7 +70,7 @@ class _Results:
         about = next((json.loads(str(value)) for name, value in report.user_properties if name == _PROPERTY), None)
         if about is None:
             return
-        # One that may fail has not passed, though it did this time: else the results would be others each time.
+        # An xfail test that passed counts as xfailed, so that the results are the same each time.
         outcome = "xfailed" if hasattr(report, "wasxfail") else str(report.outcome)
         behaviour, test = str(about.pop("behaviour")), about.pop("test")
         found = self._classes.setdefault(

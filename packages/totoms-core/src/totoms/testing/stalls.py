@@ -1,4 +1,4 @@
-"""How long an event loop was held up, by whatever blocked it; not by other programs that had the processor."""
+"""Measure how long an event loop was blocked, without the time that other programs had the processor."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import time
 from types import TracebackType
 from typing import Final
 
-_EVERY: Final = 0.01
+_INTERVAL: Final = 0.01
 
 
 class StallMeter:
-    """Wakes every 10 ms while the block runs, and notes how much too late that was.
+    """Wakes every 10 ms while the block runs, and measures how late each wake-up was.
 
-    What the kernel counts as "ready to run, but another had the processor" is taken off: it is the machine's doing.
+    It subtracts the time for which the thread was ready to run but had no processor, as counted by Linux.
 
     Attributes:
-        longest: Seconds of the longest stall so far.
+        longest: The longest stall so far, in seconds.
     """
 
     def __init__(self) -> None:
@@ -28,8 +28,8 @@ class StallMeter:
         self._schedule = -1
 
     async def __aenter__(self) -> StallMeter:
-        """Begin, on the running loop and its thread."""
-        with contextlib.suppress(OSError):  # not on Linux: then the machine's doing counts as well
+        """Start measuring the running loop."""
+        with contextlib.suppress(OSError):  # not on Linux: other programs' time counts too
             path = f"/proc/self/task/{threading.get_native_id()}/schedstat"
             self._schedule = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._task = asyncio.create_task(self._measure())
@@ -39,8 +39,8 @@ class StallMeter:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """End, after what is being measured."""
-        await asyncio.sleep(_EVERY)
+        """Stop measuring, after one more interval."""
+        await asyncio.sleep(_INTERVAL)
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
@@ -55,6 +55,6 @@ class StallMeter:
     async def _measure(self) -> None:
         while True:
             began, waited = time.perf_counter(), self._waited()
-            await asyncio.sleep(_EVERY)
-            late = time.perf_counter() - began - _EVERY - (self._waited() - waited)
+            await asyncio.sleep(_INTERVAL)
+            late = time.perf_counter() - began - _INTERVAL - (self._waited() - waited)
             self.longest = max(self.longest, late)

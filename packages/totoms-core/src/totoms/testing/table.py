@@ -1,7 +1,7 @@
-"""The table of capabilities in the documentation, made of what the contracts showed.
+"""Write the table of capabilities in the documentation from the results of the contracts.
 
 ``python -m totoms.testing.table results.json... --into docs/capabilities.md`` replaces the table between the file's two
-markers; with ``--check`` it only says whether it would. A row whose tests were all skipped stays as it was.
+markers; with ``--check`` it only fails if the table would change. A row whose tests were all skipped stays as it is.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ def render(results: Iterable[Mapping[str, Any]], before: str = "") -> str:
     """Return the table as Markdown.
 
     Args:
-        results: The lists ``results`` of the files that ``pytest --totoms-results`` wrote, in one.
-        before: The table as it was. Of it come the rows of what could not be tested here.
+        results: The items of ``results`` in all files that ``pytest --totoms-results`` wrote.
+        before: The current table, which provides the rows of backends that were not tested.
     """
     old = {_key(line.split("|")[1:4]): line for line in before.splitlines() if line.startswith("|")}
     runs = sorted(results, key=lambda one: (one["backend"], one["contract"], one["arrangement"]))
@@ -52,18 +52,18 @@ def _score(behaviours: Mapping[str, Mapping[str, str]]) -> str:
     guard = numbered.pop(0, {"passed"})
     passed = [number for number, outcomes in numbered.items() if outcomes == {"passed"}]
     missing = sorted(set(numbered) - set(passed))
-    told = f"{len(passed)} of {len(numbered)}"
+    score = f"{len(passed)} of {len(numbered)}"
     if guard & {"failed", "xfailed"}:
-        told += " (and some are left out)"
-    return f"{told} (not: {', '.join(map(str, missing))})" if missing else told
+        score += " (and some are left out)"
+    return f"{score} (not: {', '.join(map(str, missing))})" if missing else score
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; return its exit status: 1 when ``--check`` finds the table out of date."""
+    """Run the program and return its exit status: 1 if ``--check`` finds the table out of date."""
     parser = argparse.ArgumentParser(prog="python -m totoms.testing.table", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("results", nargs="+", type=Path)
     parser.add_argument("--into", required=True, type=Path, metavar="FILE")
-    parser.add_argument("--check", action="store_true", help="change nothing; fail when the table is out of date")
+    parser.add_argument("--check", action="store_true", help="change nothing; fail if the table is out of date")
     parsed = parser.parse_args(arguments)
     results = [one for path in parsed.results for one in json.loads(path.read_text())["results"]]
     before = parsed.into.read_text()

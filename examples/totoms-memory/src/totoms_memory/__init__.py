@@ -1,0 +1,1 @@
+"""totoms in the memory of one process."""

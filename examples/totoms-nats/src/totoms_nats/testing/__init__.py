@@ -1,0 +1,1 @@
+"""For tests and demonstrations: a server, and what an operator sets up on it."""

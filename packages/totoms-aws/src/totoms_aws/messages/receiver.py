@@ -1,0 +1,296 @@
+"""Receiving and settling the messages of one queue of SQS.
+
+A lease is SQS's visibility timeout. Long polls run in threads. A poll cannot be cancelled, and if its connection is
+closed, the messages that it brings stay hidden until the timeout. So a poll that is no longer wanted runs out, and its
+messages are released. It is short, because a service that stops waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from functools import partial
+from typing import Any, Final
+
+from totoms.errors import LeaseLost
+from totoms.plugin import DeadLetterReason, Lease, LeasingReceiver, Received, Subscription, lease_lost
+from totoms_aws.clients import POLLING, SETTLING
+from totoms_aws.errors import mapped_errors
+from totoms_aws.messages.dead_letters import Letter, send_dead_letter
+from totoms_aws.messages.encoding import PREFIX, from_queue, to_attributes, with_message_id, without_ours
+from totoms_aws.messages.queues import MAX_ENTRIES, Entry, Queue, Queues, Results, tens
+from totoms_aws.messages.subscriptions import Source
+
+LONGEST_POLL: Final = 2.0
+"""Seconds. SQS would wait for 20, and so would a service that stops."""
+EARLIER_ATTEMPTS: Final = f"{PREFIX}Attempts"
+"""Attribute of a released message: the attempts that it had before."""
+_COUNT: Final = re.compile("[0-9]{1,6}")  # any publisher can write this attribute
+_MAX_DELAY: Final = 43_200
+"""Seconds: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_ChangeMessageVisibility.html"""
+_POLLS: Final = 4
+"""Concurrent polls while there are many messages."""
+_FIFO_POLLS: Final = 10
+_CLOSE_PATIENCE: Final = 4.0
+
+
+class SQSReceiver(LeasingReceiver):
+    """Receives the messages of one queue. The handle of a lease is the message as the SDK gives it.
+
+    Args:
+        subscription: What is received.
+        source: Where its messages are.
+        queues: The queues of the bus.
+        lease_seconds: How long a lease lasts, in whole seconds.
+        longest_poll: Seconds that one request waits for messages.
+        pause: Seconds until a queue that was empty is polled again.
+    """
+
+    def __init__(
+        self,
+        subscription: Subscription,
+        source: Source,
+        queues: Queues,
+        *,
+        lease_seconds: int,
+        longest_poll: float = LONGEST_POLL,
+        pause: float = 0.0,
+    ) -> None:
+        super().__init__(subscription)
+        self.source = source
+        self._queues = queues
+        self._lease_seconds = lease_seconds
+        self._longest_poll = longest_poll
+        self._pause = pause
+        self._quiet_until = 0.0
+        self._many = False
+        self._stopping: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._abandoned: set[_Poll] = set()
+
+    async def receive(self, max_messages: int, wait: float) -> list[Received]:
+        """Lease up to `max_messages`; wait up to `wait` seconds for the first. See `Receiver.receive`."""
+        end = time.monotonic() + wait
+        while not self._stopping.done():
+            quiet = min(self._quiet_until, end) - time.monotonic()
+            if quiet > 0:
+                await asyncio.wait({self._stopping}, timeout=quiet)
+                continue
+            if self._quiet_until > time.monotonic():
+                break
+            remaining = max(0.0, end - time.monotonic())
+            batch = await self._poll(max_messages, min(remaining, self._longest_poll))
+            if not batch:
+                self._quiet_until = time.monotonic() + self._pause
+            if batch or not remaining:
+                return batch
+        return []
+
+    async def stop(self) -> None:
+        """Make `receive` return at once, now and later."""
+        if not self._stopping.done():
+            self._stopping.set_result(None)
+
+    async def close(self) -> None:
+        """Stop, and wait until what abandoned polls brought is released."""
+        await self.stop()
+        late = [asyncio.wrap_future(poll.done) for poll in self._abandoned if not poll.done.done()]
+        if late:
+            await asyncio.wait([asyncio.gather(*late, return_exceptions=True)], timeout=_CLOSE_PATIENCE)
+
+    async def _poll(self, most: int, linger: float) -> list[Received]:
+        each = (
+            1 if self.source.queue.fifo else MAX_ENTRIES
+        )  # of one group SQS would give several, to be handled together
+        number = 1
+        if self._many:  # one poll gives ten at most: use several, which do not wait
+            number, linger = min(math.ceil(most / each), _FIFO_POLLS if self.source.queue.fifo else _POLLS), 0.0
+        sizes = [min(each, left) for left in range(most, max(0, most - number * each), -each)]
+        polls = [_Poll(partial(self._request, size, math.ceil(linger)), self._give_back, size) for size in sizes]
+        # Never cancelled: the messages that the polls bring must be released, and their errors be read.
+        answered = asyncio.gather(*(asyncio.wrap_future(poll.done) for poll in polls), return_exceptions=True)
+        try:
+            waiting: set[asyncio.Future[Any]] = {answered, self._stopping}
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            self._abandon(polls)
+            raise
+        if not answered.done():
+            self._abandon(polls)
+            return []
+        answers = answered.result()
+        brought = [answer for answer in answers if not isinstance(answer, BaseException)]
+        received = [one for batch in brought for one in batch]
+        self._many = any(
+            not isinstance(answer, BaseException) and len(answer) == poll.size
+            for poll, answer in zip(polls, answers, strict=True)
+        )
+        failures = [answer for answer in answers if isinstance(answer, BaseException)]
+        if failures and not received:
+            raise failures[0]
+        return received
+
+    def _abandon(self, polls: list[_Poll]) -> None:
+        for poll in polls:
+            poll.abandon()
+        self._abandoned = {poll for poll in (*self._abandoned, *polls) if not poll.done.done()}
+
+    # --- settling ---
+
+    async def _ack(self, held: Sequence[Received]) -> Results:
+        return await self._settle(held, self._queues.delete)
+
+    async def _nack(self, received: Received, delay: float) -> None:
+        (result,) = await self._settle(
+            [received], partial(self._queues.hide, seconds=min(math.ceil(delay), _MAX_DELAY))
+        )
+        if isinstance(result, LeaseLost):
+            raise lease_lost(received)
+        if result is not None:
+            raise result
+
+    async def _extend(self, held: Sequence[Received]) -> Results:
+        return await self._settle(held, partial(self._queues.hide, seconds=self._lease_seconds))
+
+    async def _release(self, held: Sequence[Received]) -> None:
+        await SETTLING.run(self._give_back, held)
+
+    async def _dead_letter(self, received: Received, reason: DeadLetterReason) -> None:
+        message, source = received.lease.handle, self.source
+        letter = Letter(message["Body"], without_ours(message), source.raw, _group_of(received), message["MessageId"])
+        await SETTLING.run(send_dead_letter, self._queues, source.dead, letter, received.message_id, reason)
+
+    async def _settle(self, held: Sequence[Received], request: Callable[[Queue, list[str]], Results]) -> Results:
+        calls = [SETTLING.run(request, self.source.queue, _receipts(some)) for some in tens(held)]
+        return [result for results in await asyncio.gather(*calls) for result in results]
+
+    # --- in threads ---
+
+    def _request(self, most: int, linger: int) -> list[Received]:
+        asked = time.monotonic()
+        with mapped_errors("the queue", self.source.queue.name):
+            answer = self._queues.sqs.receive_message(
+                QueueUrl=self.source.queue.url,
+                MaxNumberOfMessages=most,
+                WaitTimeSeconds=linger,
+                VisibilityTimeout=self._lease_seconds,
+                MessageAttributeNames=["All"],
+                MessageSystemAttributeNames=["ApproximateReceiveCount", "MessageGroupId"],
+            )
+        received = [self._received(message, asked) for message in answer.get("Messages") or ()]
+        if received and time.monotonic() - asked > linger + self._lease_seconds / 3:
+            self._renew(received)  # the SDK had to retry: SQS hides them for longer than is known here
+        return received
+
+    def _received(self, message: dict[str, Any], asked: float) -> Received:
+        content = from_queue(message, raw=self.source.raw)
+        earlier = ((message.get("MessageAttributes") or {}).get(EARLIER_ATTEMPTS) or {}).get("StringValue", "")
+        attempt = int(message["Attributes"]["ApproximateReceiveCount"])
+        if _COUNT.fullmatch(earlier):
+            attempt += int(earlier)
+        seconds = self._lease_seconds
+        lease = Lease(message, seconds, asked)
+        return Received(
+            content.body, content.message_id, attempt, self.subscription, content.attributes, lease, seconds
+        )
+
+    def _renew(self, received: list[Received]) -> None:
+        since = time.monotonic()
+        results = self._queues.hide(self.source.queue, _receipts(received), self._lease_seconds)
+        for one, result in zip(received, results, strict=True):
+            if result is None:
+                one.lease.renewed(since)
+            else:
+                one.lease.end("lost")
+
+    def _give_back(self, batch: Sequence[Received]) -> None:
+        """Have messages delivered again at once, as if they had not been delivered.
+
+        SQS counts every receive, and has nothing to take one back. So a message is sent to the queue anew, with the
+        attempts that it had, and then deleted. If the process ends in between it is there twice, which "at least once"
+        allows. Where that could change an order, or the copy is refused, the message becomes visible again as it is,
+        and an attempt is counted.
+        """
+        # A FIFO message without an ordering key is in a group of its own.
+        movable = [one for one in batch if not self.source.queue.fifo or _group_of(one) == one.message_id]
+        queue = self.source.queue
+        sent = self._queues.send(queue, [self._copy_of(one) for one in movable])
+        copied = [one for one, error in zip(movable, sent, strict=True) if error is None]
+        rest = [one for one in batch if one not in copied]
+        results = self._queues.delete(queue, _receipts(copied)) + self._queues.hide(queue, _receipts(rest), 0)
+        for result in results:
+            if result is not None and not isinstance(result, LeaseLost):
+                raise result
+
+    def _copy_of(self, received: Received) -> Entry:
+        message = received.lease.handle
+        attributes = without_ours(message)
+        if received.attempt > 1:
+            attributes |= to_attributes({EARLIER_ATTEMPTS: str(received.attempt - 1)})
+        if self.source.raw:
+            attributes = with_message_id(attributes, received.message_id)
+        entry: Entry = {"MessageBody": message["Body"], "MessageAttributes": attributes}
+        if self.source.queue.fifo:
+            new_id = f"{message['MessageId']}-{received.attempt}"
+            return {**entry, "MessageGroupId": _group_of(received), "MessageDeduplicationId": new_id}
+        return {**entry, "DelaySeconds": 0}  # not the queue's own delay
+
+
+class _Poll:
+    """One request for messages, in a thread of its own.
+
+    Args:
+        request: Receives messages.
+        give_back: Releases them.
+        size: How many messages it brings at most.
+
+    Attributes:
+        done: Resolves to the messages.
+    """
+
+    def __init__(
+        self, request: Callable[[], list[Received]], give_back: Callable[[Sequence[Received]], None], size: int
+    ) -> None:
+        self.size = size
+        self._request = request
+        self._give_back = give_back
+        self._lock = threading.Lock()
+        self._abandoned = False
+        self._brought: list[Received] = []
+        self.done: Future[list[Received]] = POLLING.submit(self._run)
+
+    def abandon(self) -> None:
+        """Release the messages that it has brought, or will bring."""
+        with self._lock:
+            self._abandoned = True
+            brought, self._brought = self._brought, []
+        if brought:
+            self.done = POLLING.submit(self._release, brought)
+
+    def _run(self) -> list[Received]:
+        if self._abandoned:  # before its turn came
+            return []
+        brought = self._request()
+        with self._lock:
+            if not self._abandoned:
+                self._brought = brought
+                return brought
+        return self._release(brought)
+
+    def _release(self, brought: list[Received]) -> list[Received]:
+        held = [one for one in brought if one.lease.held]
+        if held:
+            self._give_back(held)
+        return []
+
+
+def _group_of(received: Received) -> str:
+    return str((received.lease.handle.get("Attributes") or {}).get("MessageGroupId", ""))
+
+
+def _receipts(batch: Sequence[Received]) -> list[str]:
+    return [one.lease.handle["ReceiptHandle"] for one in batch]

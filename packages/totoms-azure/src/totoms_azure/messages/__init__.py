@@ -1,0 +1,1 @@
+"""The message bus: Service Bus, and what Event Grid pushes."""

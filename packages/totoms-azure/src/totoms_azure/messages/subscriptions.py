@@ -1,0 +1,267 @@
+"""What a service needs at Service Bus: its subscription or queue, checked or made when the service starts."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, Final
+
+from azure.core.exceptions import ResourceExistsError
+from azure.servicebus import NEXT_AVAILABLE_SESSION
+from azure.servicebus.aio import ServiceBusReceiver
+
+from totoms.errors import AccessDenied, BackendError, NotFound, Unavailable
+from totoms.plugin import Existing, Subscription
+from totoms_azure.messages.clients import SOCKET_SECONDS, Clients
+from totoms_azure.messages.errors import is_no_session, translate
+from totoms_azure.messages.naming import DEAD, Entity, entity_of, subscription_name, subscription_to
+
+_EXTRA_DELIVERIES: Final = 5
+"""Deliveries beyond the attempts, for messages whose consumers die: so that the core dead-letters first, with a
+reason."""
+_MOST_DELIVERIES: Final = 2000
+_SESSION_WAIT: Final = 1.0
+
+
+class Subscriptions:
+    """Looks entities up, and makes them.
+
+    Args:
+        clients: The bus's clients.
+        lease_seconds: How long locks last on entities that are made; at most 300.
+    """
+
+    def __init__(self, clients: Clients, lease_seconds: float) -> None:
+        self._clients = clients
+        self._lock = timedelta(seconds=lease_seconds)
+        self._configured_lock: timedelta | None = None
+
+    def use_lease(self, seconds: float) -> None:
+        """Have locks last `seconds`, also on entities that exist already."""
+        self._lock = self._configured_lock = timedelta(seconds=seconds)
+
+    async def check(self, subscription: Subscription) -> None:
+        """Check that a subscription exists by connecting to it, which takes only the right to receive.
+
+        Raises:
+            NotFound: It does not; says what is missing.
+            BackendError: It keeps the order and should not, or the other way round.
+        """
+        entity = entity_of(subscription)
+        try:
+            await self._connect(subscription, entity)
+        except NotFound as error:
+            raise NotFound(
+                f"There is no {entity.title}; and create_subscriptions is off.", resource=subscription.name
+            ) from error.__cause__
+
+    async def make(self, subscription: Subscription) -> float | None:
+        """Make a subscription, unless it exists.
+
+        Returns:
+            How many seconds its locks last; None where the service may not look that up.
+
+        Raises:
+            NotFound: There is no such topic.
+            AccessDenied: It is missing, and the service may not make it.
+            BackendError: It exists with a setting that cannot be changed.
+        """
+        entity = entity_of(subscription)
+        deliveries = min(subscription.retry.max_attempts + _EXTRA_DELIVERIES, _MOST_DELIVERIES)
+        try:
+            found = await self._find(entity)
+            if found is None:
+                if entity.topic:
+                    await self._check_topic(entity.topic)
+                found = await self._make(entity, subscription.ordered, deliveries)
+        except (AccessDenied, Unavailable) as error:  # a service that may receive may lack the right to manage
+            try:
+                await self._connect(subscription, entity)
+            except NotFound:
+                message = f"The {entity.title} is missing, and could not be made."
+                raise type(error)(message, resource=subscription.name) from error.__cause__
+            return None
+        if bool(found.requires_session) != subscription.ordered:
+            raise _other_order(entity)
+        other_lock = self._configured_lock is not None and found.lock_duration != self._configured_lock
+        if (found.max_delivery_count or 0) < deliveries or other_lock:
+            found.max_delivery_count = max(found.max_delivery_count or 0, deliveries)
+            found.lock_duration = self._configured_lock or found.lock_duration
+            await self._update(entity, found)
+        lock: object = found.lock_duration
+        return lock.total_seconds() if isinstance(lock, timedelta) else None
+
+    async def make_queue(self, name: str) -> None:
+        """Make a queue, unless it exists.
+
+        Raises:
+            AccessDenied: It is missing, and the service may not make it.
+        """
+        entity = Entity("", name)
+        try:
+            await self._make(entity, False, _MOST_DELIVERIES)
+        except AccessDenied as error:
+            if await self.exists(entity):
+                return
+            raise AccessDenied(f"The {entity.title} is missing, and may not be made.", resource=name) from error
+
+    async def require_queue(self, name: str, *, create: bool) -> None:
+        """Check that a queue exists; with `create` it is made if it is missing.
+
+        Raises:
+            NotFound: It is missing, and `create` is off.
+            AccessDenied: It is missing, and the service may not make it.
+        """
+        entity = Entity("", name)
+        if create:
+            await self.make_queue(name)
+        elif not await self.exists(entity):
+            raise NotFound(f"There is no {entity.title}; and create_subscriptions is off.", resource=name)
+
+    async def find(self, subscription: str) -> Entity | None:
+        """Return the subscription with that name to any topic, pulled or pushed; None if there is none.
+
+        A pushed one is found by the queue that keeps its dead letters.
+
+        Raises:
+            AccessDenied: The service may not look that up.
+        """
+        name = subscription_name(subscription)
+        ending = f".{name}{DEAD}"
+
+        def find(client: Any) -> str | None:  # names at Service Bus are case-insensitive
+            for topic in client.list_topics():
+                for found in client.list_subscriptions(topic.name):
+                    if found.name.lower() == name.lower():
+                        return str(topic.name)
+            for queue in client.list_queues():
+                pushed_to = str(queue.name)[: -len(ending)]
+                if pushed_to and queue.name.lower() == Entity(pushed_to, name).queue(DEAD).name.lower():
+                    return pushed_to
+            return None
+
+        topic = await self._clients.administer(find, "the subscription", subscription)
+        return None if topic is None else subscription_to(topic, subscription)
+
+    async def existing(self, subscription: Subscription) -> Existing:
+        """Return whether a pull subscription exists, and how many messages wait in it. Pushes cannot be looked up.
+
+        Raises:
+            AccessDenied: The service lacks the right to manage, which it need not have.
+        """
+        entity = entity_of(subscription)
+        if not entity.topic:
+            return Existing()
+
+        def count(client: Any) -> int:
+            return int(client.get_subscription_runtime_properties(entity.topic, entity.name).active_message_count)
+
+        try:
+            backlog = await self._clients.administer(count, entity.kind, str(entity))
+        except NotFound:
+            return Existing()
+        drain = f"az servicebus topic subscription delete --topic-name {entity.topic} --name {entity.name}"
+        return Existing(pull=True, backlog=backlog, drain=drain)
+
+    async def exists(self, entity: Entity) -> bool:
+        """Return whether an entity exists, by connecting to it, which takes only the right to receive."""
+        try:
+            await self._probe(entity, None)
+        except NotFound:
+            return False
+        except BackendError as error:
+            if not _is_refusal(error):
+                raise
+        return True
+
+    async def _find(self, entity: Entity) -> Any:
+        def find(client: Any) -> Any:
+            if entity.topic:
+                return client.get_subscription(entity.topic, entity.name)
+            return client.get_queue(entity.name)
+
+        try:
+            return await self._clients.administer(find, entity.kind, str(entity))
+        except NotFound:
+            return None
+
+    async def _check_topic(self, topic: str) -> None:
+        try:
+            await self._clients.administer(lambda client: client.get_topic(topic), "the topic", topic)
+        except NotFound as error:
+            raise NotFound(f"There is no topic {topic!r}.", resource=topic) from error.__cause__
+
+    async def _make(self, entity: Entity, ordered: bool, deliveries: int) -> Any:
+        settings: dict[str, Any] = {
+            "requires_session": ordered,
+            "lock_duration": self._lock,
+            "max_delivery_count": deliveries,
+            "dead_lettering_on_message_expiration": True,
+        }
+
+        def make(client: Any) -> Any:
+            try:
+                if entity.topic:
+                    return client.create_subscription(entity.topic, entity.name, **settings)
+                return client.create_queue(entity.name, **settings)
+            except ResourceExistsError:  # another process was faster
+                return None
+
+        made = await self._clients.administer(make, entity.kind, str(entity))
+        return made if made is not None else await self._find(entity)
+
+    async def _update(self, entity: Entity, wanted: Any) -> None:
+        def update(client: Any) -> None:
+            if entity.topic:
+                client.update_subscription(entity.topic, wanted)
+            else:
+                client.update_queue(wanted)
+
+        await self._clients.administer(update, entity.kind, str(entity))
+
+    async def _connect(self, subscription: Subscription, entity: Entity) -> None:
+        try:
+            await self._probe(entity, NEXT_AVAILABLE_SESSION if subscription.ordered else None)
+        except Unavailable as error:
+            if not (subscription.ordered and is_no_session(error)):
+                raise
+        except BackendError as error:
+            raise _other_order(entity) if _is_refusal(error) else error from error.__cause__
+
+    async def _probe(self, entity: Entity, session: Any) -> None:
+        wait = _SESSION_WAIT if session else None
+        receiver = receiver_of(self._clients, entity, session_id=session, max_wait_time=wait)
+        try:
+            async with receiver:
+                pass
+        except BackendError:
+            raise
+        except Exception as error:
+            raise translate(error, entity.kind, str(entity)) from error
+        finally:
+            await receiver.close()
+
+
+def receiver_of(clients: Clients, entity: Entity, **options: Any) -> ServiceBusReceiver:
+    """Return a receiver of the SDK, not connected yet.
+
+    Args:
+        clients: The bus's clients.
+        entity: What to receive from.
+        options: Arguments of the SDK's `get_queue_receiver` and `get_subscription_receiver`.
+    """
+    options = {"socket_timeout": SOCKET_SECONDS, **options}
+    if entity.topic:
+        return clients.receiving.get_subscription_receiver(entity.topic, entity.name, **options)
+    return clients.receiving.get_queue_receiver(entity.name, **options)
+
+
+def _is_refusal(error: BackendError) -> bool:
+    # Service Bus refuses a receiver without a session on an entity that requires one, and the other way round.
+    return type(error) is BackendError
+
+
+def _other_order(entity: Entity) -> BackendError:
+    return BackendError(
+        f"The {entity.title} was made with another setting of `ordered`, which cannot be changed.",
+        resource=str(entity),
+    )

@@ -1,0 +1,1 @@
+"""Authentication: tokens, the keys that verify them, and trusted issuers."""

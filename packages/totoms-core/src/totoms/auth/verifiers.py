@@ -1,0 +1,173 @@
+"""Verify tokens: one verifier per issuer, each with one algorithm and its own keys."""
+
+from __future__ import annotations
+
+import hmac
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from totoms.auth.jwks import KeySet
+from totoms.auth.tokens import Token, check_times, hmac_key
+from totoms.auth.user import UserContext
+from totoms.errors import Unauthorized
+
+if TYPE_CHECKING:
+    from totoms.declaration.api import OIDCIssuer
+
+GOOGLE_ISSUERS: Final = ("https://accounts.google.com", "accounts.google.com")
+GOOGLE_KEYS: Final = "https://www.googleapis.com/oauth2/v3/certs"
+_MAX_AUDIENCES: Final = 16
+_MAX_USER: Final = 1024
+
+
+class Verifier(ABC):
+    """Verifies the tokens of one issuer."""
+
+    @abstractmethod
+    async def verify(self, token: Token, now: float) -> tuple[UserContext, float]:
+        """Return the user, and when the token expires in seconds since the epoch.
+
+        Args:
+            token: A parsed token.
+            now: Seconds since the epoch.
+
+        Raises:
+            Unauthorized: It is not a valid token of this issuer.
+            Undecidable: The issuer's keys cannot be fetched now.
+        """
+
+    def nearness(self, token: Token) -> int:
+        """Return how likely `token` was meant for this verifier, to log the error of the likeliest one."""
+        return 0
+
+
+class OwnTokens(Verifier):
+    """The service's own tokens: HS256, claims ``user``, ``authProvider`` ("toto") and ``exp``.
+
+    Args:
+        key: The secret ``jwt-signing-key``.
+    """
+
+    def __init__(self, key: object) -> None:
+        self._key = hmac_key(key)
+
+    async def verify(self, token: Token, now: float) -> tuple[UserContext, float]:
+        """See `Verifier`."""
+        if token.algorithm != "HS256":
+            raise Unauthorized("The token has another algorithm.")
+        # The same as PyJWT's HMACAlgorithm.verify, without a hash object.
+        if not hmac.compare_digest(hmac.digest(self._key, token.signed, "sha256"), token.signature):
+            raise Unauthorized("The token's signature is wrong.")
+        expires = check_times(token.claims, now)
+        if token.claims.get("authProvider") != "toto":
+            raise Unauthorized("The token has another provider.")
+        return UserContext(_user(token.claims.get("user")), "toto"), expires
+
+    def nearness(self, token: Token) -> int:
+        """See `Verifier`."""
+        return 2 * (token.algorithm == "HS256") + (token.claims.get("authProvider") == "toto")
+
+
+class OIDCTokens(Verifier):
+    """ID tokens of an OpenID Connect issuer (https://openid.net/specs/openid-connect-core-1_0.html#IDTokenValidation).
+
+    Args:
+        issuers: The accepted values of ``iss``, compared exactly.
+        audience: The value that ``aud`` must be or contain.
+        keys_uri: The address of the issuer's public keys.
+        algorithm: The signature algorithm.
+        user_claim: The claim that becomes `UserContext.email`.
+        require_email_verified: Whether ``email_verified`` must be true.
+        provider: The value of `UserContext.auth_provider`.
+        on_rotated: Called when the issuer has withdrawn a key.
+    """
+
+    def __init__(
+        self,
+        issuers: Sequence[str],
+        audience: str,
+        keys_uri: str,
+        *,
+        algorithm: str = "RS256",
+        user_claim: str = "email",
+        require_email_verified: bool = True,
+        provider: str,
+        on_rotated: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._issuers = tuple(issuers)
+        self._audience = audience
+        self._algorithm = algorithm
+        self._user_claim = user_claim
+        self._require_email_verified = require_email_verified
+        self._provider = provider
+        self._signature: Any = None
+        self.keys = KeySet(keys_uri, algorithm, on_rotated=on_rotated)
+
+    @classmethod
+    def google(cls, audience: str, *, keys_uri: str = GOOGLE_KEYS, on_rotated: Callable[[], None]) -> OIDCTokens:
+        """Return the verifier of Google's ID tokens for `audience`."""
+        return cls(GOOGLE_ISSUERS, audience, keys_uri, provider="google", on_rotated=on_rotated)
+
+    @classmethod
+    def configured(cls, issuer: OIDCIssuer, *, on_rotated: Callable[[], None]) -> OIDCTokens:
+        """Return the verifier of an issuer in the API configuration."""
+        return cls(
+            (issuer.issuer,),
+            issuer.audience,
+            issuer.jwks_uri,
+            algorithm=issuer.algorithm,
+            user_claim=issuer.user_claim,
+            require_email_verified=issuer.require_email_verified,
+            provider=issuer.issuer,
+            on_rotated=on_rotated,
+        )
+
+    async def verify(self, token: Token, now: float) -> tuple[UserContext, float]:
+        """See `Verifier`."""
+        if token.algorithm != self._algorithm:
+            raise Unauthorized("The token has another algorithm.")
+        # Claims first, so that a forged token with wrong claims never causes a fetch of keys.
+        claims = token.claims
+        expires = check_times(claims, now)
+        issuer = claims.get("iss")
+        if not isinstance(issuer, str) or issuer not in self._issuers:
+            raise Unauthorized("The token has another issuer.")
+        if not self._is_for_us(claims.get("aud")):
+            raise Unauthorized("The token has another audience.")
+        if self._require_email_verified and not _is_true(claims.get("email_verified")):
+            raise Unauthorized("The token's email address is not verified.")
+        user = _user(claims.get(self._user_claim))
+        key = self.keys.known(token.kid) or await self.keys.find(token.kid)
+        if key is None:
+            raise Unauthorized("The token's key is unknown.")
+        if self._signature is None:
+            from jwt.algorithms import get_default_algorithms  # with cryptography, 30 ms that a service may not need
+
+            self._signature = get_default_algorithms()[self._algorithm]
+        if not self._signature.verify(token.signed, key, token.signature):
+            raise Unauthorized("The token's signature is wrong.")
+        return UserContext(user, self._provider), expires
+
+    def nearness(self, token: Token) -> int:
+        """See `Verifier`."""
+        issuer = token.claims.get("iss")
+        return 4 * (isinstance(issuer, str) and issuer in self._issuers) + (token.algorithm == self._algorithm)
+
+    def _is_for_us(self, audience: Any) -> bool:
+        if isinstance(audience, str):
+            return audience == self._audience
+        if not isinstance(audience, list) or len(audience) > _MAX_AUDIENCES:
+            return False
+        return all(isinstance(entry, str) for entry in audience) and self._audience in audience
+
+
+def _is_true(value: Any) -> bool:
+    # Cognito and Apple write it as a string. 1 equals True, but is not accepted.
+    return value is True or (isinstance(value, str) and value == "true")
+
+
+def _user(value: Any) -> str:
+    if not isinstance(value, str) or not value or len(value) > _MAX_USER:
+        raise Unauthorized("The token names no user.")
+    return value

@@ -1,0 +1,124 @@
+"""TotoControllerConfig: a service's own settings and the secrets every service needs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+from totoms.environment import TotoEnvironment
+from totoms.errors import ConfigurationError, NotFound
+from totoms.logging.logger import TotoLogger
+from totoms.secrets.manager import SecretsManager
+from totoms.secrets.trimming import strip_ends
+
+JWT_KEY_SECRET: Final = "jwt-signing-key"
+AUDIENCE_SECRET: Final = "toto-expected-audience"
+MONGO_HOST_SECRET: Final = "mongo-host"
+REGISTRY_SECRET: Final = "toto-registry-endpoint"
+
+
+class _Loaded:
+    """An attribute that `load` sets, None before. Its value is in the attribute of the same name with an underscore.
+
+    A subclass may override it with a property or a value, as in 1.5.0; a property can read the underscored attribute.
+    """
+
+    def __set_name__(self, owner: type[Any], name: str) -> None:
+        self._name = f"_{name}"
+        setattr(owner, self._name, None)
+
+    def __get__(self, config: Any, owner: type[Any] | None = None) -> str | None:
+        value: str | None = getattr(owner if config is None else config, self._name)
+        return value
+
+    def __set__(self, config: Any, value: str | None) -> None:
+        setattr(config, self._name, value)
+
+
+class TotoControllerConfig:
+    """Subclass it for settings of your own; override :meth:`load` to read secrets at start.
+
+    Attributes:
+        environment: Where the service runs.
+        secrets_manager: ``self.secrets_manager.get_secret("name")``, or ``await ….get_secret_async("name")``.
+        logger: The service's logger.
+    """
+
+    jwt_key = _Loaded()
+    """The signing key of the service's own tokens."""
+    jwt_expected_audience = _Loaded()
+    """The audience that Google's tokens must have."""
+    mongo_host = _Loaded()
+    """The host of the Mongo database."""
+    mongo_user = _Loaded()
+    """The user of the Mongo database."""
+    mongo_pwd = _Loaded()
+    """The password of the Mongo database."""
+    _is_loaded = False
+
+    def __init__(self, environment: TotoEnvironment) -> None:
+        self.environment = environment
+        self.secrets_manager = SecretsManager(environment)
+        self.logger = TotoLogger.get_instance()
+
+    async def load(self) -> TotoControllerConfig:
+        """Read the secrets every service needs. An override calls ``await super().load()`` and returns `self`.
+
+        It sets ``self._is_loaded``, and reads nothing if that is true already.
+
+        Raises:
+            NotFound: A Mongo secret that :meth:`get_mongo_secret_names` names does not exist.
+            BackendError: The secrets store denied access or is unavailable. The error names the secret.
+        """
+        if self._is_loaded:
+            return self
+        self._jwt_key, self._jwt_expected_audience = await asyncio.gather(
+            self._optional(JWT_KEY_SECRET), self._optional(AUDIENCE_SECRET)
+        )
+        names = self.get_mongo_secret_names()
+        if names:
+            self._mongo_host, self._mongo_user, self._mongo_pwd = await asyncio.gather(
+                self._read(MONGO_HOST_SECRET),
+                self._read(_named(names, "user_secret_name", "mongo_user")),
+                self._read(_named(names, "pwd_secret_name", "mongo_pswd")),
+            )
+        self._is_loaded = True
+        return self
+
+    async def _optional(self, name: str) -> str | None:
+        # A service may not need it: the authenticator decides which verifiers there are.
+        try:
+            return await self._read(name)
+        except NotFound:
+            return None
+
+    async def _read(self, name: str) -> str:
+        return strip_ends(await self.secrets_manager.get_secret_async(name), f"the secret {name!r}")
+
+    @property
+    def toto_registry_endpoint(self) -> str:
+        """The address of the Toto registry."""
+        return strip_ends(self.secrets_manager.get_secret(REGISTRY_SECRET), f"the secret {REGISTRY_SECRET!r}")
+
+    def get_mongo_secret_names(self) -> dict[str, str] | None:
+        """Return the names of the Mongo secrets under ``user_secret_name`` and ``pwd_secret_name``, or None."""
+        return None
+
+    def is_path_excluded(self, path: str) -> bool:
+        """Return whether a route needs no token. By default all routes need one.
+
+        Called once for each route, when the service starts. An override may take the method as a second argument:
+        ``def is_path_excluded(self, path: str, method: str = "GET") -> bool``. It must be a plain function that returns
+        True or False; otherwise the service does not start.
+
+        Args:
+            path: The route's template with the base path, such as ``/blog/posts/{id}``.
+        """
+        return False
+
+
+def _named(names: dict[str, str], *keys: str) -> str:
+    for key in keys:
+        if names.get(key):
+            return names[key]
+    raise ConfigurationError(f"get_mongo_secret_names() must return {' or '.join(map(repr, keys))}.")

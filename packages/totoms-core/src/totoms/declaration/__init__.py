@@ -1,0 +1,1 @@
+"""The declaration of a service: its endpoints, topics, handlers and limits."""

@@ -1,0 +1,155 @@
+"""The HTTP side of a declaration."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Final, Literal
+
+import pydantic
+from pydantic import Field
+
+from totoms.declaration.base import Declaration, refuse_duplicates
+from totoms.threads import MOST_THREADS
+
+METHODS: Final = ("GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD")
+_PATH: Final = re.compile(r"(/[^\s?#]*)?")
+
+
+def check_path(value: str) -> str:
+    """Return a path or path template. Raises ValueError if it is malformed."""
+    if not _PATH.fullmatch(value) or "//" in value:
+        raise ValueError("must start with '/' and not contain '//', '?', '#' or white space")
+    if not re.fullmatch(r"(?:[^{}]|\{[A-Za-z_][A-Za-z0-9_]*(?::[a-z]+)?\})*", value):
+        raise ValueError("has a malformed {parameter}")
+    return value
+
+
+def _pattern(value: str) -> str:
+    method, _, path = value.rpartition(" ")
+    if method and method not in (*METHODS, "WEBSOCKET"):
+        raise ValueError(f"{value!r} must be a path, or a method and a path: 'GET /x', '/static/*'")
+    if path == "/*":
+        raise ValueError("'/*' would open every route; put public(...) around the mount instead")
+    if not path:
+        raise ValueError("must name a path")
+    check_path(path.removesuffix("/*"))
+    if "*" in path.removesuffix("/*"):
+        raise ValueError(f"{value!r} may have '*' only as its last part, as in '/static/*'")
+    return value
+
+
+class APIEndpoint(Declaration):
+    """One HTTP endpoint.
+
+    Attributes:
+        method: GET, POST, PUT, DELETE, PATCH, OPTIONS or HEAD.
+        path: The path below the base path; ``/posts/{id}`` declares a path parameter.
+        delegate: A function decorated with ``@toto_delegate``.
+        public: Whether callers need no token.
+    """
+
+    method: Annotated[str, pydantic.BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value)]
+    path: Annotated[str, pydantic.AfterValidator(check_path)]
+    delegate: Any
+    public: bool = False
+
+    @pydantic.field_validator("method")
+    @classmethod
+    def _known_method(cls, value: str) -> str:
+        value = getattr(value, "value", value)
+        if value not in METHODS:
+            raise ValueError("must be one of " + ", ".join(METHODS))
+        return value
+
+    @pydantic.field_validator("delegate")
+    @classmethod
+    def _callable(cls, value: Any) -> Any:
+        if not callable(value):
+            raise ValueError("must be a function decorated with @toto_delegate")
+        return value
+
+
+class CORSConfiguration(Declaration):
+    """Cross-origin rules (https://fetch.spec.whatwg.org/#http-cors-protocol). Default: any origin, no credentials.
+
+    Attributes:
+        allow_origins: Allowed origins, or ``["*"]``.
+        allow_credentials: Whether browsers may send cookies; requires explicit origins.
+        allow_methods: Allowed methods, or ``["*"]``.
+        allow_headers: Allowed request headers, or ``["*"]``.
+        max_age: Seconds that a browser may cache the answer.
+    """
+
+    allow_origins: list[str] = Field(default_factory=lambda: ["*"])
+    allow_credentials: bool = False
+    allow_methods: list[str] = Field(default_factory=lambda: ["*"])
+    allow_headers: list[str] = Field(default_factory=lambda: ["*"])
+    max_age: int = 600
+
+    @pydantic.model_validator(mode="after")
+    def _no_credentials_for_any(self) -> CORSConfiguration:
+        if self.allow_credentials and "*" in self.allow_origins:
+            raise ValueError("allow_credentials needs explicit allow_origins: any site could act as the user")
+        return self
+
+
+class OIDCIssuer(Declaration):
+    """An OpenID Connect issuer whose ID tokens are accepted (https://openid.net/specs/openid-connect-core-1_0.html).
+
+    Attributes:
+        issuer: The exact value of the ``iss`` claim.
+        audience: The value that the ``aud`` claim must be or contain.
+        jwks_uri: The https address of the issuer's public keys (RFC 7517).
+        user_claim: The claim that becomes `UserContext.email`.
+        algorithm: The accepted signature algorithm.
+        require_email_verified: Whether ``email_verified`` must be true.
+    """
+
+    issuer: str
+    audience: str
+    jwks_uri: str
+    user_claim: str = "email"
+    algorithm: Literal["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"] = "RS256"
+    require_email_verified: bool = True
+
+    @pydantic.field_validator("jwks_uri")
+    @classmethod
+    def _https(cls, value: str) -> str:
+        if not re.match(r"https://|http://(127\.0\.0\.1|localhost|\[::1\])[:/]", value):
+            raise ValueError("must be https (plain http only to this machine)")
+        return value
+
+
+class APIConfiguration(Declaration):
+    """The HTTP side of a service.
+
+    Attributes:
+        api_endpoints: The endpoints.
+        cors: Cross-origin rules; None to disable CORS.
+        oidc_issuers: Issuers whose tokens are accepted besides the service's own and Google's.
+        max_body_bytes: The largest request body; a larger one is answered 413.
+        max_threads: How many delegates written as ``def`` may run at the same time.
+        public_routes: Routes that need no token, by method and template as in the log: ``"GET /x"``, ``"/x"`` for every
+            method, ``"/static/*"`` for a mount or all routes below.
+        docs: Whether ``/docs`` and ``/openapi.json`` need no token; None for only if the service listens on this
+            machine's own address, as the local backend does.
+    """
+
+    api_endpoints: list[APIEndpoint] = Field(default_factory=list)
+    cors: CORSConfiguration | None = Field(default_factory=CORSConfiguration)
+    oidc_issuers: list[OIDCIssuer] = Field(default_factory=list)
+    max_body_bytes: Annotated[int, Field(gt=0)] = 10 * 1024 * 1024
+    max_threads: Annotated[int, Field(gt=0, le=MOST_THREADS)] = MOST_THREADS
+    public_routes: list[Annotated[str, pydantic.AfterValidator(_pattern)]] = Field(default_factory=list)
+    docs: bool | None = None
+
+    @pydantic.field_validator("api_endpoints", "oidc_issuers", "public_routes", mode="before")
+    @classmethod
+    def _none_is_empty(cls, value: Any) -> Any:
+        return [] if value is None else value
+
+    @pydantic.field_validator("api_endpoints")
+    @classmethod
+    def _distinct(cls, value: list[APIEndpoint]) -> list[APIEndpoint]:
+        refuse_duplicates("endpoint", [f"{endpoint.method} {endpoint.path}" for endpoint in value])
+        return value

@@ -1,0 +1,139 @@
+"""The messaging side of a declaration."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Annotated, Any
+
+import pydantic
+from pydantic import Field
+
+from totoms.declaration.base import Declaration, refuse_duplicates
+from totoms.messages.handler import TotoMessageHandler
+from totoms.messages.subscription import DeliveryMode, RetryPolicy
+from totoms.threads import MOST_THREADS
+
+
+class MessageBusTopicConfig(Declaration):
+    """A topic that the service publishes to, or subscribes to if a handler takes its messages.
+
+    Attributes:
+        logical_name: The name in code.
+        secret: The name of the secret with the provider's identifier.
+        subscription: The name of the service's subscription; by default ``{service_name}-{logical_name}``.
+        ordered: Whether messages with the same ordering key are handled in order.
+        subscribe: False to only publish: handlers without a topic do not subscribe to it.
+    """
+
+    logical_name: Annotated[str, Field(min_length=1)]
+    secret: Annotated[str, Field(min_length=1)]
+    subscription: Annotated[str, Field(min_length=1)] | None = None
+    ordered: bool = False
+    subscribe: bool = True
+
+
+class MessageBusHandlerConfig(Declaration):
+    """A message handler.
+
+    Attributes:
+        handler_class: A subclass of `TotoMessageHandler`, instantiated once with (config, message_bus, environment).
+        topic: The logical name of its topic, or a list of them. By default, it takes messages of every topic without
+            ``subscribe=False`` for which there is no handler of that topic.
+    """
+
+    handler_class: type[TotoMessageHandler]
+    topic: str | list[str] | None = None
+
+    @property
+    def topics(self) -> list[str]:
+        """The topics it names; empty for every topic."""
+        return [self.topic] if isinstance(self.topic, str) else list(self.topic or ())
+
+    @pydantic.field_validator("topic")
+    @classmethod
+    def _names_topics(cls, value: str | list[str] | None) -> str | list[str] | None:
+        if value is not None and (not value or (isinstance(value, list) and not all(value))):
+            raise ValueError("must be the logical name of a topic, or a list of them; leave it out for every topic")
+        return value
+
+    @pydantic.field_validator("handler_class", mode="before")
+    @classmethod
+    def _is_handler(cls, value: Any) -> Any:
+        if not (inspect.isclass(value) and issubclass(value, TotoMessageHandler)):
+            raise ValueError("must be a subclass of TotoMessageHandler")
+        missing = sorted(getattr(value, "__abstractmethods__", ()))
+        if missing:
+            raise ValueError(f"{value.__name__} does not implement {', '.join(missing)}")
+        return value
+
+
+class MessageBusConfig(Declaration):
+    """The messaging side of a service.
+
+    Attributes:
+        topics: The topics that the service publishes or subscribes to.
+        message_handlers: The message handlers.
+        delivery: ``"push"`` or ``"pull"``; by default, the subscriptions that exist decide (docs/messages.md).
+        create_subscriptions: Whether missing subscriptions are created at start; if not, no infrastructure is changed.
+        max_concurrency: How many messages are handled at the same time, for each pull subscription and for all pushes.
+        retry: Attempts and backoff before a message is dead-lettered.
+        handler_timeout: Seconds after which a handler is cancelled and the message is delivered again.
+        max_threads: How many handlers written as ``def`` may run at the same time; by default all.
+        lease: The length of leases in seconds, renewed while a message is handled; by default the backend's.
+        dead_letters: Whether a push subscription must have a dead-letter store; with ``False`` the service starts
+            without one.
+    """
+
+    topics: list[MessageBusTopicConfig] = Field(default_factory=list)
+    message_handlers: list[MessageBusHandlerConfig] = Field(default_factory=list)
+    delivery: DeliveryMode | None = None
+    create_subscriptions: bool = True
+    max_concurrency: Annotated[int, Field(gt=0, le=10_000)] = 16
+    retry: RetryPolicy = Field(default_factory=RetryPolicy)
+    handler_timeout: Annotated[float, Field(gt=0)] = 3600.0
+    max_threads: Annotated[int, Field(gt=0, le=MOST_THREADS)] | None = None
+    lease: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    dead_letters: bool = True
+
+    @pydantic.field_validator("topics", "message_handlers", mode="before")
+    @classmethod
+    def _none_is_empty(cls, value: Any) -> Any:
+        return [] if value is None else value
+
+    @pydantic.field_validator("topics")
+    @classmethod
+    def _distinct_topics(cls, value: list[MessageBusTopicConfig]) -> list[MessageBusTopicConfig]:
+        refuse_duplicates("topic", [topic.logical_name for topic in value])
+        return value
+
+    @pydantic.field_validator("message_handlers")
+    @classmethod
+    def _distinct_handlers(cls, value: list[MessageBusHandlerConfig]) -> list[MessageBusHandlerConfig]:
+        refuse_duplicates(
+            "handler", [f"{handler.handler_class.__module__}.{handler.handler_class.__qualname__}" for handler in value]
+        )
+        return value
+
+    @pydantic.model_validator(mode="after")
+    def _handlers_name_known_topics(self) -> MessageBusConfig:
+        subscribed = {topic.logical_name: topic.subscribe for topic in self.topics}
+        for handler in self.message_handlers:
+            for name in handler.topics:
+                if name not in subscribed:
+                    known = ", ".join(map(repr, subscribed)) or "none"
+                    raise ValueError(
+                        f"{handler.handler_class.__name__} names the undeclared topic {name!r}: declared are {known}"
+                    )
+                if not subscribed[name]:
+                    raise ValueError(
+                        f"{handler.handler_class.__name__} names the topic {name!r}, which has subscribe=False"
+                    )
+        return self
+
+    @property
+    def heard(self) -> set[str]:
+        """The logical names of the topics with a handler."""
+        named = {name for handler in self.message_handlers for name in handler.topics}
+        if any(not handler.topics for handler in self.message_handlers):
+            named |= {topic.logical_name for topic in self.topics if topic.subscribe}
+        return named

@@ -1,0 +1,53 @@
+"""The declaration of a microservice."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Final
+
+import pydantic
+from pydantic import Field
+
+from totoms.controller_config import TotoControllerConfig
+from totoms.declaration.api import APIConfiguration, check_path
+from totoms.declaration.base import Declaration
+from totoms.declaration.messaging import MessageBusConfig
+from totoms.declaration.server import ServerConfiguration
+from totoms.environment import TotoEnvironment
+
+_NAME: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+
+
+def _service_name(value: str) -> str:
+    if not re.fullmatch(_NAME, value):
+        raise ValueError("must be 1 to 128 letters, digits, '.', '_' or '-', the first a letter or digit")
+    return value
+
+
+class TotoMicroserviceConfiguration(Declaration):
+    """A microservice.
+
+    Attributes:
+        service_name: The name in logs, in ``/health`` and in the names of subscriptions.
+        base_path: The prefix of every endpoint, such as ``/blog``; by default none.
+        environment: Where it runs; by default ``HYPERSCALER``, else ``local``.
+        custom_config: A subclass of `TotoControllerConfig`.
+        api_configuration: HTTP endpoints.
+        message_bus_configuration: Topics and message handlers.
+        shutdown_grace: Seconds that running requests and handlers may take to finish after SIGTERM.
+        server: Deadlines and limits of the HTTP server.
+    """
+
+    service_name: Annotated[str, pydantic.AfterValidator(_service_name)]
+    environment: TotoEnvironment | None = None
+    custom_config: type[TotoControllerConfig] = TotoControllerConfig
+    base_path: Annotated[str, pydantic.AfterValidator(check_path)] = ""
+    api_configuration: APIConfiguration | None = None
+    message_bus_configuration: MessageBusConfig | None = None
+    shutdown_grace: Annotated[float, Field(ge=0)] = 25.0
+    server: ServerConfiguration = Field(default_factory=ServerConfiguration)
+
+    @pydantic.field_validator("base_path", mode="before")
+    @classmethod
+    def _normal_base_path(cls, value: Any) -> Any:
+        return "" if value is None else value.rstrip("/") if isinstance(value, str) else value

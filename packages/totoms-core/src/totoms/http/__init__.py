@@ -1,0 +1,1 @@
+"""HTTP: from a socket to a delegate, and its answer back."""

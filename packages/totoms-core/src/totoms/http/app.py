@@ -1,0 +1,253 @@
+"""The FastAPI app of a microservice."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Final
+
+import fastapi.applications
+import starlette.applications
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.applications import Starlette
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from totoms.declaration.api import APIConfiguration, APIEndpoint
+from totoms.environment import TotoEnvironment, implementation
+from totoms.errors import ConfigurationError
+from totoms.http.access import Access, Decisions, public
+from totoms.http.announcements import announce
+from totoms.http.context import Runtime
+from totoms.http.cors import CORS
+from totoms.http.delegate import delegate_of
+from totoms.http.gate import Gate
+from totoms.http.lifespan import Lifecycle, serve_lifespan
+from totoms.http.middleware import Edge
+from totoms.http.private_api import TELEMETRY, innermost, is_stock, is_traced
+from totoms.http.responses import ERROR_RESPONSES, ERROR_SCHEMA, install, problem
+from totoms.http.routes import DelegateRoute, HeadRoute, Push, PushRoute
+from totoms.messages.push_request import EVENTS_PATH
+from totoms.storage.storage import CloudStorage
+from totoms.threads import delegate_pool, delegate_threads, run_in_thread
+
+_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
+_TELEMETRY_CHECK: Final = 1.0
+"""Seconds between checks whether telemetry was turned on."""
+_STOCK_MIDDLEWARE: Final = ("fastapi.", "starlette.middleware.errors", "starlette.middleware.exceptions")
+
+
+class TotoAPI(FastAPI):
+    """A FastAPI app inside the `Edge`, with the `Gate` between its middleware and its router.
+
+    Args:
+        runtime: The microservice.
+        api: The endpoints and rules.
+
+    Attributes:
+        decisions: The access to each route.
+        lifecycle: The service's callbacks for start and stop.
+        shared: The state from the lifespan, for servers that do not pass it on.
+    """
+
+    def __init__(self, runtime: Runtime, api: APIConfiguration) -> None:
+        super().__init__(title=runtime.service_name)
+        host = getattr(runtime.environment.hyperscaler_configuration, "default_host", None)
+        self._local = host in _LOOPBACK
+        self.router.route_class = DelegateRoute
+        self.state.totoms = runtime
+        self.state.under_server = False
+        self.decisions = Decisions(self.router, runtime.config, api.public_routes)
+        open_docs = self._local if api.docs is None else api.docs
+        self.decisions.preset(self.router.routes, Access.PUBLIC if open_docs else Access.CLOSED)
+        self.lifecycle: Lifecycle | None = None
+        self.shared: dict[str, Any] = {}
+        self._runtime = runtime
+        self._edge = Edge(
+            self._serve_by_fastapi,
+            runtime,
+            lambda: self.router.routes,
+            decisions=self.decisions,
+            cors=CORS(api.cors) if api.cors is not None else None,
+            max_body_bytes=api.max_body_bytes,
+            local=self._local,
+        )
+        self._sealed = False
+        self._bare_stack: ASGIApp | None = None
+        self._stock_call: Any = None
+        self._untraced_until = 0.0
+        self._threads = delegate_pool(api.max_threads)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        delegate_threads.set(self._threads)
+        if (
+            # Unchanged since the last check: no middleware, no patched method, no telemetry.
+            self.middleware_stack is self._bare_stack
+            and Starlette.__call__ is self._stock_call
+            and time.monotonic() < self._untraced_until
+            and scope["type"] == "http"
+            and TELEMETRY not in scope
+        ):
+            scope["app"] = self
+            await self._edge.serve(scope, receive, send, True)
+        elif scope["type"] == "lifespan":
+            await self._serve_lifespan(scope, receive, send)
+        else:
+            self.seal()
+            if self.shared:
+                scope["state"] = {**scope.get("state", {}), **self.shared}
+            self._check_fast_path()
+            await self._edge.serve(scope, receive, send, False)
+
+    async def _serve_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.lifecycle is None:
+            await super().__call__(scope, receive, send)
+        else:
+            self.state.under_server = True
+            await serve_lifespan(super().__call__, self.lifecycle, scope, receive, send)
+
+    async def _serve_by_fastapi(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await super().__call__(scope, receive, send)
+
+    def seal(self) -> None:
+        """Decide the access to each route, once. Routes that are added later are closed.
+
+        Raises:
+            ConfigurationError: `is_path_excluded` failed or did not return a bool, or the app's router was replaced.
+        """
+        if not self._sealed:
+            self.decisions.check_router(self.router)
+            decided = self.decisions.decide()
+            self._sealed = True
+            announce(decided, self._runtime.logger, self.decisions.unused())
+
+    def _check_fast_path(self) -> None:
+        """Check whether delegates may be called directly: no middleware, agent or telemetry needs to see requests."""
+        if self.user_middleware or self.shared or self.root_path:
+            return
+        if not is_stock(Starlette.__call__, starlette.applications):
+            return
+        if not is_stock(FastAPI.__call__, fastapi.applications):
+            return
+        if self.middleware_stack is None:
+            self.middleware_stack = self.build_middleware_stack()
+        if isinstance(innermost(self.middleware_stack, _STOCK_MIDDLEWARE), Gate) and not is_traced(self):
+            self._bare_stack, self._stock_call = self.middleware_stack, Starlette.__call__
+            self._untraced_until = time.monotonic() + _TELEMETRY_CHECK
+
+    def openapi(self) -> dict[str, Any]:
+        """Return FastAPI's OpenAPI document with the schema of error bodies."""
+        document = super().openapi()
+        document.setdefault("components", {}).setdefault("schemas", {})["ErrorBody"] = ERROR_SCHEMA
+        return document
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Return FastAPI's middleware stack with the gate around the router. Called once, before the first request.
+
+        Raises:
+            ConfigurationError: The app's router was replaced.
+        """
+        router = self.router
+        self.decisions.check_router(router)
+        self.router = Gate(router, self.decisions, self._runtime)  # type: ignore[assignment]
+        try:
+            return super().build_middleware_stack()
+        finally:
+            self.router = router
+
+
+def create_app(
+    runtime: Runtime, api: APIConfiguration, base_path: str = "", *, push: Push | None = None, max_push_bytes: int = 0
+) -> TotoAPI:
+    """Return the app of a microservice.
+
+    Args:
+        runtime: The microservice.
+        api: Its endpoints and rules.
+        base_path: The prefix of every endpoint, except ``/``, ``/health`` and ``/ready``.
+        push: The handler of ``POST {base_path}/events`` and of its ``OPTIONS`` handshake. It authenticates its callers
+            itself.
+        max_push_bytes: The limit in bytes for the body of a push; 0 for the limit of other requests.
+
+    Raises:
+        ConfigurationError: The path of an endpoint is taken, a delegate is not decorated, or there are closed endpoints
+            but no token verifier.
+    """
+    app = TotoAPI(runtime, api)
+    install(app)
+    own = len(app.routes)
+    _add_status(app, runtime)
+    if push is not None:
+        limit = max_push_bytes or api.max_body_bytes
+        app.router.routes += [PushRoute(base_path + EVENTS_PATH, push, method, limit) for method in ("POST", "OPTIONS")]
+    if path := getattr(runtime.environment.hyperscaler_configuration, "signed_urls_path", ""):
+        answer = partial(_answer_signed, environment=runtime.environment)
+        for route_path in dict.fromkeys((path, base_path + path)):  # SERVICE_BASE_URL may include the base path
+            app.add_route(route_path, answer, methods=["GET", "PUT"], include_in_schema=False)
+    app.decisions.preset(app.routes[own:], Access.OWN)
+    _add_endpoints(app, api.api_endpoints, base_path)
+    decided = app.decisions.decide()
+    for route, path, method, access in decided:
+        if access is Access.CLOSED and isinstance(route, DelegateRoute) and not runtime.authenticator:
+            raise ConfigurationError(
+                f"There is no token verifier for {method} {path}: set the secret 'jwt-signing-key' or "
+                "'toto-expected-audience', or APIConfiguration(oidc_issuers=[...])."
+            )
+    announce(decided, runtime.logger)
+    return app
+
+
+def _add_endpoints(app: TotoAPI, endpoints: Sequence[APIEndpoint], base_path: str) -> None:
+    heads = []
+    answers_head = {base_path + endpoint.path for endpoint in endpoints if endpoint.method == "HEAD"}
+    for endpoint in endpoints:
+        path = base_path + endpoint.path or "/"
+        _check_endpoint(app, endpoint, path)
+        options: dict[str, Any] = {"responses": dict(ERROR_RESPONSES)}
+        try:
+            app.add_api_route(path, endpoint.delegate, methods=[endpoint.method], **options)
+            made = [app.routes[-1]]
+            if endpoint.method == "GET" and path not in answers_head:
+                # A separate route: OpenAPI shows every method of a route.
+                made.append(HeadRoute(path, endpoint.delegate, dependency_overrides_provider=app, **options))
+                heads.append(made[-1])
+        except Exception as error:  # FastAPI raises many kinds for a bad signature or path
+            raise ConfigurationError(f"{endpoint.method} {path} cannot be served: {error}") from error
+        if endpoint.public:
+            for route in made:
+                public(route)
+    app.router.routes += heads
+
+
+async def _answer_signed(request: Request, environment: TotoEnvironment) -> Response:
+    # In a thread: the first call imports a module.
+    storage: type[CloudStorage] = await run_in_thread(implementation, CloudStorage, environment)
+    return await storage._answer_signed(request, environment)
+
+
+def _add_status(app: FastAPI, runtime: Runtime) -> None:
+    health = {"status": "ok", "apiName": runtime.service_name, "message": "Service is running"}
+
+    async def alive(_request: Request) -> Response:
+        return JSONResponse(health)
+
+    async def ready(_request: Request) -> Response:
+        if runtime.state == "ready":
+            awaited = dict.fromkeys(runtime.awaited_topics, "awaiting subscription")
+            return JSONResponse({"status": "ready", "topics": awaited} if awaited else {"status": "ready"})
+        return problem(503, f"The service is {runtime.state}", headers={"retry-after": "1"})
+
+    app.add_route("/", alive, include_in_schema=False)
+    app.add_route("/health", alive, include_in_schema=False)
+    app.add_route("/ready", ready, include_in_schema=False)
+
+
+def _check_endpoint(app: FastAPI, endpoint: APIEndpoint, path: str) -> None:
+    """Raise `ConfigurationError` if the delegate is not decorated or the path is taken."""
+    if delegate_of(endpoint.delegate) is None:
+        raise ConfigurationError(f"{endpoint.method} {path}: the delegate is not decorated with @toto_delegate.")
+    for route in app.routes:
+        if getattr(route, "path", None) == path and endpoint.method in (getattr(route, "methods", None) or ()):
+            raise ConfigurationError(f"{endpoint.method} {path} is taken by the service itself: choose another path.")

@@ -1,0 +1,94 @@
+"""The gate: it authenticates requests after the user's middleware and before the router."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from totoms.auth.user import UserContext
+from totoms.context import current_cid, new_cid
+from totoms.errors import Unauthorized, Undecidable
+from totoms.http.access import Access, Decisions
+from totoms.http.context import Call, Runtime, authorization_of, identify_scope
+from totoms.http.private_api import handle_error
+from totoms.http.responses import on_toto_error
+
+_POLICY_VIOLATION: Final = 1008  # RFC 6455, section 7.4.1
+
+
+class Gate:
+    """Wraps the router and lets a request pass if it has a valid token or if its route is open.
+
+    Args:
+        router: The app's router.
+        decisions: The access of each route.
+        runtime: The microservice.
+    """
+
+    def __init__(self, router: ASGIApp, decisions: Decisions, runtime: Runtime) -> None:
+        self.app = router
+        self._decisions = decisions
+        self._runtime = runtime
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Authenticate a connection, then pass it to the router. A WebSocket is refused before it is accepted.
+
+        Raises:
+            Unauthorized: The route is closed and the request has no valid token. The app's handlers respond.
+            Undecidable: The token cannot be verified now.
+        """
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        call: Call | None = scope.get("totoms")
+        if call is None or call.runtime is not self._runtime:  # a middleware made a new scope
+            call = scope["totoms"] = Call(self._runtime, current_cid.get() or new_cid())
+        if call.error is not None:
+            # The fast path failed: the app's exception handlers respond.
+            await handle_error(call.error, call.request or Request(scope, receive), scope, receive, send)
+            return
+        if call.user is None:
+            try:
+                await self._admit(scope, call)
+            except (Unauthorized, Undecidable) as error:
+                if scope["type"] == "http":
+                    raise
+                answer = await on_toto_error(Request({**scope, "type": "http"}), error)
+                await refuse_websocket(answer, error.message, scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+    async def _admit(self, scope: Scope, call: Call) -> None:
+        authorization = authorization_of(scope)
+        if len(authorization) == 1:
+            call.user = self._runtime.authenticator.cached(authorization[0])
+            if call.user is not None:
+                return
+        access = self._decisions.find(scope)
+        if access is Access.OWN or (access is Access.NOTHING and not authorization):
+            return
+        if access is Access.PUBLIC and not authorization:
+            call.user = UserContext(None)
+        else:
+            await identify_scope(scope)
+
+
+async def refuse_websocket(refusal: Response, reason: str, scope: Scope, receive: Receive, send: Send) -> None:
+    """Refuse a WebSocket before it is accepted.
+
+    Args:
+        refusal: The response, if the server supports one (the ASGI extension ``websocket.http.response``). Other
+            servers respond with 403.
+        reason: The reason for the other servers.
+        scope: The ASGI scope.
+        receive: ASGI's receive.
+        send: ASGI's send.
+    """
+    if "websocket.http.response" in scope.get("extensions", {}):
+        await WebSocket(scope, receive, send).send_denial_response(refusal)
+    else:
+        await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": reason})

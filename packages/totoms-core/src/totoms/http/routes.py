@@ -1,0 +1,240 @@
+"""The routes of delegates and of the push endpoint, their fast path, and an index of static paths.
+
+FastAPI's handler (dependencies, exit stacks, `jsonable_encoder`) costs more than everything that a delegate with only
+the three parameters needs, so the route of such a delegate is a plain ASGI callable: the fast path. A delegate with
+further parameters, or a route with options that change the response, goes through FastAPI's handler, authenticated
+before the body is read.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Final
+
+from fastapi import Request, Response
+from fastapi.datastructures import DefaultPlaceholder
+from fastapi.exceptions import FastAPIError, ResponseValidationError
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Route, WebSocketRoute, compile_path
+from starlette.types import Receive, Scope, Send
+
+from totoms.auth.user import UserContext
+from totoms.http import private_api
+from totoms.http.context import ExecutionContext, execution_context, identify
+from totoms.http.delegate import Delegate, delegate_of
+from totoms.http.private_api import handle_error
+from totoms.http.requests import TotoRequest
+from totoms.http.responses import encode_json, reject_nan
+from totoms.threads import run_delegate
+
+Push = Callable[[Request], Awaitable[bytes | Response]]
+JSON_HEADER: Final = (b"content-type", b"application/json")
+HANDSHAKE_HEADER: Final = "webhook-request-origin"
+"""The header of a broker's OPTIONS request for permission to push (CloudEvents webhooks)."""
+
+
+class DelegateRoute(APIRoute):
+    """An `APIRoute` that authenticates delegates. Other endpoints are served as in FastAPI.
+
+    Attributes:
+        delegate: The delegate; None for another endpoint.
+        fast: Whether requests take the fast path.
+        head_of_get: Whether the route answers HEAD for the GET route of the same path.
+    """
+
+    head_of_get = False
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        self.delegate: Delegate | None = delegate_of(endpoint)
+        if self.delegate is not None:
+            options["openapi_extra"] = _path_parameters(path, self.delegate, options.get("openapi_extra"))
+        try:
+            super().__init__(path, endpoint, **options)
+        except FastAPIError:
+            given = options.get("response_model")
+            if self.delegate is None or not (given is None or isinstance(given, DefaultPlaceholder)):
+                raise
+            # The return annotation is not a response model. totoms 1.x ignored it, so it declares nothing.
+            options["response_model"] = None
+            super().__init__(path, endpoint, **options)
+        self._response_field = private_api.response_field_of(self)
+        if self.delegate is not None and self._response_field is not None:
+            reject_nan(self._response_field)
+        plain = private_api.has_stock_handler() and private_api.has_plain_response(self)
+        self.fast = plain and self.delegate is not None and self.delegate.fast
+        if self.fast:
+            self.app = self._serve_fast
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return FastAPI's handler, behind authentication. `include_router` calls this for each route it rebuilds."""
+        handler = super().get_route_handler()
+        if self.delegate is None:
+            return handler
+
+        async def authenticated(request: Request) -> Response:
+            await identify(request)
+            return await handler(TotoRequest(request.scope, request.receive, private_api.send_of(request)))
+
+        return authenticated
+
+    async def _serve_fast(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = TotoRequest(scope, receive, send)
+        try:
+            user = await identify(request)
+            response = await self.respond(request, user, execution_context(request))
+            if isinstance(response, bytes):
+                response = Response(response, media_type="application/json")
+            await response(scope, receive, send)
+        except Exception as error:
+            await handle_error(error, request, scope, receive, send)
+        finally:
+            await request.close()
+
+    async def respond(self, request: TotoRequest, user: UserContext, context: ExecutionContext) -> bytes | Response:
+        """Run the delegate.
+
+        Args:
+            request: The request.
+            user: The caller.
+            context: The delegate's execution context.
+
+        Returns:
+            The response that the delegate returned, or the JSON of any other value.
+
+        Raises:
+            NotSerializable: The value cannot be written as JSON.
+            ResponseValidationError: The value does not match the return annotation.
+            Exception: Any exception of the delegate.
+        """
+        delegate = self.delegate
+        assert delegate is not None
+        if delegate.is_async:
+            result = await delegate.call(request, user, context)
+        else:
+            result = await run_delegate(delegate.call, request, user, context)
+            if inspect.isawaitable(result):
+                result = await result
+        if isinstance(result, Response):
+            return result
+        field = self._response_field
+        if field is None:
+            return encode_json(result)
+        # A return annotation: validate, filter and serialize by its model, as FastAPI does.
+        value, errors = field.validate(result, {}, loc=("response",))
+        if errors:
+            raise ResponseValidationError(errors=errors, body=None)
+        body: bytes = field.serialize_json(value)
+        return body
+
+
+class HeadRoute(DelegateRoute):
+    """The HEAD route of a delegate for GET (RFC 9110, section 9.3.2).
+
+    Args:
+        path: The path of the GET route.
+        endpoint: The delegate.
+        options: The options of the GET route.
+    """
+
+    head_of_get = True
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        super().__init__(path, endpoint, methods=["HEAD"], include_in_schema=False, **options)
+
+
+class PushRoute(Route):
+    """The route of the push endpoint, which authenticates its callers itself.
+
+    Args:
+        path: The path.
+        push: The handler; it returns a response, or bytes of JSON.
+        method: ``POST``, or ``OPTIONS`` for handshakes.
+        max_body_bytes: The limit for request bodies. Brokers put messages into envelopes, so it is higher than the
+            limit of other routes.
+    """
+
+    def __init__(self, path: str, push: Push, method: str, max_body_bytes: int) -> None:
+        super().__init__(path, push, methods=[method], include_in_schema=False)
+        self._push = push
+        self.max_body_bytes = max_body_bytes
+        self.app = self._serve
+
+    async def respond(self, request: Request) -> bytes | Response:
+        """Run the handler.
+
+        Raises:
+            HTTPException: 405, for an OPTIONS request that is not a handshake.
+        """
+        if request.scope["method"] == "OPTIONS" and HANDSHAKE_HEADER not in request.headers:
+            raise HTTPException(405, headers={"Allow": "POST"})
+        return await self._push(request)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = TotoRequest(scope, receive, send)
+        try:
+            answer = await self.respond(request)
+            if isinstance(answer, bytes):
+                answer = Response(answer, media_type="application/json")
+            await answer(scope, receive, send)
+        except Exception as error:
+            await handle_error(error, request, scope, receive, send)
+
+
+def _path_parameters(path: str, delegate: Delegate, extra: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return `extra` with the path parameters that the signature lacks: OpenAPI requires all of them."""
+    missing = [name for name in compile_path(path)[2] if name not in delegate.signature.parameters]
+    if not missing or (extra and "parameters" in extra):
+        return extra
+    schema = {"type": "string"}
+    return {
+        **(extra or {}),
+        "parameters": [{"name": name, "in": "path", "required": True, "schema": schema} for name in missing],
+    }
+
+
+class StaticPaths:
+    """An index from method and path to the route that the route list would choose.
+
+    Args:
+        routes: Returns the route list. When the list changes, the index is built again.
+    """
+
+    def __init__(self, routes: Callable[[], Sequence[BaseRoute]]) -> None:
+        self._routes = routes
+        self._seen: list[BaseRoute] = []
+        self._index: dict[tuple[str, str], DelegateRoute | PushRoute] = {}
+
+    def find(self, scope: Scope) -> DelegateRoute | PushRoute | None:
+        """Return the route for `scope` if it has a static path and a fast path; else None."""
+        if self._routes() != self._seen:
+            self._build()
+        if scope.get("root_path"):
+            return None
+        return self._index.get((scope["method"], scope["path"]))
+
+    def _build(self) -> None:
+        seen = list(self._routes())
+        index: dict[tuple[str, str], DelegateRoute | PushRoute] = {}
+        earlier: list[Route] = []
+        taken: set[tuple[str, str]] = set()
+        for route in seen:
+            if isinstance(route, WebSocketRoute):
+                continue
+            if not isinstance(route, Route) or not private_api.matches_by_template(route):
+                break  # a mount, an included router or a subclass: it may match any path, so the list decides
+            if not route.param_convertors and route.methods:
+                for method in route.methods:
+                    key = (method, route.path)
+                    free = key not in taken and not _shadowed(earlier, method, route.path)
+                    if free and (isinstance(route, PushRoute) or (isinstance(route, DelegateRoute) and route.fast)):
+                        index[key] = route
+                    taken.add(key)
+            else:
+                earlier.append(route)
+        self._seen, self._index = seen, index
+
+
+def _shadowed(earlier: list[Route], method: str, path: str) -> bool:
+    return any(route.path_regex.match(path) and (not route.methods or method in route.methods) for route in earlier)

@@ -1,0 +1,1 @@
+"""The HTTP/1.1 server: uvicorn with its own protocol class for connections."""

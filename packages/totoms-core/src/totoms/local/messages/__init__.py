@@ -1,0 +1,1 @@
+"""The local backend's message bus: a broker in one SQLite file."""

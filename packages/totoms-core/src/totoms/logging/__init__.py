@@ -1,0 +1,1 @@
+"""The log: `TotoLogger`, its line formats and its handler."""

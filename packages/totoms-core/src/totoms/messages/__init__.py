@@ -1,0 +1,1 @@
+"""Messages: from `publish_message` to a handler, and its answer back."""

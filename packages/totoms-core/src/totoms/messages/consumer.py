@@ -1,0 +1,236 @@
+"""The consumer of a pull subscription: receive, handle, renew leases, settle, and drain at shutdown.
+
+It holds at most twice `max_concurrency` messages: those being handled, and those whose acks are in flight.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Final
+
+from totoms.errors import LeaseLost
+from totoms.logging.describe import describe_error
+from totoms.logging.logger import TotoLogger
+from totoms.messages.dead_letters import DeadLetterReason
+from totoms.messages.receiver import Received, Receiver
+from totoms.messages.router import Action, MessageRouter, Outcome
+from totoms.messages.subscription import RetryPolicy
+
+_WAIT: Final = 20.0
+"""Seconds that one call of `Receiver.receive` waits for messages."""
+_RECEIVE_RETRY: Final = RetryPolicy(min_backoff=0.2, max_backoff=5.0)
+"""The pauses between attempts to receive while the broker is unavailable."""
+_ACK_RETRY: Final = RetryPolicy(min_backoff=0.1, max_backoff=2.0)
+"""The pauses between attempts to ack. Shorter, because a lease may expire meanwhile."""
+_CANCEL_PATIENCE: Final = 1.0
+_MAX_BYTES: Final = 64 * 1024 * 1024
+"""While messages of this size in total are being handled, receive no more, so that they do not fill the memory."""
+
+
+class Consumer:
+    """Pulls one subscription and hands its messages to a router.
+
+    Args:
+        receiver: Receives the messages of one subscription.
+        router: Finds and runs handlers.
+        max_concurrency: How many handlers may run at the same time.
+        logger: The service's logger.
+    """
+
+    def __init__(
+        self,
+        receiver: Receiver,
+        router: MessageRouter,
+        *,
+        max_concurrency: int,
+        logger: TotoLogger,
+    ) -> None:
+        self._receiver = receiver
+        self._subscription = receiver.subscription
+        self._router = router
+        self._max_concurrency = max_concurrency
+        self._logger = logger
+        self._running: dict[Received, asyncio.Task[None]] = {}
+        self._unacked: list[Received] = []
+        self._acking: list[Received] = []
+        self._ack_task: asyncio.Task[None] | None = None
+        self._pull_task: asyncio.Task[None] | None = None
+        self._lease_task: asyncio.Task[None] | None = None
+        self._freed = asyncio.Event()
+        self._stopping = False
+
+    def start(self) -> None:
+        """Start to pull, on the running event loop."""
+        self._pull_task = asyncio.create_task(self._pull(), name=f"totoms pull {self._subscription.name}")
+
+    @property
+    def in_flight(self) -> int:
+        """How many handlers are running."""
+        return len(self._running)
+
+    async def stop(self, grace: float) -> None:
+        """Stop pulling, let handlers finish, settle, and release messages that no handler has started.
+
+        Args:
+            grace: Seconds after which running handlers are cancelled and their messages nacked.
+        """
+        deadline = asyncio.get_running_loop().time() + grace
+        self._stopping = True
+        self._freed.set()
+        if self._pull_task is not None:
+            await self._log_failure(self._receiver.stop())
+            await asyncio.wait({self._pull_task}, timeout=max(grace, _CANCEL_PATIENCE))
+            self._pull_task.cancel()
+            await asyncio.wait({self._pull_task}, timeout=_CANCEL_PATIENCE)
+        if self._running:
+            remaining = deadline - asyncio.get_running_loop().time()
+            await asyncio.wait(set(self._running.values()), timeout=max(remaining, 0.01))
+        late = dict(self._running)
+        for task in late.values():
+            task.cancel()
+        if late:
+            self._logger.log("shutdown", f"Cancelled {len(late)} handlers of {self._subscription.name}.", "WARNING")
+            await asyncio.wait(set(late.values()), timeout=_CANCEL_PATIENCE)
+            await asyncio.gather(*(self._log_failure(self._receiver.nack(received, 0.0)) for received in late))
+        while self._ack_task is not None and not self._ack_task.done():
+            remaining = deadline - asyncio.get_running_loop().time()
+            await asyncio.wait({self._ack_task}, timeout=max(remaining, _CANCEL_PATIENCE))
+            if self._ack_task is not None and not self._ack_task.done():
+                self._ack_task.cancel()
+        if self._lease_task is not None:
+            self._lease_task.cancel()
+
+    # --- receiving ---
+
+    async def _pull(self) -> None:
+        outages = 0
+        while not self._stopping:
+            free = self._free_slots()
+            if free <= 0:
+                self._freed.clear()
+                await self._freed.wait()
+                continue
+            try:
+                batch = await self._receiver.receive(free, _WAIT)
+            except Exception as error:
+                outages += 1
+                if outages == 1:
+                    self._warn(f"Cannot receive from {self._subscription.name}", error)
+                await self._pause(outages)
+                continue
+            if outages:
+                self._logger.log("events", f"Receiving from {self._subscription.name} again.")
+                outages = 0
+            if self._stopping:
+                if batch:
+                    await self._log_failure(self._receiver.release(batch))
+                return
+            for received in batch:
+                self._begin(received)
+
+    def _free_slots(self) -> int:
+        if sum(len(received.body) for received in self._running) >= _MAX_BYTES:
+            return 0
+        held = len(self._running) + len(self._unacked) + len(self._acking)
+        return min(self._max_concurrency - len(self._running), 2 * self._max_concurrency - held)
+
+    async def _pause(self, outages: int) -> None:
+        self._freed.clear()
+        try:
+            async with asyncio.timeout(_RECEIVE_RETRY.backoff(outages)):
+                while not self._stopping:
+                    await self._freed.wait()
+                    self._freed.clear()
+        except TimeoutError:
+            pass
+
+    # --- handling ---
+
+    def _begin(self, received: Received) -> None:
+        self._running[received] = asyncio.create_task(self._process(received))
+        if received.lease_seconds and self._lease_task is None:
+            self._lease_task = asyncio.create_task(self._keep_leases(received.lease_seconds))
+
+    async def _process(self, received: Received) -> None:
+        try:
+            outcome = await self._router.handle(received)
+            if outcome.action is Action.ACK:
+                self._unacked.append(received)
+                if self._ack_task is None or self._ack_task.done():
+                    self._ack_task = asyncio.create_task(self._flush_acks())
+            else:
+                await self._settle(received, outcome)
+        finally:
+            self._running.pop(received, None)
+            self._freed.set()
+
+    async def _settle(self, received: Received, outcome: Outcome) -> None:
+        try:
+            if outcome.action is Action.DEAD_LETTER:
+                await self._receiver.dead_letter(received, outcome.reason or DeadLetterReason("unknown"))
+            else:
+                await self._receiver.nack(received, received.subscription.retry.backoff(received.attempt))
+        except LeaseLost:
+            self._log_redelivery(received)
+        except Exception as error:  # it is delivered again when its lease expires
+            self._warn(f"Cannot settle message {received.message_id} of {self._subscription.name}", error)
+
+    async def _flush_acks(self) -> None:
+        outages, since = 0, 0.0
+        while self._unacked or self._acking:
+            if not self._acking:
+                self._acking, self._unacked = self._unacked, []
+            try:
+                results = await self._receiver.ack(self._acking)
+            except Exception as error:
+                now = asyncio.get_running_loop().time()
+                since = since if outages else now
+                outages += 1
+                # Retry for as long as a lease lasts, so that a short outage does not cause redeliveries.
+                if outages >= 10 and now - since >= max(one.lease_seconds for one in self._acking):
+                    self._warn(f"Cannot ack {len(self._acking)} messages of {self._subscription.name}", error)
+                    self._acking = []
+                else:
+                    await asyncio.sleep(_ACK_RETRY.backoff(outages))
+                continue
+            outages = 0
+            for received, lost in zip(self._acking, results, strict=True):
+                if lost is not None:
+                    self._log_redelivery(received)
+            self._acking = []
+            self._freed.set()
+
+    def _log_redelivery(self, received: Received) -> None:
+        self._logger.log(
+            "events", f"The lease of message {received.message_id} was lost; it is delivered again.", "WARNING"
+        )
+
+    def _warn(self, what: str, error: Exception, cid: str = "events") -> None:
+        self._logger.log(cid, f"{what}: {describe_error(error)}", "WARNING")
+
+    # --- leases ---
+
+    async def _keep_leases(self, lease_seconds: float) -> None:
+        while True:
+            await asyncio.sleep(lease_seconds / 3)
+            held = [*self._running, *self._unacked, *self._acking]
+            if not held:
+                continue
+            try:
+                results = await self._receiver.extend(held)
+            except Exception as error:
+                # Handlers continue: the ack of a message whose lease expired is rejected anyway.
+                self._warn(f"Cannot extend leases of {self._subscription.name}", error)
+                continue
+            for received, lost in zip(held, results, strict=True):
+                task = self._running.get(received)
+                if lost is not None and task is not None:
+                    self._log_redelivery(received)
+                    task.cancel()
+
+    async def _log_failure(self, operation: Awaitable[None]) -> None:
+        try:
+            await operation
+        except Exception as error:  # messages not given back are delivered again when their leases expire
+            self._warn(f"While stopping {self._subscription.name}", error, "shutdown")

@@ -1,0 +1,282 @@
+"""Route messages to handlers, and decide whether to ack, retry or dead-letter them. The same for pull and push."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final
+
+from totoms.context import current_cid, remember_traceparent, sane_cid
+from totoms.errors import ConfigurationError, NonRetryableError, UndecodableMessage
+from totoms.logging.describe import error_location, printable
+from totoms.logging.logger import TotoLogger
+from totoms.messages.dead_letters import DeadLetterReason
+from totoms.messages.handler import TotoMessageHandler
+from totoms.messages.message import (
+    TRACEPARENT_ATTRIBUTE,
+    TYPE_ATTRIBUTE,
+    Delivery,
+    ForeignMessage,
+    ProcessingResponse,
+    ProcessingStatus,
+    TotoMessage,
+    decode_message,
+)
+from totoms.messages.receiver import Received
+from totoms.messages.subscription import RetryPolicy
+from totoms.threads import MOST_THREADS, Workers
+
+
+class Deadlines:
+    """Cancels tasks that take longer than `seconds`.
+
+    Args:
+        seconds: How long a task may take between :meth:`begin` and :meth:`end`.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        # In the order in which they began, so also by deadline.
+        self._due: dict[asyncio.Task[Any], float] = {}
+        self._expired: set[asyncio.Task[Any]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, task: asyncio.Task[Any]) -> None:
+        """Start the deadline of `task`, the current one."""
+        loop = asyncio.get_running_loop()
+        self._due[task] = loop.time() + self._seconds
+        if self._timer is None:
+            self._timer = loop.call_later(self._seconds, self._expire, loop)
+
+    def end(self, task: asyncio.Task[Any]) -> None:
+        """Stop the deadline of `task`. If it had passed, undo the cancellation (`Task.uncancel`)."""
+        if self._due.pop(task, None) is None and task in self._expired:
+            self._expired.remove(task)
+            task.uncancel()
+
+    def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        self._timer = None
+        for task, due in list(self._due.items()):
+            if due > now:
+                self._timer = loop.call_at(due, self._expire, loop)
+                return
+            del self._due[task]
+            self._expired.add(task)
+            task.cancel()
+
+
+_MAX_LOGGED_TYPES: Final = 1000
+"""Publishers choose message types, so the number of types remembered as logged is bounded."""
+
+
+class Action(Enum):
+    """How to settle a delivery."""
+
+    ACK = "ack"
+    RETRY = "retry"
+    DEAD_LETTER = "dead_letter"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The result of handling one delivery.
+
+    Attributes:
+        action: How to settle it.
+        reason: Why it is dead-lettered, for DEAD_LETTER.
+        ignored: Whether no handler takes the type, or the handler returned IGNORED.
+    """
+
+    action: Action
+    reason: DeadLetterReason | None = None
+    ignored: bool = False
+
+
+@dataclass(slots=True)
+class Counts:
+    """Deliveries since the start, by outcome."""
+
+    succeeded: int = 0
+    ignored: int = 0
+    retried: int = 0
+    dead_lettered: int = 0
+
+
+_SUCCESS: Final = Outcome(Action.ACK)
+_IGNORED: Final = Outcome(Action.ACK, ignored=True)
+_RETRY: Final = Outcome(Action.RETRY)
+
+
+class MessageRouter:
+    """Decodes a delivery, runs the handler for its topic and type, and returns the outcome.
+
+    Args:
+        handlers: The service's handlers.
+        retry: After how many attempts a message is dead-lettered.
+        timeout: Seconds after which a handler is cancelled and counts as failed.
+        logger: The service's logger.
+        topics: For each handler, the logical names of its topics; empty for all topics.
+        unhandled: Logical names of topics without a handler.
+        max_threads: How many handlers written as ``def`` may run at the same time, each in a thread.
+
+    Raises:
+        ConfigurationError: Two handlers for the same type and topic, or a type that is not a non-empty string.
+    """
+
+    def __init__(
+        self,
+        handlers: Sequence[TotoMessageHandler],
+        *,
+        retry: RetryPolicy,
+        timeout: float,
+        logger: TotoLogger,
+        topics: Sequence[Sequence[str]] = (),
+        unhandled: Collection[str] = (),
+        max_threads: int = MOST_THREADS,
+    ) -> None:
+        self.counts = Counts()
+        self._threads = Workers(max_threads, "totoms handler")
+        self._retry = retry
+        self._deadlines = Deadlines(timeout)
+        self._logger = logger
+        self._logged_types: set[str] = set()
+        self._unhandled = frozenset(unhandled)
+        # By topic and type; the topic is None for a handler of all topics.
+        self._handlers: dict[tuple[str | None, str], Callable[[TotoMessage], Any]] = {}
+        for handler, own_topics in zip(handlers, topics or [()] * len(handlers), strict=True):
+            message_type = handler.get_handled_message_type()
+            name = type(handler).__name__
+            if not isinstance(message_type, str) or not message_type:
+                raise ConfigurationError(f"{name}.get_handled_message_type() must return a non-empty string.")
+            process = _awaitable(handler.process_message, self._threads)
+            for topic in own_topics or (None,):
+                if (topic, message_type) in self._handlers:
+                    of = f" of topic {topic!r}" if topic else ""
+                    raise ConfigurationError(
+                        f"Two handlers for message type {message_type!r}{of}; the second is {name}."
+                    )
+                self._handlers[topic, message_type] = process
+
+    async def handle(self, received: Received) -> Outcome:
+        """Run the handler for one delivery. Raises only CancelledError, if the current task is cancelled."""
+        outcome = await self._process(received)
+        if outcome.action is Action.RETRY:
+            self.counts.retried += 1
+        elif outcome.action is Action.DEAD_LETTER:
+            self.counts.dead_lettered += 1
+        elif outcome.ignored:
+            self.counts.ignored += 1
+        else:
+            self.counts.succeeded += 1
+        return outcome
+
+    def close(self) -> None:
+        """Stop the threads of ``def`` handlers, each once its handler has returned."""
+        self._threads.close()
+
+    async def _process(self, received: Received) -> Outcome:
+        subscription = received.subscription
+        delivery = Delivery(
+            received.message_id, received.attempt, subscription.logical_name, subscription.name, received.attributes
+        )
+        try:
+            if received.undecodable:
+                raise UndecodableMessage(received.undecodable)
+            type_attribute = received.attributes.get(TYPE_ATTRIBUTE, "") if received.attributes_vouched else ""
+            message = decode_message(received.body, delivery, type_attribute=type_attribute)
+        except ForeignMessage:
+            self._log_once("", f"A JSON object without a message type came from {subscription.name}")
+            return _IGNORED
+        except UndecodableMessage as error:
+            self._logger.log(
+                "events", f"Message {received.message_id} of {subscription.name} is undecodable: {error}", "ERROR"
+            )
+            return self._dead_letter(received, "undecodable", error)
+        current_cid.set(sane_cid(message.cid))
+        remember_traceparent(received.attributes.get(TRACEPARENT_ATTRIBUTE))
+        process = self._find_handler(subscription.logical_name, message.type)
+        if process is None:
+            self._log_once(message.type, f"No handler for messages of type {message.type!r}")
+            return _IGNORED
+        if received.attempt > self._retry.max_attempts:
+            # It may be what killed its consumers, before they could nack it.
+            self._logger.log(current_cid.get(), f"Message {received.message_id}: every lease expired.", "ERROR")
+            return self._dead_letter(received, "lease_expired", None)
+        return await self._run(process, message, received)
+
+    def _find_handler(self, topic: str, message_type: str) -> Callable[[TotoMessage], Any] | None:
+        found = self._handlers.get((topic, message_type))
+        if found is None and topic not in self._unhandled:
+            found = self._handlers.get((None, message_type))
+        return found
+
+    async def _run(self, process: Callable[[TotoMessage], Any], message: TotoMessage, received: Received) -> Outcome:
+        task = asyncio.current_task()
+        assert task is not None
+        self._deadlines.begin(task)
+        try:
+            try:
+                response = await process(message)
+            finally:
+                self._deadlines.end(task)
+            status = _status(response)
+        except NonRetryableError as error:
+            self._log_failure(message, received, error_location(error))
+            return self._dead_letter(received, "non_retryable", error)
+        except BaseException as error:  # SystemExit in a handler must not stop the service either
+            if isinstance(error, asyncio.CancelledError) and task.cancelling():
+                raise
+            self._log_failure(message, received, error_location(error))
+            return self._failed(received, error)
+        if status is ProcessingStatus.SUCCESS:
+            return _SUCCESS
+        if status is ProcessingStatus.IGNORED:
+            return _IGNORED
+        self._log_failure(message, received, "the handler returned FAILED")
+        return self._failed(received, response.error or "")
+
+    def _failed(self, received: Received, error: BaseException | str | None) -> Outcome:
+        if received.attempt >= self._retry.max_attempts:
+            return self._dead_letter(received, "attempts_exhausted", error)
+        return _RETRY
+
+    def _dead_letter(self, received: Received, reason: str, error: BaseException | str | None) -> Outcome:
+        error_class = type(error).__name__ if isinstance(error, BaseException) else "" if error is None else "FAILED"
+        description = printable(str(error)) if error else ""
+        return Outcome(Action.DEAD_LETTER, DeadLetterReason(reason, error_class, description, received.attempt))
+
+    def _log_failure(self, message: TotoMessage, received: Received, what: str) -> None:
+        last = received.attempt >= self._retry.max_attempts
+        self._logger.log(
+            current_cid.get(),
+            f"Message {received.message_id} of type {message.type}, attempt {received.attempt}"
+            f"{' (the last)' if last else ''}: {what}",
+            "ERROR" if last else "WARNING",
+        )
+
+    def _log_once(self, message_type: str, what: str) -> None:
+        if message_type not in self._logged_types and len(self._logged_types) < _MAX_LOGGED_TYPES:
+            self._logged_types.add(message_type)
+            self._logger.log(current_cid.get(), f"{what}: ignored from now on.")
+
+
+def _awaitable(process: Callable[[TotoMessage], Any], threads: Workers) -> Callable[[TotoMessage], Any]:
+    if inspect.iscoroutinefunction(process):
+        return process
+
+    async def in_thread(message: TotoMessage) -> Any:
+        result = await threads.run(process, message)
+        return await result if inspect.isawaitable(result) else result
+
+    return in_thread
+
+
+def _status(response: Any) -> ProcessingStatus:
+    if not isinstance(response, ProcessingResponse):
+        raise TypeError(f"process_message returned {type(response).__name__}, not a ProcessingResponse")
+    status = response.status
+    return status if type(status) is ProcessingStatus else ProcessingStatus(status)

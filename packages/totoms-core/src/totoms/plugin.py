@@ -1,0 +1,98 @@
+"""Everything that a hyperscaler plugin imports from totoms, besides :mod:`totoms.errors`.
+
+A plugin is a module, named by an entry point in the group ``totoms.hyperscalers``. Its hooks, marked with `hookimpl`,
+return its classes. See the documentation, "Writing a plugin".
+"""
+
+from totoms.auth.jwks import download
+from totoms.auth.tokens import check_times, parse_token
+from totoms.auth.verifiers import GOOGLE_KEYS, OIDCTokens
+from totoms.clients import ClientRegistry
+from totoms.context import new_cid
+from totoms.environment import TotoEnvironment
+from totoms.error_mapping import error_mapping
+from totoms.forks import in_forked_child
+from totoms.logging.describe import printable
+from totoms.logging.logger import TotoLogger
+from totoms.messages.batching import Batcher
+from totoms.messages.bus import DEAD_LETTERS, DELAY, ORDERING, PULL, PUSH, QUEUES, MessageBus
+from totoms.messages.dead_letters import DeadLetter, DeadLetterReason, DeadLetterStore
+from totoms.messages.leases import Lease, LeasingReceiver, lease_lost
+from totoms.messages.message import (
+    CONTENT_TYPE,
+    CONTENT_TYPE_ATTRIBUTE,
+    ID_ATTRIBUTE,
+    TRACEPARENT_ATTRIBUTE,
+    TYPE_ATTRIBUTE,
+    MessageDestination,
+    TotoMessage,
+)
+from totoms.messages.outgoing import Outgoing
+from totoms.messages.push_request import PushReply, PushRequest
+from totoms.messages.receiver import Received, Receiver
+from totoms.messages.subscription import Existing, RetryPolicy, Subscription
+from totoms.names import MAX_METADATA_BYTES
+from totoms.plugins.configuration import HyperscalerConfiguration
+from totoms.plugins.hookspecs import hookimpl
+from totoms.secrets.manager import SecretsManager
+from totoms.storage.driver import SIGNED_URLS, FileInfo, WriteOptions
+from totoms.storage.storage import CloudStorage
+from totoms.storage.streams import ChunkReader, read_chunks
+from totoms.threads import Workers, run_in_thread, start_thread
+
+__all__ = [
+    "CONTENT_TYPE",
+    "CONTENT_TYPE_ATTRIBUTE",
+    "DEAD_LETTERS",
+    "DELAY",
+    "GOOGLE_KEYS",
+    "ID_ATTRIBUTE",
+    "MAX_METADATA_BYTES",
+    "ORDERING",
+    "PULL",
+    "PUSH",
+    "QUEUES",
+    "SIGNED_URLS",
+    "TRACEPARENT_ATTRIBUTE",
+    "TYPE_ATTRIBUTE",
+    "Batcher",
+    "ChunkReader",
+    "ClientRegistry",
+    "CloudStorage",
+    "DeadLetter",
+    "DeadLetterReason",
+    "DeadLetterStore",
+    "Existing",
+    "FileInfo",
+    "HyperscalerConfiguration",
+    "Lease",
+    "LeasingReceiver",
+    "MessageBus",
+    "MessageDestination",
+    "OIDCTokens",
+    "Outgoing",
+    "PushReply",
+    "PushRequest",
+    "Received",
+    "Receiver",
+    "RetryPolicy",
+    "SecretsManager",
+    "Subscription",
+    "TotoEnvironment",
+    "TotoLogger",
+    "TotoMessage",
+    "Workers",
+    "WriteOptions",
+    "check_times",
+    "download",
+    "error_mapping",
+    "hookimpl",
+    "in_forked_child",
+    "lease_lost",
+    "new_cid",
+    "parse_token",
+    "printable",
+    "read_chunks",
+    "run_in_thread",
+    "start_thread",
+]

@@ -1,0 +1,3 @@
+"""Read and cache secrets."""
+
+from totoms.secrets.manager import SecretsManager as SecretsManager

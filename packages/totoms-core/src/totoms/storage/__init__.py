@@ -1,0 +1,3 @@
+"""Read and write files in buckets."""
+
+from totoms.storage.storage import CloudStorage as CloudStorage

@@ -1,0 +1,1 @@
+"""The contract of starting and stopping a service."""

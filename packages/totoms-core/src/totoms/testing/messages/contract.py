@@ -1,0 +1,23 @@
+"""The contract of the message bus: behaviours 1 to 26, and 65 to 67."""
+
+from __future__ import annotations
+
+from totoms.testing.messages.batches import Batches
+from totoms.testing.messages.dead_letters import DeadLetters
+from totoms.testing.messages.delivery import Delivery
+from totoms.testing.messages.fields import Fields
+from totoms.testing.messages.flow import Flow
+from totoms.testing.messages.leases import Leases
+from totoms.testing.messages.ordering import Ordering
+from totoms.testing.messages.publishing import Publishing
+from totoms.testing.messages.retries import Retries
+
+
+class MessageBusContract(Delivery, Publishing, Retries, Leases, Flow, Ordering, DeadLetters, Batches, Fields):
+    """Messaging on a backend. Provide the fixture ``harness``, a `MessageBusHarness`.
+
+    Each test has its own topic. It publishes by the public methods, and handles messages as a service does: with the
+    core's consumer and router, and a handler of the test. Tests of leases call the backend's receiver themselves.
+
+    For a backend without PULL only publishing is tested.
+    """

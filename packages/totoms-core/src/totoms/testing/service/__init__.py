@@ -1,0 +1,1 @@
+"""`TestMicroservice`, which runs a service in memory."""

@@ -1,0 +1,189 @@
+"""Files on Google Cloud Storage."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from typing import BinaryIO, Final, Literal, cast
+
+from google.cloud.storage import Blob
+
+from totoms.errors import NotFound, PreconditionFailed, Unavailable
+from totoms.plugin import SIGNED_URLS, CloudStorage, FileInfo, WriteOptions
+from totoms_gcp import clients
+from totoms_gcp.configuration import GCPConfiguration
+from totoms_gcp.errors import mapped_errors
+from totoms_gcp.private_api import is_missing_bucket
+from totoms_gcp.storage import retries, signing
+from totoms_gcp.storage.download import Download
+from totoms_gcp.storage.upload import Upload, read_small
+
+_COPIED: Final = (
+    "content_type",
+    "metadata",
+    "cache_control",
+    "content_disposition",
+    "content_encoding",
+    "content_language",
+    "storage_class",
+    "custom_time",
+)
+_COPY_ATTEMPTS: Final = 3
+_GENERATION: Final = re.compile(r"[1-9][0-9]{0,17}")
+"""Microseconds since 1970, as Google writes it: a number written differently is a different etag."""
+
+
+class GCSCloudStorage(CloudStorage):
+    """The files of a bucket of Cloud Storage, which its operator made.
+
+    Files larger than 1 MiB are uploaded in parts of 16 MiB, of which one is in memory. The etag is the generation.
+    """
+
+    capabilities = frozenset({SIGNED_URLS})
+
+    def _write(self, key: str, source: BinaryIO, options: WriteOptions) -> str:
+        generation = self._generation(key, options)
+        first, whole = read_small(source)
+        try:
+            # With a condition it goes in a session: sent again because no answer came, it would find itself there.
+            if whole and generation is None:
+                return self._write_small(key, first, options)
+            with mapped_errors(self._what, key):
+                upload = Upload(
+                    self._files(), self._new_blob(key, options), self._what, options.content_type, generation
+                )
+            return upload.send(first, source)
+        except PreconditionFailed as error:
+            if generation is None:  # such as a policy of the organisation
+                raise
+            problem = "exists already" if options.if_absent else "has changed, or is gone"
+            raise PreconditionFailed(f"{self._name(key)} {problem}.", resource=key) from error.__cause__
+        except NotFound as error:
+            raise self._no_bucket() from error.__cause__
+
+    def _write_small(self, key: str, content: bytes, options: WriteOptions) -> str:
+        with mapped_errors(self._what, key):
+            blob = self._new_blob(key, options)
+            blob.upload_from_string(content, options.content_type, client=blob.client, **retries.options())
+            return str(blob.generation)
+
+    def _generation(self, key: str, options: WriteOptions) -> int | None:
+        if options.if_absent:
+            return 0
+        if options.if_match is None:
+            return None
+        if not _GENERATION.fullmatch(options.if_match):
+            raise PreconditionFailed(f"{self._name(key)} never had that etag.", resource=key)
+        return int(options.if_match)
+
+    def _read(self, key: str, start: int, length: int | None) -> Iterator[bytes]:
+        with mapped_errors(self._what, key):
+            files = self._files()
+        try:
+            return Download(files, self.bucket_name, key, self._what, start, length)
+        except NotFound as error:
+            raise self._missing(key, error) from error.__cause__
+
+    def _stat(self, key: str) -> FileInfo:
+        blob = self._loaded(key)
+        return FileInfo(
+            key,
+            int(blob.size or 0),
+            blob.content_type or "application/octet-stream",
+            str(blob.generation),
+            cast(datetime, blob.updated),
+            dict(blob.metadata or {}),
+        )
+
+    def _list(self, prefix: str, delimiter: str) -> Iterator[str]:
+        with mapped_errors("the bucket", self.bucket_name):
+            found = self._files().client.list_blobs(
+                self.bucket_name,
+                prefix=prefix or None,
+                delimiter=delimiter or None,
+                fields="items(name),prefixes,nextPageToken",
+                **retries.options(),
+            )
+            for page in found.pages:
+                yield from sorted([blob.name for blob in page] + list(page.prefixes))
+
+    def _copy(self, source: str, destination: str) -> str:
+        failure: BaseException | None = None
+        for _ in range(_COPY_ATTEMPTS):
+            loaded = self._loaded(source)
+            try:
+                return self._copy_generation(loaded, source, destination)
+            except NotFound as error:  # another generation by now
+                failure = error.__cause__
+        raise Unavailable(
+            f"{self._name(source)} was replaced again and again while it was copied.", resource=source
+        ) from failure
+
+    def _copy_generation(self, loaded: Blob, source: str, destination: str) -> str:
+        with mapped_errors(self._what, source):
+            # Left out, the copy would have the bucket's default storage class and key
+            # (https://cloud.google.com/storage/docs/json_api/v1/objects/rewrite).
+            encryption_key = str(loaded.kms_key_name or "").partition("/cryptoKeyVersions/")[0] or None
+            copy = loaded.bucket.blob(destination, kms_key_name=encryption_key)
+            for name in _COPIED:
+                if getattr(loaded, name) is not None:
+                    setattr(copy, name, getattr(loaded, name))
+            token: str | None = None
+            while True:
+                # A loop: a large object is copied in steps where it moves between disks.
+                token, _, _ = copy.rewrite(loaded, token, client=loaded.client, **retries.options())
+                if token is None:
+                    return str(copy.generation)
+
+    def _delete(self, key: str) -> None:
+        try:
+            with mapped_errors(self._what, key):
+                blob = self._blob(key)
+                blob.delete(client=blob.client, **retries.options())
+        except NotFound as error:
+            if is_missing_bucket(error.__cause__):
+                raise self._no_bucket() from error.__cause__
+
+    def _signed_url(self, key: str, method: Literal["GET", "PUT"], expires_in: int, content_type: str) -> str:
+        with mapped_errors(self._what, key):
+            content = content_type if method == "PUT" else None
+            return signing.sign_url(self._files(), self._blob(key), method, expires_in, content)
+
+    # --- helpers ---
+
+    def _files(self) -> clients.Files:
+        return clients.files(cast(GCPConfiguration, self.environment.hyperscaler_configuration).project_id)
+
+    def _blob(self, key: str) -> Blob:
+        return self._files().client.bucket(self.bucket_name).blob(key)
+
+    def _new_blob(self, key: str, options: WriteOptions) -> Blob:
+        blob = self._blob(key)
+        if options.metadata:
+            blob.metadata = dict(options.metadata)
+        return blob
+
+    def _loaded(self, key: str) -> Blob:
+        try:
+            with mapped_errors(self._what, key):
+                blob = self._blob(key)
+                blob.reload(client=blob.client, **retries.options())
+        except NotFound as error:
+            raise self._missing(key, error) from error.__cause__
+        return blob
+
+    def _missing(self, key: str, error: NotFound) -> NotFound:
+        if is_missing_bucket(error.__cause__):
+            self._warn_no_bucket()
+        return self._no_file(key)
+
+    @property
+    def _what(self) -> str:
+        return f"the bucket {self.bucket_name!r} and its file"
+
+    def _name(self, key: str) -> str:
+        return f"{key!r} in the bucket {self.bucket_name!r}"
+
+    def _no_bucket(self) -> NotFound:
+        return NotFound(f"There is no bucket {self.bucket_name!r}.", resource=self.bucket_name)

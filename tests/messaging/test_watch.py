@@ -1,0 +1,95 @@
+"""The line in the log that says that the event loop is blocked."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from totoms.logging.logger import TotoLogger
+from totoms.loop_watch import LoopWatch
+
+DEADLINE = 120.0
+
+
+class Lines(logging.Handler):
+    """Notes lines, and tells when one with a certain text has come, to whatever thread waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self._news = threading.Condition()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with self._news:
+            self.lines.append(record.getMessage())
+            self._news.notify_all()
+
+    def wait_for(self, text: str) -> bool:
+        with self._news:
+            return self._news.wait_for(lambda: any(text in line for line in self.lines), DEADLINE)
+
+
+@pytest.fixture
+def lines() -> Iterator[Lines]:
+    # Of a name of its own: a service of another test in this process may say the same.
+    handler, logger = Lines(), logging.getLogger("totoms.watched")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield handler
+    logger.removeHandler(handler)
+    logger.setLevel(level)
+
+
+async def until_told(lines: Lines, text: str) -> None:
+    async with asyncio.timeout(DEADLINE):
+        assert await asyncio.to_thread(lines.wait_for, text)
+
+
+async def test_handler_that_blocks_the_loop_is_named_while_it_does_and_afterwards(lines: Lines) -> None:
+    watch = LoopWatch(TotoLogger("watched"), lease_seconds=30.0, seconds=0.2)
+    watch.start()
+
+    def block_the_loop() -> None:
+        assert lines.wait_for("has been blocked")  # as a breakpoint does: nothing else runs on the loop meanwhile
+
+    async def handler() -> None:
+        block_the_loop()
+
+    await handler()
+    await until_told(lines, "was blocked for")
+    await until_told(lines, "Leases of 30 s were not renewed")
+    watch.stop()
+    (during,) = [line for line in lines.lines if "has been blocked" in line]
+    assert f"{__file__}:" in during
+    assert "(Lines.wait_for)" in during, "the innermost code that is not a library's"
+
+
+async def test_standstill_without_leases_is_told_without_them(lines: Lines) -> None:
+    watch = LoopWatch(TotoLogger("watched"), seconds=0.2)
+    watch.start()
+    assert lines.wait_for("has been blocked")
+    await until_told(lines, "The event loop was blocked for")
+    watch.stop()
+    assert "eases" not in "".join(lines.lines)
+
+
+async def test_loop_that_turns_is_not_told_of(lines: Lines) -> None:
+    beats: list[float] = []
+    watch = LoopWatch(TotoLogger("watched"), seconds=3600.0)
+    watch.start()
+    for _ in range(10):
+        beats.append(time.monotonic())
+        await asyncio.sleep(0)
+    watch.stop()
+    assert lines.lines == []
+
+
+@pytest.mark.parametrize(("lease", "seconds"), [(0.0, 5.0), (30.0, 5.0), (3.0, 1.0)])
+async def test_short_leases_are_watched_more_closely(lease: float, seconds: float) -> None:
+    assert LoopWatch(TotoLogger("watched"), lease)._seconds == seconds

@@ -1,0 +1,81 @@
+"""The servers of tests: none shares a port with another, of whichever process, and none is given another's port."""
+
+from __future__ import annotations
+
+import asyncio
+import runpy
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from entra import EntraStandIn
+from fault_proxy import FaultProxy
+from ports import free_port, reserve
+from secret_manager import SecretManagerStandIn
+from service_bus import ServiceBusStandIn
+
+ROOT = Path(__file__).parents[2]
+STANDINS = ROOT / "tests" / "standins"
+of_the_demonstration: Callable[[], int] = runpy.run_path(str(ROOT / "examples" / "blog" / "servers.py"))["free_port"]
+
+
+def assert_kept(port: int) -> None:
+    """See that nobody listens, that the system counts the port as used, and that a server may listen there."""
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
+    with socket.socket() as other, pytest.raises(OSError, match="in use"):
+        other.bind(("127.0.0.1", port))
+    socket.create_server(("127.0.0.1", port)).close()
+
+
+@pytest.mark.parametrize("choose", [free_port, of_the_demonstration], ids=["tests", "demonstration"])
+def test_free_port_is_kept_for_the_server_that_is_told_of_it(choose: Callable[[], int]) -> None:
+    assert_kept(choose())
+
+
+def test_port_in_use_cannot_be_reserved() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening, pytest.raises(OSError, match="in use"):
+        reserve(listening.getsockname()[1])
+
+
+@pytest.fixture(params=[EntraStandIn, SecretManagerStandIn, ServiceBusStandIn])
+def server(request: pytest.FixtureRequest) -> Iterator[Any]:
+    with request.param() as made:
+        yield made
+
+
+def test_port_of_a_server_that_is_stopped_is_kept_for_it(server: Any) -> None:
+    port = server.port
+    server.stop()
+    assert_kept(port)
+    server.start()
+    assert server.port == port
+    socket.create_connection(("127.0.0.1", port)).close()
+
+
+async def test_port_of_a_proxy_that_is_killed_is_kept_for_it() -> None:
+    async with FaultProxy(free_port()) as proxy:
+        port = proxy.port
+        await proxy.kill()
+        await asyncio.to_thread(assert_kept, port)
+        await proxy.restore()
+        assert proxy.port == port
+
+
+@pytest.mark.parametrize("script", ["gcs.py", "key_vault.py", "pubsub.py", "secret_manager.py", "service_bus.py"])
+def test_two_servers_do_not_share_a_port(script: str) -> None:
+    # gRPC's servers do so unless they are told not to: then each gets some of the connections that are meant for one.
+    command = [sys.executable, str(STANDINS / script)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as first:
+        try:
+            assert first.stdout is not None
+            port = int(first.stdout.readline().split()[0])
+            second = subprocess.run([*command, f"--port={port}"], capture_output=True, check=False, timeout=120)
+        finally:
+            first.kill()
+    assert second.returncode != 0, "the second one was let in"
