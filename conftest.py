@@ -1,3 +1,3 @@
 """For all tests of the repository, those of the example plugin too: which part of the runs each belongs to."""
 
-pytest_plugins = ["parts"]
+pytest_plugins = ["support.parts"]

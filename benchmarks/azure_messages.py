@@ -216,7 +216,7 @@ def measure() -> None:
     logging.disable(logging.INFO)
     with tempfile.TemporaryDirectory() as folder:
         authority = Path(folder) / "authority.pem"
-        with server(stand_in("service_bus.py", authority)) as address:
+        with server(stand_in("azure.service_bus.server", authority)) as address:
             os.environ |= {
                 "HYPERSCALER": "azure",
                 "REQUESTS_CA_BUNDLE": str(authority),

@@ -228,7 +228,7 @@ def measure() -> None:
     command = pubsub()
     what = "Google's emulator" if "java" in command[0] else "the stand-in of the tests"
     print(f"Pub/Sub is {what}.")
-    with server(command) as broker, server(stand_in("secret_manager.py")) as secrets:
+    with server(command) as broker, server(stand_in("gcp.secret_manager")) as secrets:
         os.environ |= {
             "HYPERSCALER": "gcp",
             "GCP_PID": PROJECT,

@@ -34,8 +34,8 @@ BENCHMARKS = (
     "azure_files",
     "azure_messages",
 )
-SERVERS = ("tests/standins/service_bus.py", "tests/standins/pubsub.py")
-"""What benchmarks start as processes of their own."""
+SERVERS = ("azure.service_bus.server", "gcp.pubsub")
+"""The stand-ins that benchmarks start as processes of their own."""
 PROGRAMS = {
     "nats-server": "apt-get install nats-server; without it FastStream on NATS JetStream is not measured",
     "wrk": "apt-get install wrk; without it a slower client of our own sends the requests",
@@ -74,7 +74,7 @@ def missing_programs() -> list[str]:
 def start() -> int:
     """Import each benchmark and start each server with ``--help``; return 1 when one of them cannot."""
     commands = {name: ["-c", f"import benchmarks.{name}"] for name in BENCHMARKS}
-    commands |= {server: [str(HERE.parent / server), "--help"] for server in SERVERS}
+    commands |= {server: ["tests/standins", server, "--help"] for server in SERVERS}
     failures = []
     for name, command in commands.items():
         done = subprocess.run([sys.executable, *command], cwd=HERE.parent, capture_output=True, text=True, check=False)

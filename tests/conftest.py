@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from emulators import tell_missing
+from support.emulators import tell_missing
 
 _FIGURES: list[tuple[str, str]] = []
 

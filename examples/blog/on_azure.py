@@ -29,9 +29,9 @@ def azure() -> Iterator[None]:
         folder = Path(running.enter_context(tempfile.TemporaryDirectory()))
         identities = free_port()
         vault = running.enter_context(
-            server([*stand_in("key_vault.py", folder / "vault.pem"), f"--entra-port={identities}"])
+            server([*stand_in("azure.key_vault", folder / "vault.pem"), f"--entra-port={identities}"])
         )
-        messages = running.enter_context(server(stand_in("service_bus.py", folder / "messages.pem")))
+        messages = running.enter_context(server(stand_in("azure.service_bus.server", folder / "messages.pem")))
         try:
             files = running.enter_context(server(azurite.command("{port}")))
         except FileNotFoundError as error:
@@ -56,7 +56,7 @@ def azure() -> Iterator[None]:
 
 def stand_in(script: str, authority: Path) -> list[str]:
     """Return the command that runs a stand-in, which writes the certificate of its authority."""
-    return [sys.executable, str(STANDINS / script), "--port={port}", f"--ca-file={authority}"]
+    return [sys.executable, str(STANDINS), script, "--port={port}", f"--ca-file={authority}"]
 
 
 def make_what_the_blog_needs() -> None:

@@ -25,8 +25,8 @@ def gcp() -> Iterator[None]:
     with contextlib.ExitStack() as running:
         os.environ |= {
             "PUBSUB_EMULATOR_HOST": running.enter_context(server(pubsub())),
-            "STORAGE_EMULATOR_HOST": "http://" + running.enter_context(server(stand_in("gcs.py"))),
-            "SECRET_MANAGER_EMULATOR_HOST": running.enter_context(server(stand_in("secret_manager.py"))),
+            "STORAGE_EMULATOR_HOST": "http://" + running.enter_context(server(stand_in("gcp.gcs"))),
+            "SECRET_MANAGER_EMULATOR_HOST": running.enter_context(server(stand_in("gcp.secret_manager"))),
         }
         os.environ["GCP_PID"] = PROJECT
         make_what_the_blog_needs()
@@ -42,12 +42,12 @@ def pubsub() -> list[str]:
             print("Pub/Sub: Google's emulator.")
             return [java, "-jar", str(jar), "--host=127.0.0.1", "--port={port}"]
     print("Pub/Sub: a stand-in, because Google's emulator, or the Java that it needs, is not on this machine.")
-    return stand_in("pubsub.py")
+    return stand_in("gcp.pubsub")
 
 
 def stand_in(script: str) -> list[str]:
     """Return the command that runs a stand-in."""
-    return [sys.executable, str(STANDINS / script), "--port={port}"]
+    return [sys.executable, str(STANDINS), script, "--port={port}"]
 
 
 def make_what_the_blog_needs() -> None:

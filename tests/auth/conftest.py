@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-from http_kit import KeyServer, Log, rsa_key
+from support.http.app import KeyServer, Log, rsa_key
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
-from http_kit import KeyServer, Log, make_service, token
+from support.http.app import KeyServer, Log, make_service, token
 from totoms import APIEndpoint, OIDCIssuer, Undecidable, toto_delegate
 from totoms.auth import jwks as jwks_module
 from totoms.auth.authenticator import CACHE_SECONDS, Authenticator

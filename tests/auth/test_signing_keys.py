@@ -7,7 +7,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from http_kit import KEY, Settings, make_service, sign
+from support.http.app import KEY, Settings, make_service, sign
 from totoms import APIConfiguration, APIEndpoint, ConfigurationError, Unauthorized, toto_delegate
 from totoms.auth.authenticator import Authenticator
 from totoms.auth.tokens import hmac_key, make_token, new_toto_service_token, parse_token

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from http_kit import KEY, KeyServer, Log, Service, encode, make_service, sign, token
+from support.http.app import KEY, KeyServer, Log, Service, encode, make_service, sign, token
 from totoms import APIEndpoint, ExecutionContext, UserContext, toto_delegate
 from totoms.auth.tokens import make_token
 from totoms.auth.verifiers import OIDCTokens, OwnTokens

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-import aws_kit
-from aws_errors import FaultyAWS
-from aws_messages_kit import BusOfTests, make_topic
+from standins.aws.errors import FaultyAWS
+from support.aws import kit as aws_kit
+from support.aws.messages import BusOfTests, make_topic
 from totoms.context import new_cid
 from totoms.messages.subscription import Subscription
 from totoms_aws.configuration import AWSConfiguration

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-import aws_kit
-from aws_errors import FaultyAWS
+from standins.aws.errors import FaultyAWS
+from support.aws import kit as aws_kit
 from totoms import CloudStorage, TotoEnvironment
 from totoms.clients import close_clients
 from totoms.errors import ConfigurationError

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-import aws_kit
-from aws_errors import FaultyAWS, Rule
-from aws_messages_kit import BusOfTests, make_topic
+from standins.aws.errors import FaultyAWS, Rule
+from support.aws import kit as aws_kit
+from support.aws.messages import BusOfTests, make_topic
 from totoms.context import new_cid
 from totoms.errors import AccessDenied, ConfigurationError
 from totoms.messages.delivery import choose_delivery

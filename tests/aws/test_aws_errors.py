@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
-import aws_kit
-from aws_errors import FaultyAWS
-from ports import free_port
+from standins.aws.errors import FaultyAWS
+from standins.ports import free_port
+from support.aws import kit as aws_kit
 from totoms import CloudStorage, MessageBus, MessageDestination, SecretsManager, TotoMessage
 from totoms.errors import AccessDenied, BackendError, NotFound, PreconditionFailed, Unavailable
 from totoms_aws import clients

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-import aws_kit
-from aws_errors import FaultyAWS, Request
-from aws_messages_kit import BusOfTests, publish
+from standins.aws.errors import FaultyAWS, Request
+from support.aws import kit as aws_kit
+from support.aws.messages import BusOfTests, publish
 from totoms.errors import LeaseLost
 from totoms.messages.dead_letters import DeadLetterReason
 from totoms.messages.message import ID_ATTRIBUTE

@@ -15,8 +15,8 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError, ConnectionClosedError
 
-import aws_kit
-from aws_errors import FaultyAWS
+from standins.aws.errors import FaultyAWS
+from support.aws import kit as aws_kit
 from totoms.clients import close_clients
 from totoms_aws import private_api
 from totoms_aws.clients import Service, client

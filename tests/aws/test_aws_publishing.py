@@ -9,9 +9,9 @@ from urllib.parse import parse_qs
 
 import pytest
 
-import aws_kit
-from aws_errors import FaultyAWS, Request
-from aws_messages_kit import BusOfTests, make_topic
+from standins.aws.errors import FaultyAWS, Request
+from support.aws import kit as aws_kit
+from support.aws.messages import BusOfTests, make_topic
 from totoms.clients import close_clients
 from totoms.context import new_cid
 from totoms.errors import AccessDenied, BackendError, MessageTooLarge, NotFound, Unavailable, Unsupported

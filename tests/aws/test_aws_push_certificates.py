@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-import aws_kit
-from aws_push_kit import HOST, Clock, signer
-from sns_certificates import CertificateServer
-from sns_push import make_signer
+from standins.aws.sns_certificates import CertificateServer
+from standins.aws.sns_push import make_signer
+from support.aws import kit as aws_kit
+from support.aws.push import HOST, Clock, signer
 from totoms.errors import Unavailable, Undecidable
 from totoms_aws.messages import signatures
 from totoms_aws.messages.signatures import Certificates

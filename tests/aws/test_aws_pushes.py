@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 
-import aws_kit
-from aws_errors import FaultyAWS
-from aws_messages_kit import BusOfTests, make_topic
-from aws_push_kit import HOST, Clock, signer, use_clock
-from connections import connections
-from sns_certificates import CertificateServer
-from sns_push import PushingSNS, body_of, make_signer
+from standins.aws.errors import FaultyAWS
+from standins.aws.sns_certificates import CertificateServer
+from standins.aws.sns_push import PushingSNS, body_of, make_signer
+from support.aws import kit as aws_kit
+from support.aws.messages import BusOfTests, make_topic
+from support.aws.push import HOST, Clock, signer, use_clock
+from support.http.connections import connections
 from totoms.errors import BackendError, Forbidden, NotFound, Unauthorized, Undecidable
 from totoms.messages.dead_letters import DeadLetterReason
 from totoms.messages.message import ID_ATTRIBUTE, TRACEPARENT_ATTRIBUTE

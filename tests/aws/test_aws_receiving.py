@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-import aws_kit
-from aws_errors import FaultyAWS, Request
-from aws_messages_kit import BusOfTests, publish
+from standins.aws.errors import FaultyAWS, Request
+from support.aws import kit as aws_kit
+from support.aws.messages import BusOfTests, publish
 from totoms.messages.subscription import Subscription
 from totoms_aws.configuration import AWSConfiguration
 

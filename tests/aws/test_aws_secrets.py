@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-import aws_kit
-from aws_errors import FaultyAWS
-from aws_secrets_kit import AWSSecretsHarness, set_secret
+from standins.aws.errors import FaultyAWS
+from support.aws import kit as aws_kit
+from support.aws.secrets import AWSSecretsHarness, set_secret
 from totoms import SecretsManager
 from totoms.context import new_cid
 from totoms.errors import NotFound, Unavailable

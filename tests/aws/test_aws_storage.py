@@ -12,8 +12,8 @@ import pytest
 from botocore.awsrequest import AWSResponse, HeadersDict
 from urllib3 import HTTPResponse
 
-import aws_kit
-from aws_errors import FaultyAWS, Request
+from standins.aws.errors import FaultyAWS, Request
+from support.aws import kit as aws_kit
 from totoms import CloudStorage
 from totoms.clients import close_clients
 from totoms.context import new_cid

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-import aws_kit
-from aws_errors import FaultyAWS, Request
-from aws_messages_kit import BusOfTests, make_topic, publish
+from standins.aws.errors import FaultyAWS, Request
+from support.aws import kit as aws_kit
+from support.aws.messages import BusOfTests, make_topic, publish
 from totoms.context import new_cid
 from totoms.errors import AccessDenied, NotFound, Unsupported
 from totoms.messages.bus import ORDERING

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-import aws_kit
-from aws_errors import FaultyAWS
-from aws_messages_kit import BusOfTests
-from messaging_kit import Handler, make_router, succeed
+from standins.aws.errors import FaultyAWS
+from support.aws import kit as aws_kit
+from support.aws.messages import BusOfTests
+from support.messages.kit import Handler, make_router, succeed
 from totoms import ProcessingResponse, ProcessingStatus, TotoMessage
 from totoms.context import new_cid
 from totoms.errors import AccessDenied, NotFound

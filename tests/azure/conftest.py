@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from azure.storage.blob import BlobServiceClient, ContainerClient
 
-from azure_messages_kit import Namespace, collect, stand_in
-from azure_storage_kit import azurite, files, hurried, run_azurite
-from blob_proxy import BlobProxy
-from service_bus import ServiceBusStandIn
+from standins.azure.blob_proxy import BlobProxy
+from standins.azure.service_bus.server import ServiceBusStandIn
+from support.azure.messages import Namespace, collect, stand_in
+from support.azure.storage import azurite, files, hurried, run_azurite
 from totoms import CloudStorage
 from totoms.context import new_cid
 from totoms_azure import clients

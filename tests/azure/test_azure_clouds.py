@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from azure_push_kit import AUDIENCE, SECRET, TENANT, AzurePushHarness, EventGrid
-from connect_proxy import ConnectProxy
-from entra import SECRET as CLIENT_SECRET
-from entra import TENANT as ENTRA_TENANT
-from entra import EntraStandIn
-from http_kit import KeyServer, rsa_key
-from key_vault import KeyVaultStandIn
+from standins.azure.entra import SECRET as CLIENT_SECRET
+from standins.azure.entra import TENANT as ENTRA_TENANT
+from standins.azure.entra import EntraStandIn
+from standins.azure.key_vault import KeyVaultStandIn
+from standins.connect_proxy import ConnectProxy
+from support.azure.push import AUDIENCE, SECRET, TENANT, AzurePushHarness, EventGrid
+from support.http.app import KeyServer, rsa_key
 from totoms import SecretsManager, TotoEnvironment
 from totoms.auth import jwks
 from totoms.errors import ConfigurationError, Forbidden, Unauthorized

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-import amqp
-from azure_messages_kit import Namespace
-from service_bus import stored
+from standins.azure.service_bus import amqp
+from standins.azure.service_bus.server import stored
+from support.azure.messages import Namespace
 from totoms.errors import NotFound
 from totoms.messages.dead_letters import DeadLetterReason
 from totoms.messages.receiver import Received

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from azure.servicebus.aio import ServiceBusReceiver
 
-from azure_messages_kit import BusOfTests, Namespace
+from support.azure.messages import BusOfTests, Namespace
 from totoms.errors import AccessDenied
 from totoms.messages.receiver import Received
 from totoms_azure import private_api

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from azure_messages_kit import Namespace
-from connect_proxy import ConnectProxy
-from service_bus import NAMESPACE, ServiceBusStandIn
+from standins.azure.service_bus.server import NAMESPACE, ServiceBusStandIn
+from standins.connect_proxy import ConnectProxy
+from support.azure.messages import Namespace
 from totoms.errors import Unavailable
 from totoms_azure import clients
 

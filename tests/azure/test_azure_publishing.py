@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from azure_messages_kit import BusOfTests, Namespace, collect, environment
-from service_bus import ServiceBusStandIn
+from standins.azure.service_bus.server import ServiceBusStandIn
+from support.azure.messages import BusOfTests, Namespace, collect, environment
 from totoms.context import new_cid
 from totoms.errors import AccessDenied, Closed, InvalidArgument, MessageTooLarge, NotFound, Unavailable
 from totoms.messages.message import ID_ATTRIBUTE

@@ -19,8 +19,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from azure_push_kit import AUDIENCE, RESOURCE, SECRET, SUBSCRIBED, TENANT, TOPIC_ID, AzurePushHarness, EventGrid
-from http_kit import KeyServer, encode, rsa_key, sign
+from support.azure.push import AUDIENCE, RESOURCE, SECRET, SUBSCRIBED, TENANT, TOPIC_ID, AzurePushHarness, EventGrid
+from support.http.app import KeyServer, encode, rsa_key, sign
 from totoms.auth import jwks
 from totoms.errors import ConfigurationError, Forbidden, Unauthorized, Undecidable
 from totoms.messages.bus import MessageBus

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from azure_messages_kit import BusOfTests, Namespace
+from support.azure.messages import BusOfTests, Namespace
 from totoms.errors import BackendError, Closed, NotFound
 from totoms_azure.messages import link, sources
 

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from azure_secrets_kit import AzureSecretsHarness, secrets_of_a_test
-from key_vault import KeyVaultStandIn
+from standins.azure.key_vault import KeyVaultStandIn
+from support.azure.secrets import AzureSecretsHarness, secrets_of_a_test
 from totoms import SecretsManager, TotoEnvironment
 from totoms.errors import AccessDenied, BackendError, NotFound, Unavailable
 from totoms_azure import AzureConfiguration

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from azure_messages_kit import BusOfTests, Namespace
+from support.azure.messages import BusOfTests, Namespace
 from totoms.errors import AccessDenied, LeaseLost, Unavailable
 from totoms.testing.stalls import StallMeter
 from totoms_azure.messages import sessions

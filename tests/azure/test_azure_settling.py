@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from azure.servicebus.aio import ServiceBusReceiver
 
-from azure_messages_kit import BusOfTests, Namespace
+from support.azure.messages import BusOfTests, Namespace
 from totoms.errors import BackendError, LeaseLost
 from totoms.messages.dead_letters import DeadLetterReason
 from totoms.messages.receiver import Received

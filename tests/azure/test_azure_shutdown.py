@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from azure_messages_kit import Namespace
-from oracle import until
-from processes import Process
+from support.azure.messages import Namespace
+from support.faults.oracle import until
+from support.processes import Process
 from totoms.messages.message import TotoMessage, encode_message
 
-CONSUMER = Path(__file__).parents[1] / "support" / "broker_consumer.py"
+CONSUMER = Path(__file__).parents[1] / "support/faults/broker_consumer.py"
 NUMBER = 600
 
 

@@ -15,10 +15,10 @@ import trustme
 from azure.identity import DefaultAzureCredential
 from azure.storage.blob import BlobServiceClient
 
-from azure_secrets_kit import identity
-from azure_storage_kit import azurite, files, require_azurite
-from entra import IDENTITY, TENANT, EntraStandIn
-from ports import free_port
+from standins.azure.entra import IDENTITY, TENANT, EntraStandIn
+from standins.ports import free_port
+from support.azure.secrets import identity
+from support.azure.storage import azurite, files, require_azurite
 from totoms import CloudStorage
 from totoms.context import new_cid
 from totoms.errors import Unsupported

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from azure.storage.blob import ContainerClient, ContainerSasPermissions, StandardBlobTier, generate_container_sas
 
-from azure_storage_kit import azurite, files
-from blob_proxy import BlobProxy, Fault
-from ports import free_port
+from standins.azure.blob_proxy import BlobProxy, Fault
+from standins.ports import free_port
+from support.azure.storage import azurite, files
 from totoms import CloudStorage
 from totoms.context import new_cid
 from totoms.errors import AccessDenied, BackendError, NotFound, Unavailable

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from azure_messages_kit import Namespace
+from support.azure.messages import Namespace
 from totoms.errors import AccessDenied, BackendError, ConfigurationError, NotFound
 from totoms.messages.subscription import RetryPolicy, Subscription
 from totoms_azure.messages.naming import DEAD, REPLAY, entity_of

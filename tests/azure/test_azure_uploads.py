@@ -10,8 +10,8 @@ from typing import Any, BinaryIO
 import pytest
 from azure.storage.blob import ContainerClient
 
-from azure_storage_kit import azurite, files
-from blob_proxy import BlobProxy, Fault
+from standins.azure.blob_proxy import BlobProxy, Fault
+from support.azure.storage import azurite, files
 from totoms import CloudStorage
 from totoms.errors import PreconditionFailed, Unavailable
 from totoms.testing.storage.tools import noise

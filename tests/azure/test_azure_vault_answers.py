@@ -12,7 +12,7 @@ import pytest
 from azure.core.exceptions import ResourceExistsError
 from azure.keyvault.secrets import SecretClient
 
-from azure_secrets_kit import AzureSecretsHarness, secrets_of_a_test
+from support.azure.secrets import AzureSecretsHarness, secrets_of_a_test
 from totoms.errors import AccessDenied, BackendError, NotFound, Unavailable
 from totoms_azure import clients, secrets
 from totoms_azure.secrets import identifier_of

@@ -11,7 +11,7 @@ from pathlib import Path
 import jwt
 import pytest
 
-from plugin_kit import GOOD, install_plugin, write_distribution
+from support.plugins import GOOD, install_plugin, write_distribution
 from totoms import SecretsManager, TotoEnvironment
 
 KEY = "a-key-for-the-command-line-0123456789abcdef"

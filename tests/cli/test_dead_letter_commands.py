@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from local_kit import BusOfTests
-from plugin_kit import GOOD, install_plugin
+from support.local.bus import BusOfTests
+from support.plugins import GOOD, install_plugin
 from totoms import MessageDestination, TotoEnvironment, TotoMessage
 from totoms.messages.dead_letters import DeadLetterReason
 from totoms.messages.receiver import Received

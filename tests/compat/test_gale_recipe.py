@@ -16,7 +16,7 @@ import httpx
 import jwt
 import pytest
 
-from processes import Process
+from support.processes import Process
 from totoms.auth.tokens import make_token
 
 PAGE = Path(__file__).parents[2] / "docs" / "migrating.md"

@@ -13,10 +13,10 @@ import httpx
 import jwt
 import pytest
 
-from processes import Process
+from support.processes import Process
 from totoms.local.messages.push import push_token
 
-SERVICE = Path(__file__).parents[1] / "support" / "service_of_1_5.py"
+SERVICE = Path(__file__).parents[1] / "support/services/of_1_5.py"
 KEY = "a-key-of-a-service-of-its-time-0123456789"
 SECRETS = {
     "JWT_SIGNING_KEY": KEY,

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-import aws_kit
-from aws_messages_kit import make_topic
+from support.aws import kit as aws_kit
+from support.aws.messages import make_topic
 from totoms.context import new_cid
 from totoms.environment import TotoEnvironment
 from totoms.messages.bus import ORDERING

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-import aws_kit
-from aws_errors import FaultyAWS
-from aws_messages_kit import SNSHarness
+from standins.aws.errors import FaultyAWS
+from support.aws import kit as aws_kit
+from support.aws.messages import SNSHarness
 from totoms.messages.bus import ORDERING
 from totoms.testing import MessageBusContract
 from totoms_aws.messages.bus import AWSMessageBus

@@ -8,9 +8,9 @@ from typing import ClassVar
 
 import pytest
 
-import aws_kit
-from aws_push_kit import HOST, SNSPushHarness
-from sns_certificates import CertificateServer
+from standins.aws.sns_certificates import CertificateServer
+from support.aws import kit as aws_kit
+from support.aws.push import HOST, SNSPushHarness
 from totoms.messages.bus import ORDERING
 from totoms.testing import PushContract
 from totoms_aws.messages.bus import AWSMessageBus

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-import aws_kit
-from aws_errors import FaultyAWS
-from aws_secrets_kit import AWSSecretsHarness
+from standins.aws.errors import FaultyAWS
+from support.aws import kit as aws_kit
+from support.aws.secrets import AWSSecretsHarness
 from totoms.testing import SecretsManagerContract
 
 

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-import aws_kit
-from aws_storage_kit import S3Harness
+from support.aws import kit as aws_kit
+from support.aws.storage import S3Harness
 from totoms.testing import CloudStorageContract
 from totoms_aws.storage.storage import S3CloudStorage
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from azure_messages_kit import stand_in
-from azure_secrets_kit import AzureSecretsHarness, identity
-from azure_storage_kit import BlobHarness, azurite, run_azurite
-from entra import EntraStandIn
-from key_vault import KeyVaultStandIn
-from service_bus import ServiceBusStandIn
+from standins.azure.entra import EntraStandIn
+from standins.azure.key_vault import KeyVaultStandIn
+from standins.azure.service_bus.server import ServiceBusStandIn
+from support.azure.messages import stand_in
+from support.azure.secrets import AzureSecretsHarness, identity
+from support.azure.storage import BlobHarness, azurite, run_azurite
 from totoms.context import new_cid
 from totoms.environment import TotoEnvironment
 from totoms.testing import LifecycleContract, LifecycleHarness

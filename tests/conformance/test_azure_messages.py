@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from azure_messages_kit import ServiceBusHarness, stand_in
-from service_bus import ServiceBusStandIn
+from standins.azure.service_bus.server import ServiceBusStandIn
+from support.azure.messages import ServiceBusHarness, stand_in
 from totoms.testing import MessageBusContract
 from totoms_azure.messages.bus import AzureMessageBus
 

@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-from azure_messages_kit import stand_in
-from azure_push_kit import AzurePushHarness, EventGrid
-from http_kit import KeyServer, rsa_key
-from service_bus import ServiceBusStandIn
+from standins.azure.service_bus.server import ServiceBusStandIn
+from support.azure.messages import stand_in
+from support.azure.push import AzurePushHarness, EventGrid
+from support.http.app import KeyServer, rsa_key
 from totoms.auth import jwks
 from totoms.context import new_cid
 from totoms.environment import TotoEnvironment

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from azure_secrets_kit import AzureSecretsHarness, secrets_of_a_test
+from support.azure.secrets import AzureSecretsHarness, secrets_of_a_test
 from totoms.testing import SecretsManagerContract
 
 

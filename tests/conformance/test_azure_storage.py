@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from azure_storage_kit import BlobHarness, azurite, run_azurite
+from support.azure.storage import BlobHarness, azurite, run_azurite
 from totoms.testing import CloudStorageContract
 from totoms_azure.storage.storage import AzureCloudStorage
 

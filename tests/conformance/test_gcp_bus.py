@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from gcp_messages_kit import PubSubHarness, emulator, stand_in
-from pubsub import PubSubStandIn
+from standins.gcp.pubsub import PubSubStandIn
+from support.gcp.messages import PubSubHarness, emulator, stand_in
 from totoms.testing import MessageBusContract
 from totoms_gcp.messages.bus import PubSubMessageBus
 

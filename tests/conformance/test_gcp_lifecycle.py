@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from gcp_messages_kit import Operator
-from gcp_messages_kit import stand_in as pubsub_stand_in
-from gcp_secrets_kit import GCPSecretsHarness, secrets_of_a_test
-from gcp_storage_kit import PROJECT, GCSHarness, settings, stand_in, write_account
-from pubsub import PubSubStandIn
+from standins.gcp.pubsub import PubSubStandIn
+from support.gcp.messages import Operator
+from support.gcp.messages import stand_in as pubsub_stand_in
+from support.gcp.secrets import GCPSecretsHarness, secrets_of_a_test
+from support.gcp.storage import PROJECT, GCSHarness, settings, stand_in, write_account
 from totoms.environment import TotoEnvironment
 from totoms.testing import LifecycleContract, LifecycleHarness
 from totoms_gcp.configuration import GCPConfiguration
@@ -57,7 +57,7 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def files(account: Path) -> Iterator[str]:
-    with stand_in("gcs.py", "--account", str(account)) as port:
+    with stand_in("gcp.gcs", "--account", str(account)) as port:
         yield f"http://127.0.0.1:{port}"
 
 

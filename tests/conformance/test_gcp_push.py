@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-from gcp_messages_kit import stand_in
-from gcp_push_kit import PubSubPushHarness
-from http_kit import KeyServer, rsa_key
-from pubsub import PubSubStandIn
+from standins.gcp.pubsub import PubSubStandIn
+from support.gcp.messages import stand_in
+from support.gcp.push import PubSubPushHarness
+from support.http.app import KeyServer, rsa_key
 from totoms.auth import jwks
 from totoms.testing import PushContract
 from totoms_gcp.messages.bus import PubSubMessageBus

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from gcp_secrets_kit import GCPSecretsHarness, secrets_of_a_test
+from support.gcp.secrets import GCPSecretsHarness, secrets_of_a_test
 from totoms.testing import SecretsManagerContract
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gcp_storage_kit import GCSHarness, settings, stand_in, write_account
+from support.gcp.storage import GCSHarness, settings, stand_in, write_account
 from totoms.testing import CloudStorageContract
 from totoms_gcp.storage.storage import GCSCloudStorage
 
@@ -19,7 +19,7 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def port(account: Path) -> Iterator[int]:
-    with stand_in("gcs.py", "--account", str(account)) as running:
+    with stand_in("gcp.gcs", "--account", str(account)) as running:
         yield running
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from local_message_harness import LocalMessageBusHarness, ProcessesHarness, VirtualHarness
-from remote_bus import BusProcesses
+from support.local.messages import LocalMessageBusHarness, ProcessesHarness, VirtualHarness
+from support.local.remote_bus import BusProcesses
 from totoms.local.messages.bus import LocalMessageBus
 from totoms.testing import MessageBusContract
 

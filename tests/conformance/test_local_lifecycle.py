@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from local_lifecycle_kit import LocalLifecycleHarness
+from support.local.lifecycle import LocalLifecycleHarness
 from totoms.local.messages.bus import LocalMessageBus
 from totoms.testing import LifecycleContract
 

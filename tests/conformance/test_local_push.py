@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from local_push_kit import LocalPushHarness
+from support.local.push import LocalPushHarness
 from totoms.local.messages.bus import LocalMessageBus
 from totoms.testing import PushContract
 

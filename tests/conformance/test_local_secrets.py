@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from local_secrets_kit import LocalSecretsHarness
+from support.local.secrets import LocalSecretsHarness
 from totoms.testing import SecretsManagerContract
 
 

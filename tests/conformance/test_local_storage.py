@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from local_storage_kit import LocalStorageHarness
-from storage_processes import ProcessCloudStorage, StorageProcesses
+from support.local.storage import LocalStorageHarness
+from support.local.storage_processes import ProcessCloudStorage, StorageProcesses
 from totoms.local.storage.storage import LocalCloudStorage
 from totoms.testing import CloudStorageContract
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from demo_kit import Demo, as_request, paste, start_demo
+from support.demos import Demo, as_request, paste, start_demo
 
 
 @pytest.fixture

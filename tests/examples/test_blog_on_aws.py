@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-import aws_kit
-from demo_kit import paste, start_demo
+from support.aws import kit as aws_kit
+from support.demos import paste, start_demo
 
 
 @pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT])

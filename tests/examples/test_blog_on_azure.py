@@ -5,8 +5,8 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-from azure_storage_kit import require_azurite
-from demo_kit import paste, start_demo
+from support.azure.storage import require_azurite
+from support.demos import paste, start_demo
 
 
 def test_printed_lines_work_and_the_service_drains(tmp_path: Path) -> None:

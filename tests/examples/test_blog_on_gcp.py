@@ -8,10 +8,10 @@ import signal
 import socket
 from pathlib import Path
 
-from demo_kit import DEMO, paste, start_demo
-from emulators import require
-from gcp_messages_kit import REMEDY
-from processes import Process
+from support.demos import DEMO, paste, start_demo
+from support.emulators import require
+from support.gcp.messages import REMEDY
+from support.processes import Process
 
 
 def run_the_lines(folder: Path, sig: signal.Signals, **env: str) -> None:
@@ -53,7 +53,7 @@ def test_servers_end_when_the_demonstration_is_killed(tmp_path: Path) -> None:
     script.write_text(
         f"import sys; sys.path.insert(0, {str(DEMO.parent)!r})\n"
         "import on_gcp, servers\n"
-        "with servers.server(on_gcp.stand_in('gcs.py')) as address:\n"
+        "with servers.server(on_gcp.stand_in('gcp.gcs')) as address:\n"
         "    print('at', address, flush=True)\n"
         "    __import__('time').sleep(60)\n"
     )

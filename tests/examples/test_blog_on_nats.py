@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from demo_kit import Demo, paste, start_demo
-from emulators import require
+from support.demos import Demo, paste, start_demo
+from support.emulators import require
 
 
 @pytest.fixture

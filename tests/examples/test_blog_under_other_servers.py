@@ -15,8 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ports import free_port
-from processes import DEADLINE, Process
+from standins.ports import free_port
+from support.processes import DEADLINE, Process
 from totoms.auth.tokens import make_token
 
 ROOT = Path(__file__).parents[2]

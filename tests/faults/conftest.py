@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from processes import Process
+from support.processes import Process
 from totoms.auth.tokens import make_token
 from totoms.local.keys import signing_key
 

@@ -25,13 +25,13 @@ from pathlib import Path
 from typing import Any
 
 SUPPORT = Path(__file__).resolve().parents[1] / "support"
-sys.path[:0] = [str(SUPPORT), str(SUPPORT.with_name("standins"))]
+sys.path.insert(0, str(SUPPORT.parent))
 
 import httpx  # noqa: E402 - the path comes first
 
-from fault_proxy import FaultProxy  # noqa: E402
-from oracle import assert_duplicates_are_flagged, dead_letters, numbers, problems, whole_lines  # noqa: E402
-from processes import Process  # noqa: E402
+from support.faults.oracle import assert_duplicates_are_flagged, dead_letters, numbers, problems, whole_lines  # noqa: E402
+from support.faults.proxy import FaultProxy  # noqa: E402
+from support.processes import Process  # noqa: E402
 from totoms.auth.tokens import make_token  # noqa: E402
 from totoms.local.keys import signing_key  # noqa: E402
 
@@ -126,13 +126,13 @@ class Soak:
     def _service(self) -> Process:
         options = ("--max-attempts", MAX_ATTEMPTS, "--lease-seconds", LEASE, "--grace", GRACE)
         options = (*options, "--handler-seconds", 0.1)
-        return Process(SUPPORT / "fault_service.py", str(self.handled), *map(str, options), root=str(self.root))
+        return Process(SUPPORT / "faults/service.py", str(self.handled), *map(str, options), root=str(self.root))
 
     def _publisher(self, number: int) -> Process:
         first = number * RANGE
         last = first + int(RATE * self.seconds * 2)
         arguments = (self.files[number], first, last, 8, POISON_EVERY, RATE)
-        return Process(SUPPORT / "fault_publisher.py", *map(str, arguments), root=str(self.root))
+        return Process(SUPPORT / "faults/publisher.py", *map(str, arguments), root=str(self.root))
 
     # --- what goes on ---
 

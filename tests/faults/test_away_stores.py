@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from fault_proxy import FaultProxy
-from http_kit import KeyServer, make_service, rsa_key, sign, token
-from plugin_kit import install_plugin
+from support.faults.proxy import FaultProxy
+from support.http.app import KeyServer, make_service, rsa_key, sign, token
+from support.plugins import install_plugin
 from totoms import APIEndpoint, OIDCIssuer, toto_delegate
 from totoms.auth.jwks import COOLDOWN, TIMEOUT
 
@@ -59,7 +59,7 @@ def test_start_without_its_secrets_fails_in_time_and_names_the_secret(launch: An
     for fault in faults:
         began = time.monotonic()
         env = {"HYPERSCALER": "vault", "PYTHONPATH": str(tmp_path), "BLOG_NEEDS_SECRET": "1", "STORE_FAULT": fault}
-        service = launch("blog_service.py", **env)
+        service = launch("services/blog.py", **env)
         assert service.wait() == 2, service.output
         slowest = max(slowest, time.monotonic() - began)
         (line,) = [line for line in service.lines if line.startswith("totoms: ")]

@@ -13,10 +13,10 @@ from typing import Any
 import nats
 import pytest
 
-from emulators import require
-from fault_proxy import FaultProxy
-from oracle import assert_duplicates_are_flagged, numbers, until_handled, whole_lines
-from processes import Process
+from support.emulators import require
+from support.faults.oracle import assert_duplicates_are_flagged, numbers, until_handled, whole_lines
+from support.faults.proxy import FaultProxy
+from support.processes import Process
 from totoms_nats.testing.server import PROGRAM, NatsServer
 
 pytestmark = pytest.mark.faults
@@ -75,9 +75,9 @@ def test_broker_killed_comes_back_and_so_do_its_clients(
     total, rate = 2_000, 200
     published, handled = tmp_path / "published", tmp_path / "handled"
     env = environment(broker.port)
-    consumer = launch("fault_consumer.py", handled, 2, 0.002, 16, **env)
+    consumer = launch("faults/consumer.py", handled, 2, 0.002, 16, **env)
     consumer.port()
-    publisher = launch("fault_publisher.py", published, 0, total, 16, 0, rate, **env)
+    publisher = launch("faults/publisher.py", published, 0, total, 16, 0, rate, **env)
     until_more(handled, total // 3, 60)
     broker.stop(signal.SIGKILL)
     before = [cpu_seconds(process) for process in (consumer, publisher)]
@@ -106,9 +106,9 @@ async def test_publisher_and_consumer_behind_a_faulty_network_lose_nothing(
     published, handled = tmp_path / "published", tmp_path / "handled"
     async with FaultProxy(broker.port, seed=3) as proxy:
         env = environment(proxy.port)
-        consumer = launch("fault_consumer.py", handled, 2, 0.002, 16, **env)
+        consumer = launch("faults/consumer.py", handled, 2, 0.002, 16, **env)
         await asyncio.to_thread(consumer.port)
-        publisher = launch("fault_publisher.py", published, 0, total, 16, 0, 100, **env)
+        publisher = launch("faults/publisher.py", published, 0, total, 16, 0, 100, **env)
         await asyncio.to_thread(publisher.expect, "^publishing$")
         await asyncio.to_thread(until_more, handled, 50, 60)
         proxy.odds = {"drop": 0.10, "reset": 0.02, "half_open": 0.002, "delay": 0.01}

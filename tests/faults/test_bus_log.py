@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from oracle import numbers, until, until_handled
+from support.faults.oracle import numbers, until, until_handled
 
 pytestmark = pytest.mark.faults
 
@@ -27,11 +27,11 @@ def size_of(path: Path) -> int:
 
 def test_log_is_bounded_while_eight_processes_write(launch: Any, local_root: str, tmp_path: Path, figure: Any) -> None:
     handled, published = tmp_path / "handled", [tmp_path / f"published-{number}" for number in range(PROCESSES)]
-    consumers = [launch("fault_consumer.py", handled, 10.0) for _ in range(PROCESSES)]
+    consumers = [launch("faults/consumer.py", handled, 10.0) for _ in range(PROCESSES)]
     for consumer in consumers:
         consumer.port()
     for number, file in enumerate(published):
-        launch("fault_publisher.py", file, number * 10_000_000, (number + 1) * 10_000_000, 32)
+        launch("faults/publisher.py", file, number * 10_000_000, (number + 1) * 10_000_000, 32)
     log, most, ends = Path(local_root) / "bus.sqlite3-wal", 0, time.monotonic() + SECONDS
     while time.monotonic() < ends:  # it is time itself that is the fault here
         most = max(most, size_of(log))
@@ -46,8 +46,8 @@ def test_log_is_cut_once_a_reader_with_an_open_transaction_has_gone(
     launch: Any, local_root: str, tmp_path: Path, figure: Any
 ) -> None:
     handled, published = tmp_path / "handled", tmp_path / "published"
-    launch("fault_consumer.py", handled, 10.0).port()
-    publisher = launch("fault_publisher.py", published, 0, 10_000_000, 64)
+    launch("faults/consumer.py", handled, 10.0).port()
+    publisher = launch("faults/publisher.py", published, 0, 10_000_000, 64)
     log = Path(local_root) / "bus.sqlite3-wal"
     with closing(sqlite3.connect(Path(local_root) / "bus.sqlite3", isolation_level=None)) as reader:
         reader.execute("BEGIN")
@@ -64,14 +64,14 @@ def test_log_is_cut_once_a_reader_with_an_open_transaction_has_gone(
 
 def test_file_shrinks_after_a_backlog(launch: Any, local_root: str, tmp_path: Path, figure: Any) -> None:
     handled, published = tmp_path / "handled", tmp_path / "published"
-    first = launch("fault_consumer.py", handled, 10.0)
+    first = launch("faults/consumer.py", handled, 10.0)
     first.port()  # so that there is a subscription
     first.send(signal.SIGTERM)
     assert first.wait() == 0
-    launch("fault_publisher.py", published, 0, BACKLOG, 512).expect("published all", 600)
+    launch("faults/publisher.py", published, 0, BACKLOG, 512).expect("published all", 600)
     file = Path(local_root) / "bus.sqlite3"
     grown = size_of(file)
-    launch("fault_consumer.py", handled, 60.0, 0.0, 256)
+    launch("faults/consumer.py", handled, 60.0, 0.0, 256)
     until(lambda: len(numbers(handled)) >= BACKLOG, lambda: f"{len(numbers(handled))} handled", 600)
     until(lambda: size_of(file) <= 16 * 1024 * 1024, lambda: f"the file has {size_of(file)} bytes", 120)
     figure(f"a backlog of {BACKLOG} messages, handled", f"file {grown >> 20} MiB, then {size_of(file) >> 20} MiB")

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from processes import Process
+from support.processes import Process
 
 pytestmark = pytest.mark.faults
 
@@ -72,9 +72,9 @@ def test_processes_killed_at_random_lose_nothing(begin: Any, tmp_path: Path, fig
     published, handled = tmp_path / "published", tmp_path / "handled"
     dice = random.Random(20_001)
     # The subscription exists before the first message: what is published to nobody is kept by no broker.
-    consumer = begin("fault_consumer.py", handled, 2.0, 0.002, CONCURRENCY)
+    consumer = begin("faults/consumer.py", handled, 2.0, 0.002, CONCURRENCY)
     consumer.port()
-    publisher = begin("fault_publisher.py", published, 0, total)
+    publisher = begin("faults/publisher.py", published, 0, total)
     kills = ["consumer"] * consumer_kills + ["publisher"] * publisher_kills
     dice.shuffle(kills)
     for number, victim in enumerate(kills):
@@ -84,11 +84,11 @@ def test_processes_killed_at_random_lose_nothing(begin: Any, tmp_path: Path, fig
         time.sleep(dice.uniform(0, 0.05))
         if victim == "consumer":
             consumer.kill()
-            consumer = begin("fault_consumer.py", handled, 2.0, 0.002, CONCURRENCY)
+            consumer = begin("faults/consumer.py", handled, 2.0, 0.002, CONCURRENCY)
             consumer.port()
         else:
             publisher.kill()
-            publisher = begin("fault_publisher.py", published, 0, total)
+            publisher = begin("faults/publisher.py", published, 0, total)
     publisher.expect("published all", 120)
     acknowledged = set(numbers(published))
     assert len(acknowledged) == total
@@ -104,11 +104,11 @@ def test_processes_killed_at_random_lose_nothing(begin: Any, tmp_path: Path, fig
 def test_consumer_stopped_past_its_lease_acks_nothing_twice(begin: Any, tmp_path: Path, figure: Any) -> None:
     total, stops = 1_500, 25
     published, handled = tmp_path / "published", tmp_path / "handled"
-    first = begin("fault_consumer.py", handled, 0.5, 0.02, CONCURRENCY)
+    first = begin("faults/consumer.py", handled, 0.5, 0.02, CONCURRENCY)
     first.port()
-    second = begin("fault_consumer.py", handled, 0.5, 0.02, CONCURRENCY)
+    second = begin("faults/consumer.py", handled, 0.5, 0.02, CONCURRENCY)
     second.port()
-    publisher = begin("fault_publisher.py", published, 0, total, 4)
+    publisher = begin("faults/publisher.py", published, 0, total, 4)
     for number in range(stops):
         victim = (first, second)[number % 2]
         victim.send(signal.SIGSTOP)
@@ -131,9 +131,9 @@ def test_consumer_stopped_past_its_lease_acks_nothing_twice(begin: Any, tmp_path
 def test_sigterm_with_many_in_flight_loses_and_dead_letters_nothing(begin: Any, tmp_path: Path, figure: Any) -> None:
     total, runs, in_flight = 10_000, 50, 100
     published, handled = tmp_path / "published", tmp_path / "handled"
-    consumer = begin("fault_consumer.py", handled, 10.0, 0.05, in_flight, 3)
+    consumer = begin("faults/consumer.py", handled, 10.0, 0.05, in_flight, 3)
     consumer.port()
-    publisher = begin("fault_publisher.py", published, 0, total, 128)
+    publisher = begin("faults/publisher.py", published, 0, total, 128)
     slowest = 0.0
     for run in range(runs):
         threshold = (run + 1) * 120
@@ -143,7 +143,7 @@ def test_sigterm_with_many_in_flight_loses_and_dead_letters_nothing(begin: Any, 
         consumer.send(signal.SIGTERM)
         assert consumer.wait() == 0
         slowest = max(slowest, time.monotonic() - began)
-        consumer = begin("fault_consumer.py", handled, 10.0, 0.05, in_flight, 3)
+        consumer = begin("faults/consumer.py", handled, 10.0, 0.05, in_flight, 3)
         consumer.port()
     publisher.expect("published all", 120)
     until_quiet(handled, set(numbers(published)))
@@ -187,12 +187,12 @@ def test_poison_is_dead_lettered_after_exactly_its_attempts_and_delays_nobody(
         root = str(tmp_path_factory.mktemp("root"))
         published, handled = tmp_path / f"published-{percent}", tmp_path / f"handled-{percent}"
         every = 100 // percent if percent else 0
-        consumer = Process(SUPPORT / "fault_consumer.py", str(handled), "10", "0", "64", str(attempts), root=root)
+        consumer = Process(SUPPORT / "faults/consumer.py", str(handled), "10", "0", "64", str(attempts), root=root)
         publisher = None
         try:
             consumer.port()
             arguments = (str(published), "0", str(total), "64", str(every), str(rate))
-            publisher = Process(SUPPORT / "fault_publisher.py", *arguments, root=root)
+            publisher = Process(SUPPORT / "faults/publisher.py", *arguments, root=root)
             publisher.expect("published all", 120)
             good = {number for number in numbers(published) if not every or number % every}
             until_quiet(handled, good)
@@ -213,11 +213,11 @@ def test_poison_is_dead_lettered_after_exactly_its_attempts_and_delays_nobody(
 def test_eight_processes_write_one_bus_at_once(begin: Any, tmp_path: Path, figure: Any) -> None:
     each, processes = 1_000, 8
     handled = tmp_path / "handled"
-    consumer = begin("fault_consumer.py", handled, 10.0, 0, 64)
+    consumer = begin("faults/consumer.py", handled, 10.0, 0, 64)
     consumer.port()
     files = [tmp_path / f"published-{number}" for number in range(processes)]
     publishers = [
-        begin("fault_publisher.py", file, number * each, (number + 1) * each, 16) for number, file in enumerate(files)
+        begin("faults/publisher.py", file, number * each, (number + 1) * each, 16) for number, file in enumerate(files)
     ]
     for publisher in publishers:
         publisher.expect("published all", 120)

@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 import pytest
 
-from oracle import assert_duplicates_are_flagged, dead_letters, numbers, until, until_handled
-from processes import Process
+from support.faults.oracle import assert_duplicates_are_flagged, dead_letters, numbers, until, until_handled
+from support.processes import Process
 
 pytestmark = pytest.mark.faults
 
@@ -51,13 +51,13 @@ def begin(launch: Callable[..., Process], clock: WrongClock) -> Callable[..., Pr
 
 
 def consumer(begin: Any, handled: Path, handler_seconds: float = 0.0, lease: float = LEASE) -> Process:
-    made: Process = begin("fault_consumer.py", handled, lease, handler_seconds, 16)
+    made: Process = begin("faults/consumer.py", handled, lease, handler_seconds, 16)
     made.port()
     return made
 
 
 def publish(begin: Any, file: Path, first: int, last: int) -> set[int]:
-    begin("fault_publisher.py", file, first, last).expect("published all")
+    begin("faults/publisher.py", file, first, last).expect("published all")
     return set(range(first, last))
 
 
@@ -68,7 +68,7 @@ def test_clock_that_jumps_about_loses_nothing(
     published, handled = tmp_path / "published", tmp_path / "handled"
     dice = random.Random(7)
     consumers = [consumer(begin, handled, 0.01) for _ in range(2)]
-    publisher = begin("fault_publisher.py", published, 0, total, 16, 0, 300)
+    publisher = begin("faults/publisher.py", published, 0, total, 16, 0, 300)
     latest = 0.0
     for jump in range(jumps):
         offset = dice.choice([0.0, 1.0, -1.0, 30.0, -30.0, HOUR, -HOUR, 24 * HOUR, -24 * HOUR])
@@ -153,7 +153,7 @@ def test_clock_set_back_holds_the_leases_of_the_dead_no_longer_than_the_jump(
 async def test_tokens_expire_by_the_clock_and_serve_again_when_it_is_right(
     begin: Any, clock: WrongClock, bearer: dict[str, str], tmp_path: Path, figure: Any
 ) -> None:
-    service = begin("fault_service.py", tmp_path / "handled")
+    service = begin("faults/service.py", tmp_path / "handled")
     port = await asyncio.to_thread(service.port)
     seen = []
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=bearer) as client:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from oracle import numbers, until_handled
+from support.faults.oracle import numbers, until_handled
 
 pytestmark = pytest.mark.faults
 
@@ -19,20 +19,20 @@ TOTAL = 50
 
 def leave_messages(launch: Any, root: Path, folder: Path, how: str) -> set[int]:
     """Leave messages that nobody has handled, by processes that were closed or killed."""
-    consumer = launch("fault_consumer.py", folder / "nobody", root=root)
+    consumer = launch("faults/consumer.py", folder / "nobody", root=root)
     consumer.port()
     consumer.send(signal.SIGSTOP)
-    publisher = launch("fault_publisher.py", folder / "published", 0, TOTAL, root=root)
+    publisher = launch("faults/publisher.py", folder / "published", 0, TOTAL, root=root)
     publisher.expect("published all")
     publisher.kill()
     consumer.kill()
     if how == "closed":  # whoever closes as the last merges the log
-        assert launch("fault_publisher.py", folder / "published", 0, TOTAL, root=root).wait() == 0
+        assert launch("faults/publisher.py", folder / "published", 0, TOTAL, root=root).wait() == 0
     return set(numbers(folder / "published"))
 
 
 def outcome(launch: Any, root: Path, handled: Path, wanted: set[int], name: str) -> str:
-    consumer = launch("fault_consumer.py", handled, 1, root=root)
+    consumer = launch("faults/consumer.py", handled, 1, root=root)
     consumer.expect(r"^totoms: |Listening on")
     if "Listening on" in consumer.output:
         until_handled(handled, wanted, 30)

@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
-from fault_proxy import FaultProxy
-from oracle import assert_duplicates_are_flagged, numbers, until_handled
-from processes import Process
+from support.faults.oracle import assert_duplicates_are_flagged, numbers, until_handled
+from support.faults.proxy import FaultProxy
+from support.processes import Process
 from totoms import TotoMessage
 from totoms.local.messages.push import push_token
 from totoms.messages.message import encode_message
@@ -79,7 +79,7 @@ async def test_http_callers_behind_a_faulty_network_lose_nothing_that_was_acknow
 ) -> None:
     total = 2_000
     handled = tmp_path / "handled"
-    service = launch("fault_service.py", handled)
+    service = launch("faults/service.py", handled)
     port = await asyncio.to_thread(service.port)
     async with FaultProxy(port, seed=1) as proxy:
         callers = Callers(proxy.port, bearer)
@@ -116,7 +116,7 @@ async def test_pushing_broker_behind_a_faulty_network_loses_nothing(
 ) -> None:
     total = 1_000
     handled = tmp_path / "handled"
-    service = launch("fault_service.py", handled, "--delivery", "push", "--max-concurrency", 8)
+    service = launch("faults/service.py", handled, "--delivery", "push", "--max-concurrency", 8)
     port = await asyncio.to_thread(service.port)
     bearer = {"authorization": f"Bearer {push_token(Path(local_root))}", "x-totoms-topic": "numbers"}
 

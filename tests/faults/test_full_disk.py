@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from oracle import assert_duplicates_are_flagged, numbers, until, until_handled
+from support.faults.oracle import assert_duplicates_are_flagged, numbers, until, until_handled
 
 pytestmark = pytest.mark.faults
 
@@ -44,9 +44,9 @@ def test_full_disk_acknowledges_nothing_that_is_lost_and_all_goes_on_by_itself(
 ) -> None:
     total, begins, times = 4_000, 150, 3
     published, handled = tmp_path / "published", tmp_path / "handled"
-    consumer = launch("fault_consumer.py", handled, 2, 0, 16, root=small_disk)
+    consumer = launch("faults/consumer.py", handled, 2, 0, 16, root=small_disk)
     consumer.port()
-    publisher = launch("fault_publisher.py", published, 0, total, 16, 0, 500, root=small_disk)
+    publisher = launch("faults/publisher.py", published, 0, total, 16, 0, 500, root=small_disk)
     until_published(published, begins)
     for _ in range(times):
         fill(small_disk / "ballast")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from attack_kit import Attacked, Attacker, Seen, connection, crowd
+from support.faults.attacks import Attacked, Attacker, Seen, connection, crowd
 from totoms import ServerConfiguration
 
 pytestmark = pytest.mark.faults
@@ -33,7 +33,7 @@ STARTS = {
 
 @pytest.fixture
 async def attacked(launch: Any, bearer: dict[str, str], local_root: str, tmp_path: Path) -> Attacked:
-    process = launch("fault_service.py", tmp_path / "handled", "--grace", 5)
+    process = launch("faults/service.py", tmp_path / "handled", "--grace", 5)
     service = await asyncio.to_thread(Attacked, process, bearer, local_root)
     await service.warm_up()
     return service
@@ -45,7 +45,7 @@ async def cramped(launch: Any, bearer: dict[str, str], local_root: str, tmp_path
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, hard))
     try:
-        process = launch("fault_service.py", tmp_path / "handled", "--grace", 5)
+        process = launch("faults/service.py", tmp_path / "handled", "--grace", 5)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     service = await asyncio.to_thread(Attacked, process, bearer, local_root)
@@ -178,7 +178,7 @@ async def keep(service: Attacked, launch: Any, **callers: int) -> tuple[Seen, li
         callers: How many there are of each kind of ``fault_callers.py``.
     """
     token = service.bearer["authorization"]
-    processes = [launch("fault_callers.py", kind, number, service.port, token) for kind, number in callers.items()]
+    processes = [launch("faults/callers.py", kind, number, service.port, token) for kind, number in callers.items()]
     for process in processes:
         await asyncio.to_thread(process.expect, "^begun$")
     seen = await service.serve_the_others_beside(processes)

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from oracle import assert_duplicates_are_flagged, numbers
+from support.faults.oracle import assert_duplicates_are_flagged, numbers
 from totoms import TotoMessage
 from totoms.local.messages.push import push_token
 from totoms.messages.message import encode_message
@@ -87,11 +87,11 @@ async def test_consumer_and_callers_overloaded_a_hundredfold(
 ) -> None:
     published, handled = tmp_path / "published", tmp_path / "handled"
     options = ("--max-concurrency", AT_ONCE, "--handler-seconds", HANDLER_SECONDS)
-    service = launch("fault_service.py", handled, *options)
+    service = launch("faults/service.py", handled, *options)
     observer = Observer(await asyncio.to_thread(service.port), bearer)
     async with observer.client:
         await observer.look(reset="1")
-        flood = launch("fault_flood.py", published, CAPACITY * OVERLOAD)
+        flood = launch("faults/flood.py", published, CAPACITY * OVERLOAD)
         ends = time.monotonic() + SECONDS
         statuses, _ = await asyncio.gather(callers(str(observer.client.base_url), bearer, ends), observer.watch(ends))
         flood.kill()
@@ -116,7 +116,7 @@ async def test_push_overloaded_a_hundredfold_answers_503(
 ) -> None:
     handled = tmp_path / "handled"
     options = ("--max-concurrency", AT_ONCE, "--handler-seconds", HANDLER_SECONDS, "--delivery", "push")
-    service = launch("fault_service.py", handled, *options)
+    service = launch("faults/service.py", handled, *options)
     observer = Observer(await asyncio.to_thread(service.port), bearer)
     statuses: Counter[int] = Counter()
     acknowledged: set[int] = set()

@@ -19,15 +19,15 @@ import httpx
 import pytest
 import uvicorn
 
-import aws_kit
-from aws_push_kit import HOST, SNSPushHarness
-from gcp_messages_kit import stand_in
-from gcp_push_kit import PubSubPushHarness
-from http_kit import KeyServer, rsa_key
-from pubsub import PubSubStandIn
-from pubsub_push import push
-from sns_certificates import CertificateServer
-from sns_push import deliver
+from standins.aws.sns_certificates import CertificateServer
+from standins.aws.sns_push import deliver
+from standins.gcp.pubsub import PubSubStandIn
+from standins.gcp.pubsub_push import push
+from support.aws import kit as aws_kit
+from support.aws.push import HOST, SNSPushHarness
+from support.gcp.messages import stand_in
+from support.gcp.push import PubSubPushHarness
+from support.http.app import KeyServer, rsa_key
 from totoms.http.server.server import uvicorn_config
 from totoms.messages.message import ProcessingResponse, TotoMessage, encode_message
 from totoms.messages.push_request import EVENTS_PATH

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from processes import Process
+from support.processes import Process
 from totoms import TotoMessage
 from totoms.local.messages.push import push_token
 from totoms.messages.message import encode_message
@@ -93,7 +93,7 @@ async def test_half_sent_bodies_keep_nobody_away(
     launch: Any, bearer: dict[str, str], local_root: str, tmp_path: Path, figure: Any, number: int, read_first: bool
 ) -> None:
     options = ["--grace", GRACE, *(["--read-first"] if read_first else [])]
-    service = launch("fault_service.py", tmp_path / "handled", *options)
+    service = launch("faults/service.py", tmp_path / "handled", *options)
     port = await asyncio.to_thread(service.port)
     await work(port, bearer, local_root, 10_000)  # the first time is the slowest
     idle = max([(await work(port, bearer, local_root, 20_000 + 100 * turn))[0] for turn in range(3)])

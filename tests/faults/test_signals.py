@@ -15,8 +15,8 @@ from typing import Any
 import httpx
 import pytest
 
-from oracle import assert_duplicates_are_flagged, numbers, until, until_handled
-from processes import DEADLINE, Process
+from support.faults.oracle import assert_duplicates_are_flagged, numbers, until, until_handled
+from support.processes import DEADLINE, Process
 from totoms import TotoMessage
 from totoms.local.messages.push import push_token
 from totoms.messages.message import encode_message
@@ -52,7 +52,7 @@ def test_second_signal_ends_the_process_and_its_messages_come_again(
     ]
     slowest = 0.0
     for number, (first, second, kind) in enumerate(cases):
-        victim = launch("fault_service.py", handled, "--tell", "--lease-seconds", LEASE, "--grace", 3600, *kind)
+        victim = launch("faults/service.py", handled, "--tell", "--lease-seconds", LEASE, "--grace", 3600, *kind)
         url = f"http://127.0.0.1:{victim.port()}/numbers"
         with contextlib.suppress(httpx.ReadTimeout):  # whose handler blocks the loop may answer nobody any more
             assert httpx.post(url, json={"number": number}, headers=bearer, timeout=2).status_code == 200
@@ -62,7 +62,7 @@ def test_second_signal_ends_the_process_and_its_messages_come_again(
             victim.expect("is draining")
         assert end(victim, second) == -second
         began = time.monotonic()
-        again = launch("fault_service.py", handled, "--lease-seconds", LEASE)
+        again = launch("faults/service.py", handled, "--lease-seconds", LEASE)
         until_handled(handled, {number}, 30)
         slowest = max(slowest, time.monotonic() - began)
         assert httpx.get(f"http://127.0.0.1:{again.port()}/health").status_code == 200  # from now on it hears signals
@@ -88,7 +88,7 @@ async def test_push_requests_in_hand_are_answered_while_the_service_drains(
     slowest = 0.0
     for run in range(runs):
         options = ("--delivery", "push", "--max-concurrency", at_once, "--handler-seconds", 1, "--grace", grace)
-        service = launch("fault_service.py", handled, "--tell", *options)
+        service = launch("faults/service.py", handled, "--tell", *options)
         port = await asyncio.to_thread(service.port)
         headers = {"authorization": f"Bearer {push_token(Path(local_root))}", "x-totoms-topic": "numbers"}
         sent: list[int] = []
@@ -138,7 +138,7 @@ def test_hung_def_handlers_and_delegates_leave_others_alone_and_end_with_the_gra
     launch: Any, bearer: dict[str, str], figure: Any
 ) -> None:
     grace, handlers, delegates = 2.0, 16, 60
-    service = launch("blog_service.py", BLOG_GRACE=str(grace))
+    service = launch("services/blog.py", BLOG_GRACE=str(grace))
     url = f"http://127.0.0.1:{service.port()}/blog"
     for _ in range(handlers):
         assert httpx.post(f"{url}/posts", json={"type": "hangs"}, headers=bearer, timeout=DEADLINE).status_code == 200

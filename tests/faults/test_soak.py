@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from oracle import problems
+from support.faults.oracle import problems
 from totoms.testing.stalls import StallMeter
 
 SOAK = Path(__file__).with_name("soak.py")

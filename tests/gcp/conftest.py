@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from gcp_messages_kit import Broker
-from gcp_storage_kit import settings
-from gcs import GCSStandIn
-from gcs_objects import Store
+from standins.gcp.gcs import GCSStandIn
+from standins.gcp.gcs_objects import Store
+from support.gcp.messages import Broker
+from support.gcp.storage import settings
 from totoms import CloudStorage, TotoEnvironment
 from totoms_gcp.configuration import GCPConfiguration
 from totoms_gcp.storage import retries

@@ -12,8 +12,8 @@ from typing import Any
 import google_crc32c
 import pytest
 
-from gcp_secrets_kit import PROJECT, GCPSecretsHarness, secrets_of_a_test
-from gcp_storage_kit import write_account
+from support.gcp.secrets import PROJECT, GCPSecretsHarness, secrets_of_a_test
+from support.gcp.storage import write_account
 from totoms import SecretsManager, TotoEnvironment
 from totoms.errors import ConfigurationError, NotFound
 from totoms_gcp import GCPConfiguration, clients

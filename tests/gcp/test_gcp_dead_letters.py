@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from grpc import StatusCode
 
-from gcp_messages_kit import REASON, SUBSCRIPTION, Broker, subscribed
-from pubsub_push import push
+from standins.gcp.pubsub_push import push
+from support.gcp.messages import REASON, SUBSCRIPTION, Broker, subscribed
 from totoms.errors import BackendError
 from totoms.messages.dead_letters import DeadLetterReason
 from totoms.messages.receiver import Received

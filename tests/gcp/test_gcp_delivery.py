@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from google.pubsub_v1 import types
 
-from gcp_messages_kit import Broker
+from support.gcp.messages import Broker
 from totoms.errors import AccessDenied, ConfigurationError, NotFound
 from totoms.messages.delivery import choose_delivery
 from totoms.messages.subscription import Existing, Subscription

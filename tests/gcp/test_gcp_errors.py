@@ -15,11 +15,11 @@ import pytest
 from google.api_core import exceptions as api
 from google.auth import exceptions as auth
 
-from gcp_secrets_kit import secrets_of_a_test
-from gcp_storage_kit import settings, write_account
-from gcs import GCSStandIn
-from gcs_objects import Fault
-from ports import free_port
+from standins.gcp.gcs import GCSStandIn
+from standins.gcp.gcs_objects import Fault
+from standins.ports import free_port
+from support.gcp.secrets import secrets_of_a_test
+from support.gcp.storage import settings, write_account
 from totoms import CloudStorage, TotoEnvironment
 from totoms.errors import AccessDenied, BackendError, NotFound, PreconditionFailed, Unavailable
 from totoms_gcp import clients, secrets

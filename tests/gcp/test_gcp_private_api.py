@@ -14,7 +14,7 @@ from google.auth.credentials import AnonymousCredentials
 from google.auth.transport.requests import AuthorizedSession
 from google.pubsub_v1 import types
 
-from gcp_messages_kit import Broker
+from support.gcp.messages import Broker
 from totoms_gcp import private_api
 from totoms_gcp.messages.clients import make_publisher, make_subscriber
 

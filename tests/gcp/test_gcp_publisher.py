@@ -8,7 +8,7 @@ import time
 import pytest
 from grpc import StatusCode
 
-from gcp_messages_kit import SUBSCRIPTION, Broker
+from support.gcp.messages import SUBSCRIPTION, Broker
 from totoms.context import new_cid
 from totoms.errors import BackendError, MessageTooLarge, Unavailable
 from totoms.messages.outgoing import Outgoing

@@ -10,9 +10,9 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-from gcp_push_kit import ACCOUNT, PubSubPushHarness
-from http_kit import KeyServer, rsa_key
-from pubsub import PubSubStandIn
+from standins.gcp.pubsub import PubSubStandIn
+from support.gcp.push import ACCOUNT, PubSubPushHarness
+from support.http.app import KeyServer, rsa_key
 from totoms.auth.jwks import COOLDOWN
 from totoms.errors import Forbidden, TotoError, Unauthorized, Undecidable
 from totoms.messages.push_request import PushRequest

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from grpc import StatusCode
 
-from gcp_messages_kit import SUBSCRIPTION, Broker, make_letters, subscribed
-from oracle import until
+from support.faults.oracle import until
+from support.gcp.messages import SUBSCRIPTION, Broker, make_letters, subscribed
 from totoms.errors import NotFound, Unavailable
 from totoms.messages.receiver import Received
 from totoms.messages.subscription import Subscription

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gcp_secrets_kit import GCPSecretsHarness, secrets_of_a_test
+from support.gcp.secrets import GCPSecretsHarness, secrets_of_a_test
 from totoms.errors import CorruptData, NotFound
 from totoms_gcp.secrets import identifier_of
 

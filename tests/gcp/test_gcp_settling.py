@@ -8,8 +8,8 @@ import time
 import pytest
 from grpc import StatusCode
 
-from gcp_messages_kit import REASON, SUBSCRIPTION, Broker, subscribed
-from oracle import until
+from support.faults.oracle import until
+from support.gcp.messages import REASON, SUBSCRIPTION, Broker, subscribed
 from totoms.errors import LeaseLost, Unavailable
 from totoms.messages.receiver import Received
 

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from gcp_messages_kit import Broker
-from oracle import until
-from processes import Process
+from support.faults.oracle import until
+from support.gcp.messages import Broker
+from support.processes import Process
 from totoms.errors import Closed
 from totoms.messages.message import TotoMessage, encode_message
 from totoms.messages.subscription import Subscription
 
-CONSUMER = Path(__file__).parents[1] / "support" / "broker_consumer.py"
+CONSUMER = Path(__file__).parents[1] / "support/faults/broker_consumer.py"
 SUBSCRIPTION = Subscription("shop-posts", "posts-topic", "posts")
 NUMBER = 600
 

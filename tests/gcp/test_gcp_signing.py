@@ -11,10 +11,10 @@ import pytest
 from google.auth import compute_engine, iam, impersonated_credentials
 from google.auth.compute_engine import _metadata
 
-from gcp_storage_kit import settings, write_account
-from gcs import GCSStandIn
-from gcs_signatures import Accounts
-from google_accounts import AccountsStandIn
+from standins.gcp.gcs import GCSStandIn
+from standins.gcp.gcs_signatures import Accounts
+from standins.gcp.google_accounts import AccountsStandIn
+from support.gcp.storage import settings, write_account
 from totoms import CloudStorage, TotoEnvironment
 from totoms.errors import AccessDenied, BackendError, Unavailable, Unsupported
 from totoms_gcp import clients

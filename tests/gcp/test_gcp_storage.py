@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from gcs import _Handler
-from gcs_objects import REWRITE_STEP, Fault, Refused, Store
+from standins.gcp.gcs import _Handler
+from standins.gcp.gcs_objects import REWRITE_STEP, Fault, Refused, Store
 from totoms import CloudStorage
 from totoms.errors import BackendError, CorruptData, NotFound, PreconditionFailed, Unavailable
 from totoms.storage import driver as storage_driver

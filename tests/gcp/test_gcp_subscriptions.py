@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from grpc import StatusCode
 
-from gcp_messages_kit import Broker
+from support.gcp.messages import Broker
 from totoms.errors import AccessDenied, BackendError, ConfigurationError, NotFound
 from totoms.messages.subscription import RetryPolicy, Subscription
 

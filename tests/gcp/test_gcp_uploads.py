@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gcs_objects import Fault, Store
+from standins.gcp.gcs_objects import Fault, Store
 from totoms import CloudStorage
 from totoms.errors import PreconditionFailed, Unavailable
 from totoms.testing.storage.tools import noise

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from http_kit import Log
+from support.http.app import Log
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 
-from http_kit import Log, make_service
-from socket_kit import AUTHORIZED, Running, status
+from support.http.app import Log, make_service
+from support.http.sockets import AUTHORIZED, Running, status
 from totoms import APIEndpoint, ExecutionContext, UserContext, toto_delegate
 from totoms.http.server.response_heads import ResponseHead, check_headers
 

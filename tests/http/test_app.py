@@ -16,7 +16,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Host, Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from http_kit import KEY, Log, Service, Settings, make_service
+from support.http.app import KEY, Log, Service, Settings, make_service
 from totoms import APIEndpoint, ConfigurationError, CORSConfiguration, ExecutionContext, UserContext, toto_delegate
 from totoms.auth.tokens import make_token
 from totoms.context import current_cid, current_traceparent

@@ -17,8 +17,8 @@ import pytest
 import uvicorn
 from fastapi import FastAPI, Request, WebSocket
 
-from http_kit import make_service, token
-from socket_kit import AUTHORIZED, DEADLINE, Running, read_answer, status
+from support.http.app import make_service, token
+from support.http.sockets import AUTHORIZED, DEADLINE, Running, read_answer, status
 from totoms import APIEndpoint, ExecutionContext, ServerConfiguration, UserContext, toto_delegate
 from totoms.http.server.server import bind, url_of, uvicorn_config
 

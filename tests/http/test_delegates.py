@@ -29,7 +29,7 @@ from pydantic import BaseModel, Field
 from starlette.routing import Route
 
 import totoms.http.delegate
-from http_kit import KEY, Log, Service, Settings, make_service, token
+from support.http.app import KEY, Log, Service, Settings, make_service, token
 from totoms import APIEndpoint, ConfigurationError, ExecutionContext, UserContext, toto_delegate
 from totoms.auth.tokens import make_token
 from totoms.context import current_cid

@@ -15,7 +15,7 @@ from fastapi import HTTPException, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, SecretStr
 
-from http_kit import KEY, Log, Service, make_service
+from support.http.app import KEY, Log, Service, make_service
 from totoms import (
     AccessDenied,
     APIEndpoint,

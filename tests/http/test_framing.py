@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from fastapi import Request
 
-from http_kit import make_service
-from socket_kit import AUTHORIZED, Running, read_all, read_answer, status
+from support.http.app import make_service
+from support.http.sockets import AUTHORIZED, Running, read_all, read_answer, status
 from totoms import APIEndpoint, ExecutionContext, UserContext, toto_delegate
 
 SIZE = b"POST /size HTTP/1.1\r\n" + AUTHORIZED

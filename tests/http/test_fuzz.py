@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from http_kit import KEY, Log, make_service
+from support.http.app import KEY, Log, make_service
 from totoms import APIEndpoint, CORSConfiguration, ExecutionContext, UserContext, toto_delegate
 from totoms.auth.tokens import make_token
 

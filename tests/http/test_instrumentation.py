@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-SUPPORT = Path(__file__).parents[1] / "support"
+TESTS = Path(__file__).parents[1]
 NAMES = {
     "sentry": ["/ok", "/item/{number}", "/echo", "/fail", "/fail/{number}"],
     "otel": ["GET /ok", "GET /item/{number}", "POST /echo", "GET /fail", "GET /fail/{number}"],
@@ -22,12 +22,12 @@ NAMES = {
 @functools.cache
 def seen(tool: str, app: str) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, str(SUPPORT / "instrumented.py"), tool, app],
+        [sys.executable, "-m", "support.http.instrumented", tool, app],
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
-        cwd=SUPPORT,
+        cwd=TESTS,
     )
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

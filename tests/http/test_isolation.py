@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from clock_kit import Line, settle
-from socket_kit import Running, read_answer, status
+from support.clocks import Line, settle
+from support.http.sockets import Running, read_answer, status
 from totoms import ServerConfiguration
 from totoms.http.server.states import State
 

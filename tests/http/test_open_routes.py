@@ -16,8 +16,8 @@ from starlette.routing import BaseRoute, Host, Match, Mount, Route, Router, WebS
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from http_kit import KEY, Log, Service, Settings, make_service
-from socket_kit import Running
+from support.http.app import KEY, Log, Service, Settings, make_service
+from support.http.sockets import Running
 from totoms import (
     APIConfiguration,
     APIEndpoint,

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 from starlette.routing import BaseRoute, Mount, Route
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from http_kit import make_service
+from support.http.app import make_service
 from totoms import APIEndpoint, UserContext, ValidationError, public, toto_delegate
 from totoms.http import private_api
 from totoms.http.app import TotoAPI

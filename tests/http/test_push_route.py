@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from local_push_kit import LocalPushHarness
+from support.local.push import LocalPushHarness
 from totoms.errors import Unavailable
 from totoms.local.messages.bus import LocalMessageBus
 from totoms.messages.message import TotoMessage, encode_message

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from fastapi import Request
 
-from emulators import require
-from http_kit import make_service
-from ports import free_port
-from socket_kit import AUTHORIZED, DEADLINE, TOKEN, Running, read_answer
+from standins.ports import free_port
+from support.emulators import require
+from support.http.app import make_service
+from support.http.sockets import AUTHORIZED, DEADLINE, TOKEN, Running, read_answer
 from totoms import APIEndpoint, ExecutionContext, UserContext, toto_delegate
 
 pytestmark = pytest.mark.slow

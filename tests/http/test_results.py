@@ -32,7 +32,7 @@ from fastapi.responses import (
 from pydantic import BaseModel, ConfigDict, Field, RootModel, SecretStr, computed_field
 from starlette.background import BackgroundTask, BackgroundTasks
 
-from http_kit import KEY, Log, make_service
+from support.http.app import KEY, Log, make_service
 from totoms import APIEndpoint, ExecutionContext, UserContext, toto_delegate
 from totoms.auth.tokens import make_token
 

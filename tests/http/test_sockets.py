@@ -12,8 +12,8 @@ import pytest
 from fastapi import Request
 from fastapi.responses import StreamingResponse
 
-from http_kit import Log, make_service
-from socket_kit import AUTHORIZED, DEADLINE, Running, read_all, read_answer, status
+from support.http.app import Log, make_service
+from support.http.sockets import AUTHORIZED, DEADLINE, Running, read_all, read_answer, status
 from totoms import APIEndpoint, ExecutionContext, ServerConfiguration, UserContext, toto_delegate
 from totoms.http.server.protocol import HTTPProtocol
 from totoms.http.server.server import uvicorn_config

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from clock_kit import Caller, Line, settle
+from support.clocks import Caller, Line, settle
 from totoms import ConfigurationError, ServerConfiguration
 from totoms.http.server.channel import unacknowledged
 from totoms.http.server.states import RULES, State

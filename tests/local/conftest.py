@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from local_kit import BLOG, Clock, make_bus
-from processes import Process
+from support.local.bus import BLOG, Clock, make_bus
+from support.processes import Process
 from totoms.local.messages.bus import LocalMessageBus
 
-SUPPORT = Path(__file__).parents[1] / "support"
+TESTS = Path(__file__).parents[1]
 PRELUDE = """
 import asyncio, os, sys
-from local_kit import BLOG, make_bus, number_of, open_bus, publish, receive, receive_numbers
+from support.local.bus import BLOG, make_bus, number_of, open_bus, publish, receive, receive_numbers
 root = os.environ["TOTOMS_LOCAL_ROOT"]
 def tell(*what):  # at once, so that lines of several processes are not mixed
     os.write(1, (" ".join(map(str, what)) + "\\n").encode())
@@ -29,7 +29,7 @@ def script(tmp_path: Path, local_root: str) -> Iterator[Callable[..., Process]]:
     def start(source: str, *arguments: object) -> Process:
         path = tmp_path / f"script-{len(started)}.py"
         path.write_text(PRELUDE + source)
-        started.append(Process(path, *map(str, arguments), root=local_root, env={"PYTHONPATH": str(SUPPORT)}))
+        started.append(Process(path, *map(str, arguments), root=local_root, env={"PYTHONPATH": str(TESTS)}))
         return started[-1]
 
     yield start

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from local_kit import BLOG, LEASE, MAIL, Clock, nothing_comes, publish, receive_exactly, receive_one, settled
+from support.local.bus import BLOG, LEASE, MAIL, Clock, nothing_comes, publish, receive_exactly, receive_one, settled
 from totoms.local.messages.bus import LocalMessageBus
 
 BOTH = pytest.mark.parametrize("process", [False, True], ids=["other bus", "other process"])

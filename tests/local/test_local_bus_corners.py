@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from local_kit import BLOG, POSTS, Clock, make_bus, nothing_comes, publish, receive_exactly, settled
+from support.local.bus import BLOG, POSTS, Clock, make_bus, nothing_comes, publish, receive_exactly, settled
 from totoms import InvalidArgument, MessageDestination, TotoMessage
 from totoms.context import current_cid
 from totoms.errors import Closed, LeaseLost

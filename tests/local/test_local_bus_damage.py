@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from local_kit import BLOG, FILES, open_bus, receive_now
-from processes import Process
+from support.local.bus import BLOG, FILES, open_bus, receive_now
+from support.processes import Process
 from totoms.errors import CorruptData
 
-SUPPORT = Path(__file__).parents[1] / "support"
+TESTS = Path(__file__).parents[1]
 TOTAL = 60
 ENDS = ("closed", "killed", "killed after a merge")
 PUBLISHER = """
 import asyncio, os, sys
-from local_kit import BLOG, POSTS, make_bus, receive_exactly
+from support.local.bus import BLOG, POSTS, make_bus, receive_exactly
 from totoms import TotoMessage
 
 async def main(total, how):
@@ -68,7 +68,7 @@ async def outcome(root: Path, acknowledged: set[str]) -> str:
 def make_folder(folder: Path, how: str) -> set[str]:
     script = folder.with_suffix(".py")
     script.write_text(PUBLISHER)
-    process = Process(script, str(TOTAL), how, root=str(folder), env={"PYTHONPATH": str(SUPPORT)})
+    process = Process(script, str(TOTAL), how, root=str(folder), env={"PYTHONPATH": str(TESTS)})
     try:
         ids = process.expect("^published (.*) end$").group(1).split()
         if how == "closed":
@@ -219,7 +219,7 @@ def test_service_on_a_damaged_folder_ends_with_one_line_and_status_2(folders: An
     folder, _ = folders["killed after a merge"]
     copied = copy(folder, tmp_path / "copy")
     halve(copied / name)
-    script = SUPPORT / "fault_consumer.py"
+    script = TESTS / "support/faults/consumer.py"
     done = subprocess.run(
         [sys.executable, str(script), str(tmp_path / "handled")],
         env={**os.environ, "TOTOMS_LOCAL_ROOT": str(copied)},

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from local_kit import BLOG, DEADLINE, POSTS, open_bus, publish, receive_numbers, rows_of
+from support.local.bus import BLOG, DEADLINE, POSTS, open_bus, publish, receive_numbers, rows_of
 from totoms.errors import TotoError, Unavailable
 from totoms.local.messages import checkpoints as upkeep
 from totoms.local.messages.bus import LocalMessageBus
@@ -23,7 +23,7 @@ from totoms.messages.message import TotoMessage
 # In a process of its own, because the limit is the process's. `fill` and `free` make the disk full and let it be.
 _SCRIPT = """
 import asyncio, json, os, pathlib, resource, sys
-from local_kit import BLOG, POSTS, make_bus, publish, receive_numbers
+from support.local.bus import BLOG, POSTS, make_bus, publish, receive_numbers
 from totoms.errors import Unavailable
 from totoms.messages.message import TotoMessage
 
@@ -108,7 +108,7 @@ def test_full_disk_acknowledges_nothing_and_publishing_resumes_by_itself(disk: t
         text=True,
         timeout=300,
         check=False,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "support")},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
     )
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from local_kit import BLOG, POSTS, Clock, nothing_comes, open_bus, publish, receive, receive_exactly
+from support.local.bus import BLOG, POSTS, Clock, nothing_comes, open_bus, publish, receive, receive_exactly
 from totoms import TotoMessage
 from totoms.errors import BackendError, Unavailable
 from totoms.local.messages import rows

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from local_kit import (
+from support.local.bus import (
     BLOG,
     FILES,
     POSTS,

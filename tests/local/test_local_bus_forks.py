@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from local_kit import BLOG, open_bus, receive_numbers
-from processes import Process
+from support.local.bus import BLOG, open_bus, receive_numbers
+from support.processes import Process
 from totoms.local.messages.state import StateFile
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from local_kit import (
+from support.local.bus import (
     BLOG,
     DEADLINE,
     LEASE,

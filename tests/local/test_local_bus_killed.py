@@ -11,8 +11,18 @@ from typing import Any
 
 import pytest
 
-from local_kit import BLOG, FILES, number_of, open_bus, publish, receive_now, receive_numbers, receive_one, rows_of
-from processes import Process
+from support.local.bus import (
+    BLOG,
+    FILES,
+    number_of,
+    open_bus,
+    publish,
+    receive_now,
+    receive_numbers,
+    receive_one,
+    rows_of,
+)
+from support.processes import Process
 from totoms.local.messages import checkpoints as upkeep
 from totoms.local.messages import database as database_module
 from totoms.local.messages import state as state_module

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from local_kit import (
+from support.local.bus import (
     BLOG,
     LEASE,
     Clock,

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, settings, strategies
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from local_kit import (
+from support.local.bus import (
     BLOG,
     DEADLINE,
     LEASE,

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from local_kit import BLOG, DEADLINE, open_bus, publish, receive_numbers
-from processes import Process
+from support.local.bus import BLOG, DEADLINE, open_bus, publish, receive_numbers
+from support.processes import Process
 from totoms.local.messages import state as state_module
 from totoms.local.messages.bus import LocalMessageBus
 

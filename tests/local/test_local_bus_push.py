@@ -10,7 +10,7 @@ from typing import Any
 import jwt
 import pytest
 
-from local_kit import TOPIC, make_bus
+from support.local.bus import TOPIC, make_bus
 from totoms.errors import Forbidden, TotoError, Unauthorized
 from totoms.local.keys import push_key, signing_key
 from totoms.local.messages.bus import LocalMessageBus

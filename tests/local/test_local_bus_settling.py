@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from local_kit import (
+from support.local.bus import (
     BLOG,
     Clock,
     nothing_comes,

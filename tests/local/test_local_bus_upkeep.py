@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from local_kit import BLOG, POSTS, crash_image, make_bus, open_bus, publish, receive_numbers
-from processes import Process
+from support.local.bus import BLOG, POSTS, crash_image, make_bus, open_bus, publish, receive_numbers
+from support.processes import Process
 from totoms import TotoMessage
 from totoms.local.messages import checkpoints as upkeep
 from totoms.local.messages.bus import LocalMessageBus

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from plugin_kit import Install, install_plugin
+from support.plugins import Install, install_plugin
 from totoms.plugins import loader as plugins
 
 

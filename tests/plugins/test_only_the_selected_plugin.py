@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from plugin_kit import GOOD, install_plugin
+from support.plugins import GOOD, install_plugin
 
 SDKS = ("boto3", "botocore", "google.cloud", "azure", "grpc")
 REPORT = """

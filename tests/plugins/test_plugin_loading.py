@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from plugin_kit import BUS, GOOD, GROUP, Install, install_plugin, write_distribution
+from support.plugins import BUS, GOOD, GROUP, Install, install_plugin, write_distribution
 from totoms import MessageBusConfig, TotoMicroservice, TotoMicroserviceConfiguration
 from totoms.environment import TotoEnvironment, implementation
 from totoms.errors import PluginError, PluginLoadError, PluginNotFound

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from plugin_kit import GOOD, Install
+from support.plugins import GOOD, Install
 from totoms.environment import TotoEnvironment, current_environment, set_default_environment
 from totoms.errors import ConfigurationError, PluginLoadError
 from totoms.plugins import loader as plugins

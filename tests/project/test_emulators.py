@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from emulators import require
+from support.emulators import require
 
-SUPPORT = Path(__file__).parents[1] / "support"
+TESTS = Path(__file__).parents[1]
 TEST = """
-from emulators import tell_missing
+from support.emulators import tell_missing
 
 def pytest_terminal_summary(terminalreporter):
     tell_missing(terminalreporter)
 """
 USES = """
 import pytest
-from emulators import kept, require
+from support.emulators import kept, require
 
 @pytest.fixture(scope="session")
 def server():
@@ -40,7 +40,7 @@ def test_missing_server_is_told_with_its_remedy(
     (tmp_path / "conftest.py").write_text(TEST)
     (tmp_path / "test_uses.py").write_text(USES)
     monkeypatch.setenv("TOTOMS_REQUIRE_EMULATORS", required)
-    monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
+    monkeypatch.setenv("PYTHONPATH", str(TESTS))
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-c", "/dev/null", f"--rootdir={tmp_path}"]
 
     run = subprocess.run([*command, *processes, str(tmp_path)], capture_output=True, text=True, timeout=300)
@@ -63,7 +63,7 @@ def test_server_that_is_there_is_found() -> None:
 
 _KEEPS = """
 import signal, sys
-from emulators import kept
+from support.emulators import kept
 
 CONNECTS = "import socket, time; s = socket.create_connection(('127.0.0.1', {port})); time.sleep(3600)"
 with kept([sys.executable, "-c", CONNECTS]):
@@ -74,7 +74,7 @@ with kept([sys.executable, "-c", CONNECTS]):
 # Not SIGINT, which is ignored by all that runs behind a shell's `&`.
 @pytest.mark.parametrize("sig", [signal.SIGKILL, signal.SIGTERM])
 def test_server_ends_with_the_process_that_started_it(sig: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
+    monkeypatch.setenv("PYTHONPATH", str(TESTS))
     with socket.create_server(("127.0.0.1", 0)) as listening:
         source = _KEEPS.replace("{port}", str(listening.getsockname()[1]))
         with subprocess.Popen([sys.executable, "-c", source], stderr=subprocess.DEVNULL) as keeps:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from parts import CLOUDS, of_cloud
+from support.parts import CLOUDS, of_cloud
 
 ROOT = Path(__file__).parents[2]
-SUPPORT = Path(__file__).parents[1] / "support"
+TESTS = Path(__file__).parents[1]
 MARKED = """
 import pytest
 
@@ -80,8 +80,8 @@ def test_summary_says_what_is_left_to_other_parts(
     (tmp_path / "test_marked.py").write_text(MARKED)
     (tmp_path / "test_aws.py").write_text(OF_A_CLOUD)
     (tmp_path / "test_contracts.py").write_text(CONTRACT)
-    monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "parts", "-c", "/dev/null"]
+    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "support.parts", "-c", "/dev/null"]
     chosen = "not faults and not slow and (not cloud or quick)"
 
     done = subprocess.run(

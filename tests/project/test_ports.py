@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from entra import EntraStandIn
-from fault_proxy import FaultProxy
-from ports import free_port, reserve
-from secret_manager import SecretManagerStandIn
-from service_bus import ServiceBusStandIn
+from standins.azure.entra import EntraStandIn
+from standins.azure.service_bus.server import ServiceBusStandIn
+from standins.gcp.secret_manager import SecretManagerStandIn
+from standins.ports import free_port, reserve
+from support.faults.proxy import FaultProxy
 
 ROOT = Path(__file__).parents[2]
 STANDINS = ROOT / "tests" / "standins"
@@ -67,10 +67,13 @@ async def test_port_of_a_proxy_that_is_killed_is_kept_for_it() -> None:
         assert proxy.port == port
 
 
-@pytest.mark.parametrize("script", ["gcs.py", "key_vault.py", "pubsub.py", "secret_manager.py", "service_bus.py"])
-def test_two_servers_do_not_share_a_port(script: str) -> None:
+PROGRAMS = ["gcp.gcs", "gcp.pubsub", "gcp.secret_manager", "azure.key_vault", "azure.service_bus.server"]
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_two_servers_do_not_share_a_port(program: str) -> None:
     # gRPC's servers do so unless they are told not to: then each gets some of the connections that are meant for one.
-    command = [sys.executable, str(STANDINS / script)]
+    command = [sys.executable, str(STANDINS), program]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as first:
         try:
             assert first.stdout is not None

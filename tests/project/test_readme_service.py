@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from ports import free_port
-from processes import Process
+from standins.ports import free_port
+from support.processes import Process
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,10 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
-from processes import Process
+from support.processes import Process
 from totoms.auth.tokens import make_token
 
-SERVICE = Path(__file__).parents[1] / "support" / "readme_service.py"
+SERVICE = Path(__file__).parents[1] / "support/services/readme.py"
 KEY = "a key for the tests of the promised blocks"
 Start = Callable[[str], tuple[Process, httpx.Client]]
 

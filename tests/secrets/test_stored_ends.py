@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from http_kit import Log
+from support.http.app import Log
 from totoms import SecretsManager, TotoControllerConfig, TotoEnvironment
 from totoms.auth.authenticator import Authenticator
 from totoms.auth.tokens import make_token, new_toto_service_token

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from fastapi import Query, Request
 
-from by_name import Through
-from http_kit import KeyServer, make_service, rsa_key, token
-from messaging_kit import SUBSCRIPTION, MemoryBus
+from support.http.app import KeyServer, make_service, rsa_key, token
+from support.messages.by_name import Through
+from support.messages.kit import SUBSCRIPTION, MemoryBus
 from totoms import (
     APIConfiguration,
     APIEndpoint,

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from blog_service import configuration
+from support.services.blog import configuration
 from totoms import TotoMicroservice
 from totoms.clients import ClientRegistry
 

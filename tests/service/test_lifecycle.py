@@ -16,10 +16,10 @@ from typing import Any
 import httpx
 import pytest
 
-from ports import free_port
-from processes import DEADLINE, Process
+from standins.ports import free_port
+from support.processes import DEADLINE, Process
 
-BLOG = Path(__file__).parents[1] / "support" / "blog_service.py"
+BLOG = Path(__file__).parents[1] / "support/services/blog.py"
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from fastapi import Request
 
-from blog_service import configuration
+from support.services.blog import configuration
 from totoms import (
     APIConfiguration,
     APIEndpoint,

@@ -11,8 +11,9 @@ import base64
 import contextlib
 import threading
 from collections.abc import Mapping
-from pipes import pipe
 from typing import Self
+
+from standins.pipes import pipe
 
 USER, PASSWORD = "me", "p@ss"
 

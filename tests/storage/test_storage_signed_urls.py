@@ -12,8 +12,8 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import httpx
 import pytest
 
-from http_kit import Log, Service
-from processes import Process
+from support.http.app import Log, Service
+from support.processes import Process
 from totoms.auth.authenticator import Authenticator
 from totoms.declaration.api import APIConfiguration
 from totoms.declaration.service import TotoMicroserviceConfiguration
@@ -25,7 +25,7 @@ from totoms.testing import TestMicroservice
 
 MIB = 1024 * 1024
 CONTENT = bytes(range(256))
-BLOG = Path(__file__).parents[1] / "support" / "blog_service.py"
+BLOG = Path(__file__).parents[1] / "support/services/blog.py"
 
 
 def make_client(limit: int = MIB) -> httpx.AsyncClient:
@@ -258,7 +258,7 @@ def test_a_service_loads_nothing_of_the_files_before_they_are_used() -> None:
     script = f"""
 import sys
 sys.path[:0] = {sys.path!r}
-from http_kit import Service
+from support.http.app import Service
 from totoms import *
 from totoms.http.app import create_app
 from totoms.auth.authenticator import Authenticator

@@ -12,8 +12,8 @@ from typing import Any, BinaryIO, ClassVar
 
 import pytest
 
-from by_name import ByName
-from local_lifecycle_kit import LocalLifecycleHarness
+from support.local.lifecycle import LocalLifecycleHarness
+from support.messages.by_name import ByName
 from totoms.context import new_cid
 from totoms.environment import set_default_environment
 from totoms.local.configuration import LocalConfiguration

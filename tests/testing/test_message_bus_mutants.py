@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-import message_mutants as broken
-import message_publishing_mutants as publishing
-from local_message_harness import VirtualHarness
+from support.local.messages import VirtualHarness
+from support.mutants import messages as broken
+from support.mutants import publishing
 from totoms.errors import BackendError, Closed, NotFound
 from totoms.local.messages.bus import LocalMessageBus
 from totoms.messages import message as messages

@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 import pytest
 from fastapi import Request, Response
 
-from by_name import ByName
-from local_push_kit import LocalPushHarness
+from support.local.push import LocalPushHarness
+from support.messages.by_name import ByName
 from totoms.context import new_cid
 from totoms.errors import BackendError, Forbidden, NotFound, Unauthorized, Undecidable
 from totoms.local.keys import push_key, signing_key

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from store_of_secrets import StoredSecrets, StoreHarness
+from support.mutants.secrets import StoredSecrets, StoreHarness
 from totoms.errors import AccessDenied, BackendError, NotFound, Unavailable
 from totoms.logging.logger import TotoLogger
 from totoms.testing import SecretsManagerContract

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-import storage_mutants as broken
-from local_storage_kit import LocalStorageHarness
+from support.local.storage import LocalStorageHarness
+from support.mutants import storage as broken
 from totoms.errors import BackendError
 from totoms.local.storage.storage import LocalCloudStorage
 from totoms.storage.storage import CloudStorage

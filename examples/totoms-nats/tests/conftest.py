@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from nats.js import JetStreamContext
 
-from by_name import ByName
-from emulators import require
+from support.emulators import require
+from support.messages.by_name import ByName
 from totoms import CloudStorage, MessageBus, SecretsManager, TotoEnvironment
 from totoms.messages.subscription import Subscription
 from totoms_nats.clients import clients

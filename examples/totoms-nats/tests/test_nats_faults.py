@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from processes import Process
+from support.processes import Process
 from totoms import CloudStorage, MessageBus, MessageDestination, SecretsManager, TotoEnvironment, TotoMessage
 from totoms.errors import AccessDenied, MessageTooLarge, Unavailable
 from totoms.messages.subscription import Subscription

@@ -9,7 +9,7 @@ import pytest
 from nats.aio.client import Client
 from nats.errors import Error
 
-from emulators import require
+from support.emulators import require
 from totoms_nats.private_api import is_denied_publish, is_refused_login, keep_reconnecting
 from totoms_nats.testing.server import PROGRAM, NatsServer
 
