@@ -175,7 +175,7 @@ async def keep(service: Attacked, launch: Any, **callers: int) -> tuple[Seen, li
     Args:
         service: The service.
         launch: Starts a process.
-        callers: How many there are of each kind of ``fault_callers.py``.
+        callers: How many there are of each kind of ``callers.py``.
     """
     token = service.bearer["authorization"]
     processes = [launch("faults/callers.py", kind, number, service.port, token) for kind, number in callers.items()]

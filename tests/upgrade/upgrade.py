@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 OLD = "1.5.0"
-SERVICE = Path(__file__).parents[1] / "support" / "service_of_1_5.py"
+SERVICE = Path(__file__).parents[1] / "support/services/of_1_5.py"
 FORMER_PACKAGES = ("api", "auth", "evt", "gale", "model", "secrets", "storage")
 VARIABLES = {
     "HYPERSCALER": "local",

@@ -97,7 +97,7 @@ class Seen:
 
 
 class Attacked:
-    """A running ``fault_service.py``.
+    """A running ``service.py``.
 
     Args:
         process: The service.

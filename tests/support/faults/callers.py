@@ -1,6 +1,6 @@
-"""Callers of ``fault_service.py`` that keep their connections for a minute, in a process of their own.
+"""Callers of ``service.py`` that keep their connections for a minute, in a process of their own.
 
-``python fault_callers.py KIND NUMBER PORT TOKEN``; prints "begun" when all have sent their requests, and for each
+``python callers.py KIND NUMBER PORT TOKEN``; prints "begun" when all have sent their requests, and for each
 caller, when its connection ended or its time was over, "ended KIND SECONDS WHAT".
 
 - ``deaf``: ask for a large answer and read nothing of it;

@@ -1,6 +1,6 @@
 """Handles numbered messages: appends "number attempt message_id latency" to a file and says SUCCESS; poison fails.
 
-``python fault_consumer.py FILE [LEASE_SECONDS] [HANDLER_SECONDS] [MAX_CONCURRENCY] [MAX_ATTEMPTS]``
+``python consumer.py FILE [LEASE_SECONDS] [HANDLER_SECONDS] [MAX_CONCURRENCY] [MAX_ATTEMPTS]``
 """
 
 from __future__ import annotations

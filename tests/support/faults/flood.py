@@ -1,6 +1,6 @@
 """Publishes numbers to the local bus at a steady rate until it is ended; see the oracle in oracle.py.
 
-``python fault_flood.py FILE RATE``; a number is noted in FILE once `publish_messages` has returned for it.
+``python flood.py FILE RATE``; a number is noted in FILE once `publish_messages` has returned for it.
 """
 
 from __future__ import annotations

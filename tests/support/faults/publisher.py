@@ -1,6 +1,6 @@
 """Publishes numbered messages and appends each number to a file once `publish_message` has returned.
 
-``python fault_publisher.py FILE FIRST LAST [CONCURRENCY] [POISON_EVERY] [RATE]``; numbers already in FILE are not
+``python publisher.py FILE FIRST LAST [CONCURRENCY] [POISON_EVERY] [RATE]``; numbers already in FILE are not
 published again. RATE is in messages per second; 0 means as fast as it goes.
 """
 

@@ -1,6 +1,6 @@
 """A whole service for the fault tests: HTTP in, messages through the bus, numbers out to a file.
 
-``python fault_service.py FILE [options]``; what was handled is noted in FILE as "number attempt message_id latency".
+``python service.py FILE [options]``; what was handled is noted in FILE as "number attempt message_id latency".
 
 - ``POST /numbers`` publishes a number, or a poison; 200 says that the broker has it.
 - ``PUT /files`` and ``GET /files`` write and read a file in storage.

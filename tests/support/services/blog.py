@@ -1,4 +1,4 @@
-"""A small service for the lifecycle tests, started as a process: ``python blog_service.py``."""
+"""A small service for the lifecycle tests, started as a process: ``python blog.py``."""
 
 from __future__ import annotations
 
