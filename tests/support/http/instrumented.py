@@ -1,8 +1,8 @@
 """Run an app under Sentry's SDK or OpenTelemetry's instrumentation and print, as JSON, what the tool saw.
 
-``python -m support.http.instrumented TOOL APP``: TOOL is ``sentry``, ``sentry-late`` (initialised after the app was made), ``otel``
-or ``otel-global``; APP is ``plain`` (FastAPI alone), ``totoms``, or ``totoms-middleware``. In a process of its own,
-since these tools replace parts of FastAPI for good.
+``python -m support.http.instrumented TOOL APP``: TOOL is ``sentry``, ``sentry-late`` (initialised after the app was
+made), ``otel`` or ``otel-global``; APP is ``plain`` (FastAPI alone), ``totoms``, or ``totoms-middleware``. In a process
+of its own, since these tools replace parts of FastAPI for good.
 """
 
 from __future__ import annotations
