@@ -13,7 +13,10 @@ from support.emulators import tell_missing
 _FIGURES: list[tuple[str, str]] = []
 
 # What the developer's shell may have set must not reach a test.
-_FOREIGN = ("HYPERSCALER", "ENVIRONMENT", "PORT", "SERVICE_BASE_URL", "TOTOMS_LOCAL_ROOT", "AWS_REGION", "GCP_PID")
+_FOREIGN = (
+    *("HYPERSCALER", "ENVIRONMENT", "PORT", "SERVICE_BASE_URL", "TOTOMS_LOCAL_ROOT", "AWS_REGION", "GCP_PID"),
+    *("LOG_LEVEL", "LOG_LEVELS"),
+)
 
 
 @pytest.fixture(autouse=True)

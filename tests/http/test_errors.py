@@ -7,6 +7,7 @@ import copy
 import json
 import math
 import pickle
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import httpx
@@ -39,9 +40,18 @@ from totoms import (
 )
 from totoms.auth.tokens import make_token
 from totoms.http.requests import InvalidJSON, InvalidUTF8, parse_json
+from totoms.logging.masking import forget_secrets, remember_secret
 from totoms.messages.message import encode_message
 
 CANARY = "canary-7f3a"
+
+
+@pytest.fixture
+def secret_canary() -> Iterator[None]:
+    """The canary is the value of a secret."""
+    remember_secret((__name__, "canary"), CANARY.encode())
+    yield
+    forget_secrets(__name__)
 
 
 class Teapot(TotoError):
@@ -96,6 +106,7 @@ RAISED: dict[str, tuple[Any, int, str, dict[str, str], Any]] = {
 
 @pytest.mark.parametrize("name", RAISED)
 @pytest.mark.parametrize("way", ["short", "with middleware", "path parameter", "fastapi's"])
+@pytest.mark.usefixtures("secret_canary")
 async def test_exception_becomes_an_error_body(name: str, way: str, log: Log) -> None:
     make, status, message, headers, detail = RAISED[name]
     if way == "fastapi's":
@@ -151,13 +162,14 @@ async def test_next_request_works_after_an_error() -> None:
     assert (await ask(service)).json() == 1
 
 
-async def test_traceback_tells_where_but_not_what(log: Log) -> None:
+@pytest.mark.usefixtures("secret_canary")
+async def test_traceback_says_where_and_what_with_secrets_masked(log: Log) -> None:
     @toto_delegate
     async def delegate(request: Request, user_context: UserContext, exec_context: ExecutionContext) -> None:
         try:
-            int("canary-7f3a")
+            int("seven canary-7f3a")
         except ValueError as error:
-            raise KeyError("canary-7f3a") from error
+            raise KeyError("seven canary-7f3a") from error
 
     await ask(make_service(APIEndpoint("GET", "/x", delegate)))
     (record,) = [record for record in log.records() if record["severity"] == "ERROR"]
@@ -165,6 +177,7 @@ async def test_traceback_tells_where_but_not_what(log: Log) -> None:
     assert "ValueError" in record["exception"]
     assert "KeyError" in record["exception"]
     assert "starlette" not in record["exception"]
+    assert "KeyError: 'seven ***'" in record["exception"]
     assert CANARY not in log.text
 
 
@@ -188,6 +201,9 @@ async def test_validation_of_fastapi_keeps_its_detail_without_the_input(log: Log
     }
     assert all(set(found) == {"type", "loc", "msg"} for found in body["detail"])
     assert CANARY not in answer.text + log.text
+    (line,) = [record["message"] for record in log.records() if record["message"].startswith("POST /x 422 ")]
+    assert "query.limit: Input should be a valid integer" in line
+    assert "body.secret: Input should be a valid string" in line
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
@@ -440,6 +456,7 @@ async def test_handler_of_the_user_can_read_the_body_again() -> None:
     assert (await ask(service, "POST", content=b"sent")).json() == {"body": "sent"}
 
 
+@pytest.mark.usefixtures("secret_canary")
 async def test_handler_that_fails_is_still_answered(log: Log) -> None:
     service = make_service(raising(Own))
 
@@ -452,6 +469,7 @@ async def test_handler_that_fails_is_still_answered(log: Log) -> None:
     assert CANARY not in log.text
 
 
+@pytest.mark.usefixtures("secret_canary")
 async def test_middleware_that_fails_is_still_answered(log: Log) -> None:
     service = make_service(raising(Own))
 
@@ -464,6 +482,7 @@ async def test_middleware_that_fails_is_still_answered(log: Log) -> None:
     assert CANARY not in log.text
 
 
+@pytest.mark.usefixtures("secret_canary")
 async def test_stream_that_breaks_off_is_logged_once(log: Log) -> None:
     @toto_delegate
     async def delegate(request: Request, user_context: UserContext, exec_context: ExecutionContext) -> Any:

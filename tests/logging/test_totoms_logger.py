@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
+import pydantic
 import pytest
 
 from totoms import TotoLogger, ValidationError
 from totoms.context import current_cid
+from totoms.logging.describe import show_texts
 from totoms.logging.formats import JSONFormatter, LineFormatter, visible
 from totoms.logging.handler import BatchHandler
 from totoms.logging.logger import configure_logging, flush_logging
@@ -212,28 +214,70 @@ def failing() -> None:
         raise KeyError("canary") from error
 
 
-def test_error_is_told_by_class_and_place_without_its_text() -> None:
+def logged_failure() -> str:
     stream = attach(JSONFormatter())
     try:
         failing()
     except KeyError as error:
         TotoLogger("blog").log("cid", "It failed", "ERROR", error)
     (record,) = records(stream)
-    assert record["exception"].count("test_totoms_logger.py") == 3
-    assert "ValueError" in record["exception"]
-    assert "KeyError" in record["exception"]
-    assert "in failing" in record["exception"]
-    assert "canary" not in record["exception"]
+    exception: str = record["exception"]
+    assert exception.count("test_totoms_logger.py") == 3
+    assert "in failing" in exception
+    return exception
 
 
-def test_error_is_told_with_its_text_at_debug() -> None:
-    stream = attach(JSONFormatter())
-    logging.getLogger("totoms").setLevel(logging.DEBUG)
+def test_error_is_logged_with_class_text_and_traceback_of_each_cause() -> None:
+    exception = logged_failure()
+    assert "builtins.ValueError: invalid literal for int() with base 10: 'canary'" in exception
+    assert exception.endswith("builtins.KeyError: 'canary'")
+    assert 'raise KeyError("canary") from error' in exception
+
+
+def test_error_is_logged_without_text_and_source_where_the_declaration_says_class() -> None:
+    show_texts(False)
     try:
-        failing()
-    except KeyError as error:
-        TotoLogger("blog").log("cid", "It failed", "ERROR", error)
-    assert "canary" in records(stream)[0]["exception"]
+        exception = logged_failure()
+    finally:
+        show_texts(True)
+    assert "builtins.ValueError: message withheld" in exception
+    assert "canary" not in exception
+
+
+def test_errors_of_a_group_are_logged_with_their_texts() -> None:
+    stream = attach(JSONFormatter())
+    TotoLogger("blog").log("cid", "It failed", "ERROR", ExceptionGroup("two", [ValueError("one"), KeyError("other")]))
+    exception = records(stream)[0]["exception"]
+    assert "ExceptionGroup: two (2 sub-exceptions)" in exception
+    assert "member 1:\n    builtins.ValueError: one" in exception
+    assert "member 2:\n    builtins.KeyError: 'other'" in exception
+
+
+class Credentials(pydantic.BaseModel):
+    number: int
+    password: str
+
+    @pydantic.field_validator("password")
+    @classmethod
+    def long(cls, value: str) -> str:
+        raise ValueError(f"{value} is too short")
+
+
+@pytest.mark.parametrize("through", ["totoms", "the standard library"])
+def test_validation_error_is_logged_with_its_fields_and_without_their_values(through: str) -> None:
+    stream = attach(JSONFormatter())
+    try:
+        Credentials.model_validate({"number": "canary", "password": "canary"})
+    except pydantic.ValidationError as error:
+        if through == "totoms":
+            TotoLogger("blog").log("cid", "It failed", "ERROR", error)
+        else:
+            logging.getLogger("own").exception("It failed")
+    written = "".join(lines(stream))
+    assert "ValidationError: number: Input should be a valid integer" in written
+    assert "password: not valid" in written
+    assert "_value='canary'" not in written
+    assert "is too short" not in written.replace("{value} is too short", "")
 
 
 def test_text_of_our_own_errors_is_told() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,11 +12,20 @@ import pytest
 from support.messages.kit import SUBSCRIPTION, Handler, make_router, succeed
 from totoms import ConfigurationError, NonRetryableError, ProcessingResponse, ProcessingStatus, TotoMessage
 from totoms.context import current_cid
+from totoms.logging.masking import forget_secrets, remember_secret
 from totoms.messages.message import encode_message
 from totoms.messages.receiver import Received
 from totoms.messages.router import Action, Outcome
 
 SECRET = "canary-4711"
+
+
+@pytest.fixture
+def secret_value() -> Iterator[None]:
+    """`SECRET` is the value of a secret."""
+    remember_secret((__name__, "canary"), SECRET.encode())
+    yield
+    forget_secrets(__name__)
 
 
 def delivery(message: TotoMessage | bytes | None = None, attempt: int = 1) -> Received:
@@ -59,7 +69,8 @@ async def test_success_and_ignored_settle_the_message(status: Any) -> None:
         raising(BaseExceptionGroup(SECRET, [SystemExit()])),
     ],
 )
-async def test_every_other_answer_is_tried_again_and_its_text_stays_out_of_the_log(
+@pytest.mark.usefixtures("secret_value")
+async def test_every_other_answer_is_tried_again_and_the_log_says_why_without_secrets(
     handler: Handler, caplog: pytest.LogCaptureFixture
 ) -> None:
     router = make_router(handler)

@@ -11,6 +11,7 @@ from totoms.compat import loader as _compat
 from totoms.compat.loader import determine_environment
 from totoms.controller_config import TotoControllerConfig
 from totoms.declaration.api import APIConfiguration, APIEndpoint, CORSConfiguration, OIDCIssuer
+from totoms.declaration.logging import LogConfiguration
 from totoms.declaration.messaging import MessageBusConfig, MessageBusHandlerConfig, MessageBusTopicConfig
 from totoms.declaration.server import ServerConfiguration
 from totoms.declaration.service import TotoMicroserviceConfiguration
@@ -75,6 +76,7 @@ __all__ = [
     "InvalidArgument",
     "InvalidKey",
     "LeaseLost",
+    "LogConfiguration",
     "MessageBus",
     "MessageBusConfig",
     "MessageBusHandlerConfig",

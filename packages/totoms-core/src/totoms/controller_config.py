@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Any, Final
 
 from totoms.environment import TotoEnvironment
@@ -73,22 +74,23 @@ class TotoControllerConfig:
         if self._is_loaded:
             return self
         self._jwt_key, self._jwt_expected_audience = await asyncio.gather(
-            self._optional(JWT_KEY_SECRET), self._optional(AUDIENCE_SECRET)
+            self._optional(self._read(JWT_KEY_SECRET)),
+            self._optional(self.secrets_manager.get_identifier_async(AUDIENCE_SECRET)),
         )
         names = self.get_mongo_secret_names()
         if names:
             self._mongo_host, self._mongo_user, self._mongo_pwd = await asyncio.gather(
-                self._read(MONGO_HOST_SECRET),
-                self._read(_named(names, "user_secret_name", "mongo_user")),
+                self.secrets_manager.get_identifier_async(MONGO_HOST_SECRET),
+                self.secrets_manager.get_identifier_async(_named(names, "user_secret_name", "mongo_user")),
                 self._read(_named(names, "pwd_secret_name", "mongo_pswd")),
             )
         self._is_loaded = True
         return self
 
-    async def _optional(self, name: str) -> str | None:
+    async def _optional(self, reading: Awaitable[str]) -> str | None:
         # A service may not need it: the authenticator decides which verifiers there are.
         try:
-            return await self._read(name)
+            return await reading
         except NotFound:
             return None
 
@@ -98,7 +100,7 @@ class TotoControllerConfig:
     @property
     def toto_registry_endpoint(self) -> str:
         """The address of the Toto registry."""
-        return strip_ends(self.secrets_manager.get_secret(REGISTRY_SECRET), f"the secret {REGISTRY_SECRET!r}")
+        return self.secrets_manager.get_identifier(REGISTRY_SECRET)
 
     def get_mongo_secret_names(self) -> dict[str, str] | None:
         """Return the names of the Mongo secrets under ``user_secret_name`` and ``pwd_secret_name``, or None."""

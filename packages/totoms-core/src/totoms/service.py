@@ -137,7 +137,7 @@ class TotoMicroservice:
         """
         configuration.check()
         environment = configuration.environment or TotoEnvironment.from_variables()
-        configure_logging()
+        configure_logging(errors=configuration.log.errors)
         logger = TotoLogger.get_instance(configuration.service_name)
         chosen = "HYPERSCALER" if os.environ.get("HYPERSCALER") else "default"
         origin = "" if configuration.environment else f" ({chosen})"

@@ -11,6 +11,7 @@ from pydantic import Field
 from totoms.controller_config import TotoControllerConfig
 from totoms.declaration.api import APIConfiguration, check_path
 from totoms.declaration.base import Declaration
+from totoms.declaration.logging import LogConfiguration
 from totoms.declaration.messaging import MessageBusConfig
 from totoms.declaration.server import ServerConfiguration
 from totoms.environment import TotoEnvironment
@@ -36,6 +37,7 @@ class TotoMicroserviceConfiguration(Declaration):
         message_bus_configuration: Topics and message handlers.
         shutdown_grace: Seconds that running requests and handlers may take to finish after SIGTERM.
         server: Deadlines and limits of the HTTP server.
+        log: What the log shows of exceptions.
     """
 
     service_name: Annotated[str, pydantic.AfterValidator(_service_name)]
@@ -46,6 +48,7 @@ class TotoMicroserviceConfiguration(Declaration):
     message_bus_configuration: MessageBusConfig | None = None
     shutdown_grace: Annotated[float, Field(ge=0)] = 25.0
     server: ServerConfiguration = Field(default_factory=ServerConfiguration)
+    log: LogConfiguration = Field(default_factory=LogConfiguration)
 
     @pydantic.field_validator("base_path", mode="before")
     @classmethod

@@ -29,6 +29,7 @@ from totoms.http.requests import TotoRequest, limit_body
 from totoms.http.responses import CLIENT_CLOSED, INTERNAL, problem
 from totoms.http.routes import JSON_HEADER, DelegateRoute, PushRoute, StaticPaths
 from totoms.http.server.response_heads import check_headers, check_status
+from totoms.logging.masking import mask, mask_again
 
 _CID: Final = CORRELATION_ID.encode()
 _MAX_LOGGED_PATH: Final = 2000
@@ -108,12 +109,12 @@ class Edge:
             current_cid.reset(token)
             if call.status:
                 elapsed = (time.perf_counter() - call.started) * 1000
-                note = f": {call.note}" if call.note else ""
-                path = scope["path"]
+                note = f": {mask(call.note)}" if call.note else ""
+                path = mask_again(scope["path"])
                 if len(path) > _MAX_LOGGED_PATH:
                     path = _truncated(path)
                 line = f"{scope.get('method', 'WEBSOCKET')} {path} {call.status} {elapsed:.1f} ms{note}"
-                self._runtime.logger.log(cid, line)
+                self._runtime.logger.log_masked(cid, line)
 
     def _early_response(self, call: Call, scope: Scope, headers: dict[bytes, bytes]) -> Response | None:
         """Return the response to a foreign host, a preflight or a body over the limit; else None. Adds CORS headers."""

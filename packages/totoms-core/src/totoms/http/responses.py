@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect
 from totoms.context import current_cid, sane_cid
 from totoms.errors import NotSerializable, TotoError, Undecidable, ValidationError
 from totoms.http.private_api import dump_model
+from totoms.logging.describe import field_problem, printable
 from totoms.strict_json import check_finite, explain
 
 INTERNAL: Final = "Internal server error"
@@ -118,9 +119,12 @@ async def on_http_exception(_request: Request, error: Exception) -> Response:
     return problem(error.status_code, message, headers=error.headers, **own)
 
 
-async def on_request_validation_error(_request: Request, error: Exception) -> Response:
-    """Respond to a validation error of FastAPI's, without the input, which may be a secret."""
+async def on_request_validation_error(request: Request, error: Exception) -> Response:
+    """Respond to a validation error, without the input, which may be a secret. The log names the fields."""
     assert isinstance(error, RequestValidationError)
+    call = request.scope.get("totoms")
+    if call is not None:
+        call.note = printable("; ".join(map(field_problem, error.errors())))
     detail = [{key: found[key] for key in _DETAIL_KEYS if key in found} for found in error.errors()]
     return problem(422, "The request is not valid", detail=detail)
 

@@ -1,18 +1,21 @@
-"""Describe exceptions for the log. Messages of unknown exceptions are left out: they may quote secrets."""
+"""Describe exceptions on one line, with secrets masked and without what a caller sent to a model."""
 
 from __future__ import annotations
 
 import re
 import traceback
+from collections.abc import Mapping
 from pathlib import PurePath
-from typing import Final
+from typing import Any, Final
 
 from totoms.errors import TotoError
+from totoms.logging.masking import mask
 
 # Controls, line ends, lone surrogates, noncharacters. Named one by one: a negated class takes 3 ms to compile.
 _UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
 _LIMIT: Final = 1000
 _SHORT: Final = 200
+_SHORTEST_QUOTE: Final = 3
 
 
 def error_location(error: BaseException) -> str:
@@ -31,6 +34,57 @@ def error_location(error: BaseException) -> str:
     return f"{text}, from {type(cause).__name__}" if cause is not None else text
 
 
+def error_text(error: BaseException) -> str:
+    """Return the message of `error`, with secrets masked; of a pydantic error the fields, without their values.
+
+    With ``LogConfiguration(errors="class")``, only a `TotoError` has a message.
+    """
+    if not _show_texts and not isinstance(error, TotoError):
+        return ""
+    return mask(_problems(error) or _string(error))
+
+
+def show_texts(shown: bool) -> None:
+    """Set whether `error_text` returns the messages of errors other than `TotoError`."""
+    global _show_texts
+    _show_texts = shown
+
+
+def texts_shown() -> bool:
+    """Return whether the messages of all errors are shown."""
+    return _show_texts
+
+
+_show_texts = True
+
+
+def _problems(error: BaseException) -> str:
+    """Return what is wrong with each field, for an error of pydantic or FastAPI, whose own text quotes the input."""
+    if type(error).__module__.partition(".")[0] not in ("pydantic", "pydantic_core", "fastapi"):
+        return ""
+    try:
+        problems: Any = error.errors()  # type: ignore[attr-defined]
+        return "; ".join(field_problem(problem) for problem in problems) or "validation failed"
+    except Exception:  # not a validation error, or one that cannot be described
+        return ""
+
+
+def field_problem(problem: Mapping[str, Any]) -> str:
+    """Return ``body.title: Field required`` for one entry of a validation error's ``errors()``.
+
+    The text of a validator that quotes the value is left out.
+    """
+    where = ".".join(map(str, problem.get("loc", ()))) or "the value"
+    text = str(problem.get("msg", "not valid")).removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    given = problem.get("input")
+    values = map(str, given.values() if isinstance(given, dict) else [given])
+    if problem.get("type") in ("value_error", "assertion_error") and any(
+        len(value) > _SHORTEST_QUOTE and value in text for value in values
+    ):
+        text = "not valid"
+    return f"{where}: {text}"
+
+
 def describe_error(error: BaseException) -> str:
     """Return the message of a backend's error and of the SDK's error behind it, for the log only.
 
@@ -43,10 +97,18 @@ def describe_error(error: BaseException) -> str:
 
 
 def _text(error: BaseException) -> str:
-    text = printable(str(error)).strip()
+    text = printable(error_text(error)).strip()
     return text if len(text) <= _SHORT else text[:_SHORT] + "…"
 
 
+def _string(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as failure:  # a __str__ that fails must not lose the log line
+        return f"<{type(error).__name__} that cannot be printed: {type(failure).__name__}>"
+
+
 def printable(text: str) -> str:
-    """Return `text` on one line without control characters, at most 1,000 characters."""
-    return _UNPRINTABLE.sub(" ", text)[:_LIMIT]
+    """Return `text` on one line without control characters and secrets, at most 1,000 characters."""
+    # Masked before it is cut: a part of a secret is not recognised.
+    return _UNPRINTABLE.sub(" ", mask(text))[:_LIMIT]

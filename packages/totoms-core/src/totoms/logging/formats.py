@@ -18,9 +18,13 @@ import orjson
 
 from totoms.context import current_cid
 from totoms.errors import TotoError
+from totoms.logging.describe import error_text, texts_shown
+from totoms.logging.masking import mask
 
 # C0 and C1 controls, DEL, the Unicode line ends and text-direction overrides, and lone surrogates (no UTF-8 for them).
 _UNSAFE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_MAX_ERRORS: Final = 10
+"""The most causes and members of groups in one log line."""
 _FRAMEWORKS: Final = frozenset({"anyio", "fastapi", "starlette", "totoms", "uvicorn"})
 _SEVERITIES: Final = ((50, "CRITICAL"), (40, "ERROR"), (30, "WARNING"), (20, "INFO"))
 
@@ -44,29 +48,39 @@ def severity(level: int) -> str:
     return "DEBUG"
 
 
-def format_error(error: BaseException, *, messages: bool = False) -> str:
-    """Return the stack and the class of `error` and of its causes.
+def format_error(error: BaseException) -> str:
+    """Return the stack, the class and the message of `error` and of its causes, with secrets masked.
 
-    Args:
-        error: The exception.
-        messages: Whether to include source lines, and the messages of exceptions other than `TotoError`. Both may
-            quote what a caller sent, or a secret.
+    With ``LogConfiguration(errors="class")``, source lines and the messages of errors other than `TotoError` are left
+    out.
     """
+    return "\n\nwhich led to\n\n".join(reversed(_chain(error, set())))
+
+
+def _chain(error: BaseException, seen: set[int]) -> list[str]:
     parts: list[str] = []
-    seen: set[int] = set()
     current: BaseException | None = error
-    while current is not None and id(current) not in seen and len(seen) < 10:
+    while current is not None and id(current) not in seen and len(seen) < _MAX_ERRORS:
         seen.add(id(current))
-        shown = messages or isinstance(current, TotoError)
-        text = _text(current) if shown else "message withheld: the log level DEBUG shows it"
-        frames = "".join(_frame(frame, messages) for frame in traceback.extract_tb(_own(current.__traceback__))[-50:])
-        parts.append(f"{frames}{type(current).__module__}.{type(current).__qualname__}: {text}")
+        frames = "".join(map(_frame, traceback.extract_tb(_own(current.__traceback__))[-50:]))
+        frames = f"Traceback (most recent call last):\n{frames}" if frames else ""
+        text = error_text(current) if texts_shown() or isinstance(current, TotoError) else "message withheld"
+        parts.append(f"{frames}{type(current).__module__}.{type(current).__qualname__}: {text}{_notes(current)}")
+        if isinstance(current, BaseExceptionGroup):
+            for number, member in enumerate(current.exceptions, 1):
+                text = "\n\nwhich led to\n\n".join(reversed(_chain(member, seen)))
+                parts[-1] += f"\n  member {number}:\n" + "\n".join(f"    {line}" for line in text.split("\n"))
         current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
-    return "\n\nwhich led to\n\n".join(reversed(parts))
+    return parts
 
 
-def _frame(frame: traceback.FrameSummary, source: bool) -> str:
-    line = f"    {frame.line}\n" if source and frame.line else ""
+def _notes(error: BaseException) -> str:
+    notes = getattr(error, "__notes__", None) if texts_shown() else None
+    return "".join(f"\n{mask(str(note))}" for note in notes) if isinstance(notes, list) else ""
+
+
+def _frame(frame: traceback.FrameSummary) -> str:
+    line = f"    {mask(frame.line)}\n" if texts_shown() and frame.line else ""
     return f'  File "{frame.filename}", line {frame.lineno}, in {frame.name}\n{line}'
 
 
@@ -76,13 +90,6 @@ def _own(trace: TracebackType | None) -> TracebackType | None:
     while own is not None and own.tb_frame.f_globals.get("__name__", "").partition(".")[0] in _FRAMEWORKS:
         own = own.tb_next
     return own or trace
-
-
-def _text(value: object) -> str:
-    try:
-        return str(value)
-    except Exception as error:  # a __str__ that fails must not lose the log line
-        return f"<{type(value).__name__} that cannot be printed: {type(error).__name__}>"
 
 
 class JSONFormatter(logging.Formatter):
@@ -102,10 +109,10 @@ class JSONFormatter(logging.Formatter):
             record.levelno,
             record.created,
             str(getattr(record, "cid", "") or current_cid.get()),
-            record.getMessage(),
+            mask(record.getMessage()),
             str(getattr(record, "service", "")),
             record.name,
-            _exception(self, record),
+            _exception(record),
         )
 
     def line(
@@ -145,18 +152,21 @@ class LineFormatter(logging.Formatter):
         service = visible(str(getattr(record, "service", "") or record.name))
         cid = visible(str(getattr(record, "cid", "") or current_cid.get()))
         where = f"[{service}] [{cid}]" if cid else f"[{service}]"
-        line = f"{clock}.{int(record.msecs):03d} {severity(record.levelno):8} {where} {visible(record.getMessage())}"
-        exception = _exception(self, record)
+        line = (
+            f"{clock}.{int(record.msecs):03d} {severity(record.levelno):8} {where} {visible(mask(record.getMessage()))}"
+        )
+        exception = _exception(record)
         if exception:
             # Indented, so that none of these lines looks like a log line.
             line += "".join(f"\n    | {visible(text)}" for text in exception.split("\n"))
         return line
 
 
-def _exception(formatter: logging.Formatter, record: logging.LogRecord) -> str:
+def _exception(record: logging.LogRecord) -> str:
     text = record.exc_text or ""
-    if not text and record.exc_info and record.exc_info[0] is not None:
-        text = formatter.formatException(record.exc_info)
+    error = record.exc_info[1] if record.exc_info else None
+    if not text and error is not None:
+        text = format_error(error)
     if record.stack_info:
         text = f"{text}\n{record.stack_info}" if text else record.stack_info
-    return text
+    return mask(text) if text else ""

@@ -10,11 +10,14 @@ import logging
 import sys
 import threading
 import time
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Literal
 
 from totoms.context import current_cid
+from totoms.logging.describe import show_texts
 from totoms.logging.formats import JSONFormatter, LineFormatter, format_error
 from totoms.logging.handler import BatchHandler
+from totoms.logging.levels import LEVELS_VARIABLE, level_from_variable, levels_from_variable, set_levels
+from totoms.logging.masking import mask
 
 LOGGER_NAME: Final = "totoms"
 
@@ -72,31 +75,41 @@ class TotoLogger:
     ) -> None:
         """Log exactly one line. Never raises.
 
+        Secrets that a `SecretsManager` read, tokens and signatures are masked.
+
         Args:
             correlation_id: The correlation id; None or "" for that of the request or message being handled.
-            msg: What happened. Keep secrets, tokens and payloads out of it.
+            msg: What happened. Keep payloads out of it.
             level: A level of the standard library, by name in any case or by number; anything else means INFO.
-            error: An exception whose class and stack to log. Its message, which may quote a caller or a secret, is
-                logged only for a `TotoError` or at the level DEBUG.
+            error: An exception whose stack, class and message to log. Of a pydantic error, the fields that are wrong
+                are logged without their values.
         """
-        logger = self._logger
         number = _INFO if level == "INFO" else _level(level)
         if not _configured:
             _install_early_handler()
-        if not logger.isEnabledFor(number):
-            return
+        if self._logger.isEnabledFor(number):
+            self._write(correlation_id, mask(_string(msg)), number, error)
+
+    def log_masked(self, correlation_id: str, text: str) -> None:
+        """Log a line at the level INFO whose parts are masked already."""
+        if not _configured:
+            _install_early_handler()
+        if self._logger.isEnabledFor(_INFO):
+            self._write(correlation_id, text, _INFO, None)
+
+    def _write(self, correlation_id: str | None, text: str, number: int, error: BaseException | None) -> None:
+        logger = self._logger
+        cid = _string(correlation_id) if correlation_id else current_cid.get()
         if error is None:
             handler = _sole_handler(logger, number)
             if handler is not None and isinstance(formatter := handler.formatter, JSONFormatter):
-                cid = _string(correlation_id) if correlation_id else current_cid.get()
-                line = formatter.line(number, time.time(), cid, _string(msg), self._name, logger.name)
-                handler.add(line, number)
+                handler.add(formatter.line(number, time.time(), cid, text, self._name, logger.name), number)
                 return
-        record = logger.makeRecord(logger.name, number, "totoms", 0, _string(msg), (), None)
-        record.cid = _string(correlation_id) if correlation_id else current_cid.get()
+        record = logger.makeRecord(logger.name, number, "totoms", 0, text, (), None)
+        record.cid = cid
         record.service = self._name
         if error is not None:
-            record.exc_text = format_error(error, messages=logger.isEnabledFor(logging.DEBUG))
+            record.exc_text = format_error(error)
         logger.handle(record)
 
 
@@ -177,29 +190,43 @@ def _remove_early_handler(own: logging.Logger) -> None:
                 own.setLevel(logging.NOTSET)
 
 
-def configure_logging(*, json: bool | None = None) -> None:
-    """Configure logging when a service starts, unless the program has done so already.
+def configure_logging(*, json: bool | None = None, errors: Literal["text", "class"] = "text") -> None:
+    """Configure logging when a service starts, as far as the program has not done so already.
 
     If neither the root logger nor ``totoms`` has a handler, install one on the root logger that writes to standard
-    output, and set the level of ``totoms`` to INFO.
+    output, and set the level of all loggers to ``LOG_LEVEL``, by default INFO. If the program has handlers of its own,
+    ``LOG_LEVEL`` sets the level of ``totoms`` only. ``LOG_LEVELS`` sets the levels of single loggers.
 
     Args:
         json: Whether to write JSON objects; by default unless standard output is a terminal.
+        errors: Whether to log the text of exceptions, or their class and place only.
+
+    Raises:
+        ConfigurationError: ``LOG_LEVEL`` or ``LOG_LEVELS`` is wrong.
     """
+    level, levels = level_from_variable(), levels_from_variable()
+    show_texts(errors == "text")
     root, own = logging.getLogger(), logging.getLogger(LOGGER_NAME)
     global _configured
     with _lock:
         _configured = True
         _remove_early_handler(own)
-        if root.handlers or own.handlers:
-            return
-        if json is None:
-            json = not _is_terminal()
-        handler = BatchHandler()
-        handler.setFormatter(JSONFormatter() if json else LineFormatter())
-        root.addHandler(handler)
-        if own.level == logging.NOTSET:
-            own.setLevel(logging.INFO)
+        if not (root.handlers or own.handlers):
+            handler = BatchHandler()
+            handler.setFormatter(JSONFormatter() if (not _is_terminal() if json is None else json) else LineFormatter())
+            root.addHandler(handler)
+            root.setLevel(level or logging.INFO)
+            if own.level == logging.NOTSET:
+                own.setLevel(logging.INFO)
+        if level is not None:
+            own.setLevel(level)
+        verbose = set_levels(levels)
+    for name in verbose:
+        TotoLogger.get_instance().log(
+            "init",
+            f"{LEVELS_VARIABLE}: {name} logs requests and answers of the SDK, which may include secrets and messages.",
+            "WARNING",
+        )
 
 
 def flush_logging() -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from totoms.context import current_cid, remember_traceparent, sane_cid
 from totoms.errors import ConfigurationError, NonRetryableError, UndecodableMessage
-from totoms.logging.describe import error_location, printable
+from totoms.logging.describe import error_location, error_text, printable, texts_shown
 from totoms.logging.logger import TotoLogger
 from totoms.messages.dead_letters import DeadLetterReason
 from totoms.messages.handler import TotoMessageHandler
@@ -225,18 +225,19 @@ class MessageRouter:
                 self._deadlines.end(task)
             status = _status(response)
         except NonRetryableError as error:
-            self._log_failure(message, received, error_location(error))
+            self._log_failure(message, received, error_location(error), error)
             return self._dead_letter(received, "non_retryable", error)
         except BaseException as error:  # SystemExit in a handler must not stop the service either
             if isinstance(error, asyncio.CancelledError) and task.cancelling():
                 raise
-            self._log_failure(message, received, error_location(error))
+            self._log_failure(message, received, error_location(error), error)
             return self._failed(received, error)
         if status is ProcessingStatus.SUCCESS:
             return _SUCCESS
         if status is ProcessingStatus.IGNORED:
             return _IGNORED
-        self._log_failure(message, received, "the handler returned FAILED")
+        text = f": {response.error}" if response.error and texts_shown() else ""
+        self._log_failure(message, received, f"the handler returned FAILED{text}")
         return self._failed(received, response.error or "")
 
     def _failed(self, received: Received, error: BaseException | str | None) -> Outcome:
@@ -246,16 +247,19 @@ class MessageRouter:
 
     def _dead_letter(self, received: Received, reason: str, error: BaseException | str | None) -> Outcome:
         error_class = type(error).__name__ if isinstance(error, BaseException) else "" if error is None else "FAILED"
-        description = printable(str(error)) if error else ""
+        description = printable(error_text(error) if isinstance(error, BaseException) else error or "")
         return Outcome(Action.DEAD_LETTER, DeadLetterReason(reason, error_class, description, received.attempt))
 
-    def _log_failure(self, message: TotoMessage, received: Received, what: str) -> None:
+    def _log_failure(
+        self, message: TotoMessage, received: Received, what: str, error: BaseException | None = None
+    ) -> None:
         last = received.attempt >= self._retry.max_attempts
         self._logger.log(
             current_cid.get(),
             f"Message {received.message_id} of type {message.type}, attempt {received.attempt}"
             f"{' (the last)' if last else ''}: {what}",
             "ERROR" if last else "WARNING",
+            error,
         )
 
     def _log_once(self, message_type: str, what: str) -> None:

@@ -17,6 +17,7 @@ import orjson
 
 from totoms.environment import TotoEnvironment, current_environment, implementation
 from totoms.errors import BackendError, CorruptData, NotFound, Unavailable
+from totoms.logging.masking import keep_identifier, remember_secret
 from totoms.names import check_secret_name
 from totoms.operations import backend_operation
 from totoms.secrets.cache import CachePolicy, SecretCache
@@ -117,11 +118,27 @@ class SecretsManager(ABC):  # noqa: B024 - its abstract method is marked by back
             secret: The name of the secret.
             logical_name: The topic's name in code, for backends that do not need the secret.
         """
-        return strip_ends(self.get_secret(secret), f"the secret {secret!r}")
+        return self.get_identifier(secret)
 
     async def topic_identifier_async(self, secret: str, logical_name: str) -> str:
         """Return the provider's identifier of a topic: the value of the secret, without white space at its ends."""
-        return strip_ends(await self.get_secret_async(secret), f"the secret {secret!r}")
+        return await self.get_identifier_async(secret)
+
+    def get_identifier(self, name: str) -> str:
+        """Return a value that is stored like a secret but is none, such as a host, without white space at its ends.
+
+        It is not masked in the log.
+        """
+        self._keep_identifier(name)
+        return strip_ends(self.get_secret(name), f"the secret {name!r}")
+
+    async def get_identifier_async(self, name: str) -> str:
+        """Return a value that is stored like a secret but is none; see :meth:`get_identifier`."""
+        self._keep_identifier(name)
+        return strip_ends(await self.get_secret_async(name), f"the secret {name!r}")
+
+    def _keep_identifier(self, name: str) -> None:
+        keep_identifier((type(self), self.environment, name, None))
 
     def _look_up(self, name: str, version: str | None) -> bytes | Future[bytes]:
         check_secret_name(name)
@@ -139,6 +156,7 @@ class SecretsManager(ABC):  # noqa: B024 - its abstract method is marked by back
             failure = type(error).__name__
         else:
             if value:
+                remember_secret((type(self), self.environment, name, version), bytes(value))
                 return bytes(value)
             raise CorruptData(f"The secret {name!r} is empty.", resource=name)
         raise BackendError(f"The secret {name!r} cannot be read: {failure}.", resource=name)

@@ -26,6 +26,7 @@ from totoms.local.messages.receiver import LocalReceiver
 from totoms.local.messages.writer import Writer
 from totoms.local.secrets import JWT_KEY_SECRET, LocalSecretsManager
 from totoms.local.storage.storage import LocalCloudStorage
+from totoms.logging.masking import forget_secrets
 from totoms.messages.dead_letters import DeadLetterReason
 from totoms.messages.message import TotoMessage, decode_message
 from totoms.messages.outgoing import Outgoing
@@ -97,6 +98,7 @@ class TestBackend:
         with secret_caches._caches_lock:
             for key in [key for key in secret_caches._caches if key[1] == self.environment]:
                 del secret_caches._caches[key]
+        forget_secrets(self.environment)
 
 
 class TestBackendConfiguration(LocalConfiguration):
