@@ -96,7 +96,7 @@ def test_header_that_would_start_another_is_500_and_logged_once(pair: bytes, run
 
 def test_head_of_a_response_is_checked_by_the_server_as_well() -> None:
     def head(*headers: tuple[bytes, bytes]) -> ResponseHead:
-        return ResponseHead(200, headers, [(b"date", b"now")], method="GET", version="1.1", close=False)
+        return ResponseHead(200, headers, [(b"date", b"now")], "GET", "1.1", False)
 
     assert head((b"x-a", b"b"), (b"x-b", b"caf\xe9\t1")).data.count(b"\r\n") == 6
     for bad in [(b"x-a", b"b\r\nc: d"), (b"x-a", b"b\n"), (b"x-a", b"\x00"), (b"x\n", b"a"), (b"x y", b"a")]:

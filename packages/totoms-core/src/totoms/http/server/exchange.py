@@ -84,8 +84,7 @@ class Exchange:
         outbox: Outbox,
         scope: dict[str, Any],
         body: Body,
-        piece: bytes = b"",
-        *,
+        piece: bytes,
         expects_continue: bool,
     ) -> None:
         self._connection = connection
@@ -211,13 +210,9 @@ class Exchange:
 
     def _start(self, message: Message) -> None:
         close, defaults = self._connection.response_options()
+        scope = self._scope
         head = self._head = ResponseHead(
-            message["status"],
-            message.get("headers", ()),
-            defaults,
-            method=self._scope["method"],
-            version=self._scope["http_version"],
-            close=close,
+            message["status"], message.get("headers", ()), defaults, scope["method"], scope["http_version"], close
         )
         self.started = True
         self.expects_continue = False

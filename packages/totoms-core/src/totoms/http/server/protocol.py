@@ -16,7 +16,7 @@ from uvicorn.server import ServerState
 
 from totoms.http.server.channel import Channel
 from totoms.http.server.exchange import Exchange
-from totoms.http.server.request_bodies import ChunkedBody, SizedBody
+from totoms.http.server.request_bodies import NO_BODY, Body, ChunkedBody, SizedBody
 from totoms.http.server.request_heads import Head, HeadReader, Rejected
 from totoms.http.server.response_heads import error_response
 from totoms.http.server.scopes import Application, Peer, http_scope, open_websocket
@@ -154,7 +154,10 @@ class HTTPProtocol(Channel, asyncio.Protocol):
             return
         length = self._length = head.length
         self._keep_alive = head.keep_alive
-        body = SizedBody(length) if length is not None else ChunkedBody(self.shared.limits.max_header_bytes - head.size)
+        if length is None:
+            body: Body = ChunkedBody(self.shared.limits.max_header_bytes - head.size)
+        else:
+            body = SizedBody(length) if length else NO_BODY
         root, version = self._config.root_path, self._application.asgi_version
         scope = http_scope(head, self._peer, root, version, self._app_state)
         piece = b""
@@ -162,7 +165,7 @@ class HTTPProtocol(Channel, asyncio.Protocol):
             # Most bodies arrive with their head; another round of the loop would cost 3 % of a request.
             piece, self._at = body.feed(self._data, self._at)
         expects = head.expects_continue and not body.complete
-        exchange = self._exchange = Exchange(self, self._outbox, scope, body, piece, expects_continue=expects)
+        exchange = self._exchange = Exchange(self, self._outbox, scope, body, piece, expects)
         if self._left:
             self._restore_deadlines()
         self._enter(BLOCKED if self._outbox.blocked else WORK)  # the last response may still be pending

@@ -42,6 +42,10 @@ class SizedBody:
         return piece, at + len(piece)
 
 
+NO_BODY: Final = SizedBody(0)
+"""The body of most requests; one for all, because nothing is ever fed to it."""
+
+
 class _Part(Enum):
     SIZE = 1
     DATA = 2

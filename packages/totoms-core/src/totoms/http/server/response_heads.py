@@ -14,6 +14,8 @@ _WITHOUT_BODY: Final = (204, 304)
 _SPECIAL: Final = (b"content-length", b"transfer-encoding", b"connection")
 _plain_names: Final[set[bytes]] = set()
 _lines: Final[dict[int, bytes]] = {}
+_last: tuple[list[tuple[bytes, bytes]], bytes] = [], b""
+"""The headers of every response that were joined last, and their lines."""
 _EOL: Final = b"\r\n"
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -35,16 +37,13 @@ class ResponseHead:
         self,
         status: int,
         headers: Iterable[tuple[bytes, bytes]],
-        defaults: Iterable[tuple[bytes, bytes]],
-        *,
+        defaults: list[tuple[bytes, bytes]],
         method: str,
         version: str,
         close: bool,
     ) -> None:
         # Join once: joining each line first costs a third more.
-        pieces = [_lines.get(status) or _status_line(status)]
-        for name, value in defaults:
-            pieces += (name, b": ", value, _EOL)
+        pieces = [_lines.get(status) or _status_line(status), _joined(defaults)]
         self.bodiless = method == "HEAD" or status in _WITHOUT_BODY
         self.left: int | None = None
         self.chunked = False
@@ -78,12 +77,22 @@ class ResponseHead:
         if close and not announced:
             pieces += (b"connection", b": ", b"close", _EOL)
         self.close = close
-        count = len(pieces) // 4 + 2
+        count = len(pieces) // 4 + 2 + len(defaults)
         pieces.append(_EOL)
         data = self.data = b"".join(pieces)
         # Cheaper than checking each header, and enough for nearly all responses.
         if data.count(b"\n") != count or data.count(b"\r") != count or b"\0" in data:
             check_headers(headers)
+
+
+def _joined(defaults: list[tuple[bytes, bytes]]) -> bytes:
+    """Return the lines of the headers of every response. uvicorn makes a new list each second, for the date."""
+    global _last
+    known, lines = _last
+    if known is not defaults:
+        lines = b"".join(b"%s: %s\r\n" % header for header in defaults)
+        _last = defaults, lines
+    return lines
 
 
 def check_status(status: int) -> None:
@@ -133,7 +142,7 @@ def _check_name(name: bytes) -> None:
         _plain_names.add(name)
 
 
-def error_response(status: int, text: str, defaults: Iterable[tuple[bytes, bytes]]) -> bytes:
+def error_response(status: int, text: str, defaults: list[tuple[bytes, bytes]]) -> bytes:
     """Return a complete response with ``Connection: close``.
 
     Args:
@@ -143,5 +152,5 @@ def error_response(status: int, text: str, defaults: Iterable[tuple[bytes, bytes
     """
     body = text.encode()
     headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))]
-    head = ResponseHead(status, headers, defaults, method="GET", version="1.1", close=True)
+    head = ResponseHead(status, headers, defaults, "GET", "1.1", True)
     return head.data + body
