@@ -92,7 +92,7 @@ async def test_new_key_is_found_after_the_cooldown(setup: Setup, other_key: RSAP
     assert setup.rotations == 0
 
 
-async def test_withdrawn_key_is_told(setup: Setup, other_key: RSAPrivateKey) -> None:
+async def test_withdrawn_key_is_reported(setup: Setup, other_key: RSAPrivateKey) -> None:
     await setup.keys.find("one")
     setup.server.keys = {"two": other_key}
     setup.clock.now += REFRESH_AFTER + 1
@@ -102,7 +102,7 @@ async def test_withdrawn_key_is_told(setup: Setup, other_key: RSAPrivateKey) -> 
     assert setup.rotations == 1
 
 
-async def test_key_replaced_under_its_id_is_told(setup: Setup, other_key: RSAPrivateKey) -> None:
+async def test_key_replaced_under_its_id_is_reported(setup: Setup, other_key: RSAPrivateKey) -> None:
     await setup.keys.find("one")
     setup.server.keys = {"one": other_key}
     setup.clock.now += REFRESH_AFTER + 1
@@ -208,7 +208,7 @@ async def test_caller_who_goes_away_does_not_cancel_the_fetch_of_others(setup: S
     assert setup.server.fetches == 1
 
 
-async def test_very_slow_key_server_is_given_up(key_server: KeyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_very_slow_key_server_is_dropped(key_server: KeyServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jwks_module, "TIMEOUT", 0.1)
     key_server.hold.clear()
     with pytest.raises(OSError, match="timed out"):
@@ -290,7 +290,7 @@ def test_one_key_without_id_serves_tokens_without_id(issuer_key: RSAPrivateKey, 
     assert prepared(entry_of(issuer_key, None), entry_of(other_key, None), entry_of(other_key, "two")) == {"two"}
 
 
-async def test_key_without_id_that_is_withdrawn_is_told(setup: Setup, other_key: RSAPrivateKey) -> None:
+async def test_key_without_id_that_is_withdrawn_is_reported(setup: Setup, other_key: RSAPrivateKey) -> None:
     setup.server.answer = json.dumps({"keys": [entry_of(setup.server.keys["one"], None)]}).encode()
     await setup.keys.find(None)
     setup.server.answer = json.dumps({"keys": [entry_of(other_key, None)]}).encode()
@@ -348,7 +348,7 @@ TRICKLES = {
 
 
 @pytest.mark.parametrize("name", TRICKLES)
-async def test_key_server_that_trickles_is_given_up(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_key_server_that_trickles_is_dropped(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jwks_module, "TIMEOUT", 0.5)
     with TricklingServer(TRICKLES[name]).running() as server:
         with pytest.raises(TimeoutError, match="timed out"):
@@ -358,7 +358,7 @@ async def test_key_server_that_trickles_is_given_up(name: str, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("prelude", [b"", b"HTTP/1.1 200 OK\r\nx-slow: "], ids=["TLS", "proxy"])
-async def test_connection_that_trickles_before_it_is_made_is_given_up(
+async def test_connection_that_trickles_before_it_is_made_is_dropped(
     prelude: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jwks_module, "TIMEOUT", 0.5)
@@ -531,7 +531,7 @@ async def test_unknown_key_soon_after_a_fetch_is_503_and_then_401(
         (lambda key: token(authProvider="google"), "another provider"),
     ],
 )
-async def test_log_tells_the_refusal_of_the_verifier_that_the_token_was_meant_for(
+async def test_log_has_the_refusal_of_the_verifier_that_the_token_was_meant_for(
     bearer: Any, reason: str, key_server: KeyServer, issuer_key: RSAPrivateKey, log: Log
 ) -> None:
     others = [

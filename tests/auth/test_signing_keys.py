@@ -19,13 +19,13 @@ async def who(request, user_context, exec_context):  # type: ignore[no-untyped-d
 
 
 @pytest.mark.parametrize("key", ["", "short", "k" * 31, 7, b"k" * 40, ["k" * 40]])
-def test_short_or_wrong_key_is_refused_at_start_without_being_told(key: object) -> None:
+def test_short_or_wrong_key_is_refused_at_start_without_being_shown(key: object) -> None:
     with pytest.raises(ConfigurationError) as caught:
         Authenticator(Settings(key), APIConfiguration())  # type: ignore[arg-type]
     assert "k" * 31 not in str(caught.value)
 
 
-def test_public_key_is_no_signing_key(issuer_key: RSAPrivateKey) -> None:
+def test_public_key_is_not_a_signing_key(issuer_key: RSAPrivateKey) -> None:
     public = issuer_key.public_key()
     pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
     ssh = public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()

@@ -289,7 +289,7 @@ async def test_attack_is_refused_and_leaves_no_trace(name: str, attack: Attack, 
         ("Bearer,{token}",),
     ],
 )
-async def test_header_that_is_no_single_bearer_token_is_refused(headers: tuple[str, ...], service: Service) -> None:
+async def test_header_that_is_not_a_single_bearer_token_is_refused(headers: tuple[str, ...], service: Service) -> None:
     answer = await who(service, *(header.format(token=make_token(KEY, "me")) for header in headers))
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"].startswith("Bearer")

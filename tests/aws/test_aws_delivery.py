@@ -88,7 +88,7 @@ async def test_denied_look_names_the_right(
         await choose_delivery(bus, ours, events_path=PATH, base_url="")
 
 
-async def test_topic_of_another_region_or_none_is_told(faulty_aws: AWSConfiguration) -> None:
+async def test_topic_of_another_region_or_none_is_reported(faulty_aws: AWSConfiguration) -> None:
     gone = make_topic(faulty_aws).rpartition(":")[0] + ":no-such-topic"
     bus = BusOfTests(aws_kit.environment(faulty_aws), {"posts": gone})
     from totoms.errors import NotFound

@@ -229,7 +229,7 @@ def test_profile_that_is_not_there(monkeypatch: pytest.MonkeyPatch, use: str) ->
 
 
 @pytest.mark.parametrize("use", USES)
-def test_endpoint_that_is_no_address(monkeypatch: pytest.MonkeyPatch, use: str) -> None:
+def test_endpoint_that_is_not_an_address(monkeypatch: pytest.MonkeyPatch, use: str) -> None:
     aws_kit.use(monkeypatch, "no address")
 
     told(use, BackendError, ValueError)
@@ -244,7 +244,7 @@ def test_settings_of_the_sdk_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch
     told(use, BackendError, BotoCoreError)
 
 
-def test_error_of_the_sdk_that_nobody_knows_is_still_ours() -> None:
+def test_unknown_error_of_the_sdk_is_still_mapped() -> None:
     error = mapped(RuntimeError("with a secret in it"), "the topic", "a-topic")
 
     assert type(error) is BackendError

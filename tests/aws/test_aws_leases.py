@@ -92,7 +92,7 @@ async def test_message_is_tried_again_after_the_renewal_that_is_under_way(
     assert (await received(bus, subscription)).attempt == 2
 
 
-async def test_renewal_of_what_was_settled_meanwhile_is_no_lost_lease(
+async def test_renewal_of_what_was_settled_meanwhile_is_not_a_lost_lease(
     bus: BusOfTests, subscription: Subscription, topic: str, faults: FaultyAWS, faulty_aws: AWSConfiguration
 ) -> None:
     publish(faulty_aws, topic, "a body", {})
@@ -141,7 +141,7 @@ async def test_message_that_is_put_back_is_not_delayed_by_the_queue(
     assert [request["DelaySeconds"] for request in back] == [0, 0]
 
 
-async def test_letters_are_listed_though_they_cannot_be_shown_to_others_again(
+async def test_dead_letters_are_listed_though_they_cannot_be_shown_to_others_again(
     bus: BusOfTests, subscription: Subscription, topic: str, faults: FaultyAWS, faulty_aws: AWSConfiguration
 ) -> None:
     publish(faulty_aws, topic, "a body", {})
@@ -151,7 +151,7 @@ async def test_letters_are_listed_though_they_cannot_be_shown_to_others_again(
     assert letter.body == b"a body"
 
 
-async def test_letters_of_one_id_are_all_deleted(
+async def test_dead_letters_of_one_id_are_all_deleted(
     bus: BusOfTests, subscription: Subscription, topic: str, faulty_aws: AWSConfiguration, sqs: Any
 ) -> None:
     publish(faulty_aws, topic, "a body", {ID_ATTRIBUTE: "the-same"})
@@ -164,7 +164,7 @@ async def test_letters_of_one_id_are_all_deleted(
     assert await bus.list_dead_letters(subscription.name) == []
 
 
-async def test_letter_that_came_in_an_envelope_is_delivered_again_without_where_there_is_none_any_more(
+async def test_dead_letter_that_came_in_an_envelope_is_delivered_again_without_where_there_is_none_any_more(
     bus: BusOfTests, subscription: Subscription, topic: str, faulty_aws: AWSConfiguration
 ) -> None:
     sns: Any = aws_kit.sdk("sns", faulty_aws)

@@ -64,7 +64,7 @@ def test_user_agent_is_the_sdks_own(
     assert ours["amz-sdk-request"] == theirs["amz-sdk-request"] == "attempt=1; max=4"
 
 
-def test_application_of_a_profile_is_told(
+def test_application_of_a_profile_is_reported(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, faulty_aws: AWSConfiguration, faults: FaultyAWS
 ) -> None:
     (tmp_path / "config").write_text("[profile blog]\nsdk_ua_app_id = from-the-profile\n")

@@ -141,7 +141,9 @@ async def test_answer_that_makes_no_sense_leaves_nobody_waiting(bus: BusOfTests,
     assert all(isinstance(result, BackendError) and result.__cause__ is not None for result in results)
 
 
-async def test_who_publishes_is_told_when_there_is_no_thread(bus: BusOfTests, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_publisher_gets_an_error_when_no_thread_can_start(
+    bus: BusOfTests, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
@@ -220,7 +222,7 @@ ERRORS = [
 
 
 @pytest.mark.parametrize(("status", "code", "error"), ERRORS, ids=[code for _, code, _ in ERRORS])
-async def test_what_sns_refuses_is_told_with_the_topic(
+async def test_what_sns_refuses_is_reported_with_the_topic(
     bus: BusOfTests,
     topic: str,
     faults: FaultyAWS,
@@ -253,7 +255,7 @@ QUEUE_ERRORS = [
 
 
 @pytest.mark.parametrize(("status", "code", "error"), QUEUE_ERRORS, ids=[code for _, code, _ in QUEUE_ERRORS])
-async def test_what_sqs_refuses_is_told_with_the_queue(
+async def test_what_sqs_refuses_is_reported_with_the_queue(
     bus: BusOfTests,
     topic: str,
     faults: FaultyAWS,
@@ -357,7 +359,7 @@ async def test_slow_search_for_a_queue_does_not_hold_up_others(bus: BusOfTests, 
 # --- FIFO ---
 
 
-async def test_order_and_identity_are_told_to_fifo_topics(faulty_aws: AWSConfiguration, faults: FaultyAWS) -> None:
+async def test_order_and_identity_are_sent_to_fifo_topics(faulty_aws: AWSConfiguration, faults: FaultyAWS) -> None:
     bus = BusOfTests(aws_kit.environment(faulty_aws), {"posts": make_topic(faulty_aws, fifo=True)})
     try:
         first = await bus.publish_message(POSTS, message(), ordering_key="a-key")
@@ -403,7 +405,7 @@ async def test_order_is_kept_by_one_request_at_a_time(faulty_aws: AWSConfigurati
 
 
 @pytest.mark.parametrize("what", ["purge", "replay"])
-async def test_letter_that_sqs_does_not_delete_is_not_said_to_be_gone(
+async def test_dead_letter_that_sqs_does_not_delete_is_not_said_to_be_gone(
     bus: BusOfTests, topic: str, faults: FaultyAWS, what: str
 ) -> None:
     wanted = Subscription(f"blog-{new_cid()[:12]}", topic, "posts")

@@ -185,7 +185,7 @@ async def test_certificate_that_all_pushes_name_is_fetched_although_a_stranger_u
     await kept.key_of(URL)
 
 
-async def test_server_that_does_not_answer_is_given_up(
+async def test_server_that_does_not_answer_is_dropped(
     server: CertificateServer, kept: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(signatures, "_FETCH_SECONDS", 0.5)
@@ -196,7 +196,7 @@ async def test_server_that_does_not_answer_is_given_up(
             await kept.key_of(URL)
 
 
-async def test_fetching_without_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_fetch_without_end_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signatures, "_PATIENCE", 0.05)
     over = threading.Event()
     kept = Certificates(lambda _url: bytes(over.wait(DEADLINE)))

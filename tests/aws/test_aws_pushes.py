@@ -431,7 +431,7 @@ NO_MESSAGES = {
 
 
 @pytest.mark.parametrize("body", NO_MESSAGES.values(), ids=NO_MESSAGES)
-async def test_what_is_no_message_of_sns_is_refused(bus: BusOfTests, sns: PushingSNS, body: bytes) -> None:
+async def test_what_is_not_a_message_of_sns_is_refused(bus: BusOfTests, sns: PushingSNS, body: bytes) -> None:
     with pytest.raises(Unauthorized):
         await bus._accept_push(PushRequest({}, body, "https://service.example/events"))
 

@@ -22,7 +22,9 @@ def harness(aws: AWSConfiguration) -> AWSSecretsHarness:
     return AWSSecretsHarness(aws, FaultyAWS())
 
 
-def test_stage_is_told_from_a_versions_id_by_its_length(aws: AWSConfiguration, harness: AWSSecretsHarness) -> None:
+def test_stage_is_distinguished_from_a_version_id_by_its_length(
+    aws: AWSConfiguration, harness: AWSSecretsHarness
+) -> None:
     name, manager = new_cid(), harness.manager()
     first = set_secret(aws, name, b"first")
     second = set_secret(aws, name, b"second")
@@ -111,7 +113,7 @@ def test_answer_that_breaks_off_leaves_nothing_of_the_value_behind(
     assert len(seen) >= 2
 
 
-def test_answer_without_a_value_is_no_empty_secret(faulty_aws: AWSConfiguration, faults: FaultyAWS) -> None:
+def test_answer_without_a_value_is_not_an_empty_secret(faulty_aws: AWSConfiguration, faults: FaultyAWS) -> None:
     name = new_cid()
     faults.ask = lambda _request: (200, [("content-type", "application/x-amz-json-1.1")], b"{}")  # type: ignore[method-assign]
 

@@ -112,7 +112,7 @@ def test_upload_whose_source_fails_leaves_no_parts_that_are_paid_for(bucket: Clo
     assert not bucket.exists("key")
 
 
-def test_part_that_fails_ends_the_upload_and_is_told(faulty_bucket: CloudStorage, faults: FaultyAWS) -> None:
+def test_part_that_fails_ends_the_upload_and_is_reported(faulty_bucket: CloudStorage, faults: FaultyAWS) -> None:
     faults.rule(matches=operation("PUT", "partNumber=2"), status=503, code="SlowDown")
 
     with pytest.raises(Unavailable) as caught:
@@ -167,7 +167,7 @@ def test_download_goes_on_where_the_connection_broke(faulty_bucket: CloudStorage
     assert "if-match" in next(one for one in faults.requests if "if-match" in one.headers).headers
 
 
-def test_download_that_breaks_again_and_again_is_told(faulty_bucket: CloudStorage, faults: FaultyAWS) -> None:
+def test_download_that_breaks_again_and_again_is_reported(faulty_bucket: CloudStorage, faults: FaultyAWS) -> None:
     faulty_bucket.upload_bytes(noise(3_000_000), "key")
     rule = faults.rule(matches=operation("GET", "/key"), cut=0)
 
@@ -301,7 +301,7 @@ def test_metadata_may_fill_all_the_room_there_is(bucket: CloudStorage) -> None:
     bucket.upload_bytes(b"y", "key", if_match=etag)
 
 
-def test_missing_bucket_is_told_by_name_and_a_missing_key_in_it_by_key(aws: AWSConfiguration) -> None:
+def test_missing_bucket_is_reported_by_name_and_a_missing_key_in_it_by_key(aws: AWSConfiguration) -> None:
     missing = CloudStorage("totoms-no-such-bucket", environment=aws_kit.environment(aws))
     uses: dict[str, Any] = {
         "upload": lambda: missing.upload_bytes(b"x", "key"),
@@ -320,7 +320,7 @@ def test_missing_bucket_is_told_by_name_and_a_missing_key_in_it_by_key(aws: AWSC
 
 
 @pytest.mark.parametrize("use", ["get_file_bytes", "exists"])
-def test_missing_bucket_is_told_apart_in_the_log_once(
+def test_missing_bucket_is_distinguished_in_the_log_once(
     aws: AWSConfiguration, caplog: pytest.LogCaptureFixture, use: str
 ) -> None:
     missing = CloudStorage(f"missing-{new_cid()}", environment=aws_kit.environment(aws))

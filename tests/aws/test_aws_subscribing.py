@@ -267,7 +267,9 @@ async def test_looking_refuses_a_policy_for_another_topic_or_account(
         await bus._subscribe(wanted, create=False)
 
 
-async def test_looking_where_nothing_is_tells_all_of_it(bus: BusOfTests, topic: str, faults: FaultyAWS) -> None:
+async def test_check_at_start_of_an_empty_account_lists_everything(
+    bus: BusOfTests, topic: str, faults: FaultyAWS
+) -> None:
     wanted = subscription_of(topic)
     faults.requests.clear()
     with pytest.raises(NotFound) as caught:
@@ -316,7 +318,7 @@ def _few_receives(account: Account, wanted: Subscription) -> None:
         ),
     ],
 )
-async def test_looking_tells_the_one_thing_that_is_missing(
+async def test_check_at_start_names_the_one_thing_that_is_missing(
     account: Account, bus: BusOfTests, topic: str, remove: Any, told: str
 ) -> None:
     wanted = subscription_of(topic)
@@ -332,7 +334,7 @@ async def test_looking_tells_the_one_thing_that_is_missing(
     assert missing == told.format(name=wanted.name, topic=topic) + "."
 
 
-async def test_looking_tells_all_that_is_missing(account: Account, bus: BusOfTests, topic: str) -> None:
+async def test_check_at_start_lists_all_that_is_missing(account: Account, bus: BusOfTests, topic: str) -> None:
     wanted = subscription_of(topic)
     account.sqs.create_queue(QueueName=wanted.name)
     with pytest.raises(NotFound) as caught:
@@ -372,7 +374,7 @@ async def test_subscription_that_waits_for_its_confirmation_is_none(
         await bus._subscribe(wanted, create=True)
 
 
-async def test_missing_topic_is_told_and_not_made(account: Account, bus: BusOfTests, faults: FaultyAWS) -> None:
+async def test_missing_topic_is_reported_and_not_made(account: Account, bus: BusOfTests, faults: FaultyAWS) -> None:
     missing = f"arn:aws:sns:{aws_kit.REGION}:000000000000:nobody-{new_cid()}"
     faults.requests.clear()
     for create in (False, True):
@@ -423,7 +425,7 @@ async def test_topic_of_another_region_is_unsupported(bus: BusOfTests, create: b
 
 
 @pytest.mark.parametrize("held", ["", "not a topic", "arn:aws:sqs:eu-north-1:000000000000:posts", "a/b", "x" * 257])
-async def test_secret_that_holds_no_topic_is_not_found_and_not_told(bus: BusOfTests, held: str) -> None:
+async def test_secret_that_holds_no_topic_is_not_found_and_not_logged(bus: BusOfTests, held: str) -> None:
     with pytest.raises(NotFound) as caught:
         await bus._subscribe(subscription_of(held) if held else subscription_of(" "), create=True)
     assert not held or held not in str(caught.value)

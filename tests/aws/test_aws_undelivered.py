@@ -160,7 +160,7 @@ async def test_what_fails_then_as_well_is_a_dead_letter_of_the_pushed_subscripti
     assert (letter.reason.reason, letter.reason.attempts) == ("attempts_exhausted", 3)
 
 
-async def test_letter_of_a_pushed_subscription_is_replayed_to_that_subscription_alone(
+async def test_dead_letter_of_a_pushed_subscription_is_replayed_to_that_subscription_alone(
     bus: BusOfTests, pushed: Subscription
 ) -> None:
     await bus._subscribe_push(pushed, create=True)
@@ -182,7 +182,7 @@ async def test_letter_of_a_pushed_subscription_is_replayed_to_that_subscription_
     assert await bus.list_dead_letters(pushed.name) == []
 
 
-async def test_letter_that_sns_itself_put_among_the_dead_ones_is_marked_undelivered(
+async def test_dead_letter_that_sns_itself_put_among_the_dead_ones_is_marked_undelivered(
     bus: BusOfTests, pushed: Subscription, sqs: Any
 ) -> None:
     await bus._subscribe_push(pushed, create=True)
@@ -195,7 +195,7 @@ async def test_without_the_queue_there_is_nothing_to_pull(bus: BusOfTests, pushe
     assert await bus._undelivered(pushed) is None
 
 
-async def test_hand_made_subscription_that_would_lose_messages_is_told_with_the_command(
+async def test_hand_made_subscription_that_would_lose_messages_is_reported_with_the_command(
     bus: BusOfTests, pushed: Subscription, sns: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = sns.subscribe(TopicArn=pushed.topic, Protocol="https", Endpoint=ENDPOINT, ReturnSubscriptionArn=True)

@@ -89,7 +89,7 @@ def test_variables_are_read_and_arguments_win(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("use", USES)
-def test_setting_that_is_missing_is_told_by_its_name_and_its_variables(use: str) -> None:
+def test_setting_that_is_missing_is_reported_by_its_name_and_its_variables(use: str) -> None:
     environment = TotoEnvironment("azure", AzureConfiguration("westeurope", "prod"))
     makes: dict[str, Any] = {
         "SecretsManager()": lambda: SecretsManager(environment),
@@ -142,7 +142,7 @@ def test_namespace_is_a_name_or_a_host(given: str, host: str) -> None:
 @pytest.mark.parametrize(
     "given", ["sb://a-namespace.servicebus.windows.net", "short", "1namespace", "a namespace", "a-namespace/", "ü" * 9]
 )
-def test_what_is_no_namespace_is_refused(given: str) -> None:
+def test_what_is_not_a_namespace_is_refused(given: str) -> None:
     with pytest.raises(ConfigurationError, match="AZURE_SERVICEBUS_NAMESPACE"):
         AzureConfiguration(servicebus_namespace=given)
 
@@ -183,7 +183,7 @@ def test_connection_string_is_taken_as_it_is(string: str) -> None:
 
 
 @pytest.mark.parametrize("string", [CANARY, f"AccountKey={CANARY}", f"AccountName=a;{CANARY};x=", "=", "AccountName="])
-def test_connection_string_that_is_none_is_told_without_it(string: str) -> None:
+def test_invalid_connection_string_is_reported_without_quoting_it(string: str) -> None:
     with pytest.raises(ConfigurationError, match="AZURE_STORAGE_CONNECTION_STRING") as caught:
         AzureConfiguration(storage_connection_string=string)
 

@@ -59,7 +59,7 @@ def caused(error: Exception, cause: Exception) -> Exception:
     ],
     ids=repr,
 )
-def test_error_of_the_sdk_is_one_of_ours(error: Exception, expected: type[BackendError]) -> None:
+def test_error_of_the_sdk_is_mapped(error: Exception, expected: type[BackendError]) -> None:
     raised = translate(error, "the topic", "a-topic")
 
     assert type(raised) is expected
@@ -78,7 +78,7 @@ def test_error_of_ours_is_passed_on() -> None:
     assert caught.value is error
 
 
-def test_original_is_behind_what_is_told() -> None:
+def test_original_error_is_the_cause_of_what_is_raised() -> None:
     error = http.ServiceRequestError("x")
 
     with pytest.raises(Unavailable) as caught, mapped_errors("the topic", "a-topic"):

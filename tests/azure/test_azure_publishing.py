@@ -92,7 +92,7 @@ async def test_batches_stay_within_the_size_of_the_link(namespace: Namespace) ->
     assert namespace.server.sends - before == 3
 
 
-async def test_server_that_is_busy_is_tried_again_and_told(
+async def test_server_that_is_busy_is_tried_again_and_reported(
     namespace: Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publisher, "_PAUSES", (0.0, 0.0))
@@ -105,7 +105,7 @@ async def test_server_that_is_busy_is_tried_again_and_told(
     assert await bus._publish([namespace.outgoing(b"1")]) == [None]
 
 
-async def test_who_may_not_send_is_told_so_once_for_all(namespace: Namespace) -> None:
+async def test_missing_right_to_send_is_reported_once_for_all(namespace: Namespace) -> None:
     bus = namespace.bus()
     namespace.server.denied = {namespace.topic}
     namespace.server.tokens.clear()
@@ -140,7 +140,7 @@ async def test_queue_that_may_not_be_made_is_named_and_fails_alone(namespace: Na
     assert namespace.bodies() == [b"2"]
 
 
-async def test_key_that_is_too_long_is_told_before_anything_is_sent(namespace: Namespace) -> None:
+async def test_key_that_is_too_long_is_reported_before_anything_is_sent(namespace: Namespace) -> None:
     bus, before = namespace.bus(), namespace.server.sends
     with pytest.raises(InvalidArgument):
         await bus._publish([namespace.outgoing(b"1"), namespace.outgoing(b"2", "k" * 129)])

@@ -183,7 +183,7 @@ async def test_forged_token_is_refused(harness: AzurePushHarness, forged: str) -
 
 
 @pytest.mark.parametrize("value", ["", "Bearer", "Basic abc", PUBLIC.event_grid])
-async def test_authorization_that_is_no_token_is_refused(harness: AzurePushHarness, value: str) -> None:
+async def test_authorization_that_is_not_a_token_is_refused(harness: AzurePushHarness, value: str) -> None:
     bus = await harness.connect()
     for sent in (value, f"Basic {harness.grid.token()}", harness.grid.token()):
         with pytest.raises(Unauthorized):
@@ -212,7 +212,7 @@ async def test_wrong_secret_is_refused(cloud: AzurePushHarness, wrong: str) -> N
     assert await _bodies(bus, await cloud.genuine(BODY)) == [BODY]
 
 
-async def test_secret_of_other_letters_than_ascii_is_compared_by_its_bytes(cloud: AzurePushHarness) -> None:
+async def test_secret_that_is_not_ascii_is_compared_by_its_bytes(cloud: AzurePushHarness) -> None:
     secret = "gehéim" * 6
     bus = cloud.bus(push_secret=secret)
     sent = {"x-totoms-push-secret": secret.encode().decode("latin-1")}  # as the core reads the bytes of a header
@@ -258,7 +258,7 @@ async def test_without_settings_nothing_is_accepted_and_the_error_names_them(
 @pytest.mark.parametrize(
     "tenant", ["common", "contoso.onmicrosoft.com", "../x", f"{TENANT}/../y", f"{TENANT}\n{TENANT}", "é"]
 )
-def test_tenant_that_is_no_id_never_comes_into_an_address(tenant: str) -> None:
+def test_tenant_that_is_not_an_id_never_comes_into_an_address(tenant: str) -> None:
     settings = AzureConfiguration(push_audience=AUDIENCE, push_tenant=tenant)
     with pytest.raises(ConfigurationError, match="AZURE_PUSH_TENANT_ID"):
         PushReceiver(settings, {"posts": "posts-topic"})
@@ -443,7 +443,7 @@ async def test_array_without_events_brings_nothing(harness: AzurePushHarness) ->
         assert (answer.status_code, service.handled, service.dead_lettered) == (200, [], [])
 
 
-async def test_ids_that_are_too_long_are_told_apart_by_a_digest(harness: AzurePushHarness) -> None:
+async def test_ids_that_are_too_long_are_distinguished_by_a_digest(harness: AzurePushHarness) -> None:
     ids = ["m" * 128, "m" * 1_000_000, "n" * 1_000_000]
     pushed = harness.grid.request(*(harness.grid.event(BODY, message_id=one) for one in ids))
     found = [one.message_id for one in await _accept(await harness.connect(), pushed)]
@@ -745,7 +745,7 @@ async def test_options_never_bring_messages(harness: AzurePushHarness) -> None:
     assert service.handled == []
 
 
-async def test_refusals_tell_nothing_of_what_was_sent(harness: AzurePushHarness) -> None:
+async def test_refusals_reveal_nothing_of_what_was_sent(harness: AzurePushHarness) -> None:
     service = PushedService(await harness.connect(), harness.url, succeed, RetryPolicy())
     forged = harness.grid.token(appid="canary-4711")
     pushed = harness.grid.request(harness.grid.event(b'{"canary":4711}'), headers={"authorization": f"Bearer {forged}"})

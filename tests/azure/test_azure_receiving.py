@@ -108,7 +108,7 @@ async def test_replays_that_may_not_be_looked_at_hinder_nobody(namespace: Namesp
     assert len(await namespace.received(bus, 1)) == 1
 
 
-async def test_subscription_that_is_deleted_is_told(namespace: Namespace) -> None:
+async def test_subscription_that_is_deleted_is_reported(namespace: Namespace) -> None:
     bus = await _subscribed(namespace)
     await bus._receive(namespace.subscription, 1, 0.1)
     server = namespace.server

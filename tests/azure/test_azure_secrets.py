@@ -116,7 +116,7 @@ async def test_vault_that_fails_is_unavailable_after_it_was_asked_again(
     assert harness.vault.calls["GET"] == 2
 
 
-async def test_secret_that_is_denied_is_not_told_as_a_disabled_one(harness: AzureSecretsHarness) -> None:
+async def test_secret_that_is_denied_is_not_reported_as_a_disabled_one(harness: AzureSecretsHarness) -> None:
     await harness.set_secret("a-secret", b"value")
     await harness.deny("a-secret")
 
@@ -217,7 +217,7 @@ NAMES = st.text(min_size=1, max_size=40) | st.text("abxyz0189_-./AX", min_size=1
 @example("--x2d")
 @example("_x2d")
 @example("-ü")
-def test_every_name_can_be_told_from_what_key_vault_calls_it(name: str) -> None:
+def test_every_name_can_be_distinguished_from_what_key_vault_calls_it(name: str) -> None:
     identifier = identifier_of(name)
 
     assert re.fullmatch("[a-z0-9-]+", identifier)  # Key Vault takes capitals for small letters

@@ -38,7 +38,7 @@ async def test_more_keys_than_slots_have_their_turns(namespace: Namespace, monke
     assert max(seen.values()) < 10, "one key had the slot until it had nothing left"
 
 
-async def test_session_without_messages_is_given_up(namespace: Namespace) -> None:
+async def test_session_without_messages_is_released(namespace: Namespace) -> None:
     bus = await _subscribed(namespace)
     await namespace.publish(b"1", key="a")
     (one,) = await namespace.received(bus, 1, namespace.ordered)
@@ -58,7 +58,7 @@ async def test_sessions_that_wait_for_a_free_slot_do_not_hold_up_the_loop(namesp
     assert meter.longest < 0.3, f"the event loop stood still for {meter.longest:.3f} s"
 
 
-async def test_message_that_comes_when_nobody_asks_any_more_is_nobodys(namespace: Namespace) -> None:
+async def test_message_that_comes_after_the_last_receive_is_leased_to_nobody(namespace: Namespace) -> None:
     bus, other = await _subscribed(namespace), namespace.bus()
     await other._subscribe(namespace.ordered, create=False)
     await namespace.publish(b"1", key="a")
@@ -213,7 +213,7 @@ async def test_message_whose_consumers_die_has_attempts_that_grow(namespace: Nam
     assert (two.body, two.attempt) == (b"2", 1)
 
 
-async def test_state_of_a_session_is_cleared_when_it_is_given_up(namespace: Namespace) -> None:
+async def test_state_of_a_session_is_cleared_when_it_is_released(namespace: Namespace) -> None:
     bus = await _subscribed(namespace)
     await namespace.publish(b"1", key="a")
     (one,) = await namespace.received(bus, 1, namespace.ordered)

@@ -62,7 +62,7 @@ async def test_lost_message_does_not_keep_others_of_its_batch_from_being_settled
     assert namespace.bodies() == [b"3"]
 
 
-async def test_acks_have_reached_the_broker_when_they_are_told(namespace: Namespace) -> None:
+async def test_acks_have_reached_the_broker_when_ack_returns(namespace: Namespace) -> None:
     bus, received = await _received(namespace, *(b"%d" % number for number in range(50)))
     assert list(await bus._ack(received)) == [None] * 50
     assert namespace.bodies() == []
@@ -75,7 +75,7 @@ async def test_acks_survive_a_connection_that_breaks_before_them(namespace: Name
     assert namespace.bodies() == []
 
 
-async def test_acks_that_were_not_confirmed_are_told_again(
+async def test_acks_that_were_not_confirmed_are_sent_again(
     namespace: Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bus, received = await _received(namespace, b"1", b"2", b"3")

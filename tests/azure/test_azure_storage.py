@@ -72,7 +72,7 @@ def test_part_whose_connection_breaks_is_whole(
         assert b"".join(chunks) == LARGE[17 : CHUNK + 5]
 
 
-def test_download_that_breaks_again_and_again_is_told(
+def test_download_that_breaks_again_and_again_is_reported(
     bucket: CloudStorage, proxy: BlobProxy, operator: ContainerClient
 ) -> None:
     operator.upload_blob("key", LARGE)
@@ -137,7 +137,7 @@ def test_copy_is_of_one_version(bucket: CloudStorage, proxy: BlobProxy, operator
     assert proxy.faults[0].times == 0
 
 
-def test_copy_of_what_is_replaced_again_and_again_is_told(
+def test_copy_of_what_is_replaced_again_and_again_is_reported(
     bucket: CloudStorage, proxy: BlobProxy, operator: ContainerClient
 ) -> None:
     operator.upload_blob("key", b"old")
@@ -188,7 +188,9 @@ def test_key_is_itself_on_the_wire(bucket: CloudStorage, proxy: BlobProxy, opera
 # --- what is not there ---
 
 
-def test_missing_bucket_is_told_by_name_and_a_missing_key_in_it_by_key(bucket: CloudStorage, proxy: BlobProxy) -> None:
+def test_missing_bucket_is_reported_by_name_and_a_missing_key_in_it_by_key(
+    bucket: CloudStorage, proxy: BlobProxy
+) -> None:
     missing = files("no-such-bucket", storage_connection_string=azurite.connection_string(proxy.port))
     uses: dict[str, Any] = {
         "upload": lambda: missing.upload_bytes(b"x", "key"),
@@ -320,7 +322,7 @@ def test_neither_key_nor_signature_nor_content_is_logged(
 
 
 @pytest.mark.parametrize("use", ["get_file_bytes", "exists"])
-def test_missing_bucket_is_told_apart_in_the_log_once(
+def test_missing_bucket_is_distinguished_in_the_log_once(
     bucket: CloudStorage, proxy: BlobProxy, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, use: str
 ) -> None:
     monkeypatch.setattr(storage_driver, "_missing_buckets", set())

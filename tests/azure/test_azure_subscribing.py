@@ -74,7 +74,7 @@ async def test_who_may_not_administer_uses_what_is_there(namespace: Namespace, o
 
 
 @pytest.mark.parametrize("ordered", [False, True])
-async def test_who_may_not_administer_is_told_what_is_missing(namespace: Namespace, ordered: bool) -> None:
+async def test_missing_right_to_administer_is_reported(namespace: Namespace, ordered: bool) -> None:
     namespace.server.admin_denied = True
     with pytest.raises(AccessDenied) as told:
         await namespace.bus()._subscribe(replace(namespace.subscription, ordered=ordered), create=True)
@@ -83,7 +83,7 @@ async def test_who_may_not_administer_is_told_what_is_missing(namespace: Namespa
 
 
 @pytest.mark.parametrize("ordered", [False, True])
-async def test_without_creation_nothing_is_made_and_what_is_missing_is_told(
+async def test_without_creation_nothing_is_made_and_what_is_missing_is_reported(
     namespace: Namespace, ordered: bool
 ) -> None:
     with pytest.raises(NotFound) as told:
@@ -101,7 +101,7 @@ async def test_without_creation_what_is_there_is_used(namespace: Namespace, orde
 
 
 @pytest.mark.parametrize("topic", ["no-such-topic", "no//topic", "a topic?", "/posts", "ä" * 10, "x" * 261])
-async def test_topic_that_is_missing_is_told(namespace: Namespace, topic: str) -> None:
+async def test_topic_that_is_missing_is_reported(namespace: Namespace, topic: str) -> None:
     with pytest.raises(NotFound) as told:
         await namespace.bus()._subscribe(replace(namespace.subscription, topic=topic), create=True)
     assert topic in str(told.value)
@@ -136,7 +136,7 @@ def test_no_two_names_become_one() -> None:
     assert len(beside) == 2 * len(odd)
 
 
-def test_queues_beside_long_paths_are_told_apart() -> None:
+def test_queues_beside_long_paths_are_distinguished() -> None:
     topics = ["t" * 240 + ending for ending in ("a" * 15, "b" * 15)]
     beside = {entity_of(Subscription("shop-posts", topic, "posts")).queue(REPLAY) for topic in topics}
     assert len(beside) == 2

@@ -79,7 +79,7 @@ def test_answer_that_is_lost_does_not_turn_success_into_failure(
 
 
 @pytest.mark.parametrize("condition", ["if_absent", "if_match"])
-def test_answer_that_is_lost_and_then_somebody_elses_write_is_no_success(
+def test_answer_that_is_lost_and_then_somebody_elses_write_is_not_a_success(
     bucket: CloudStorage, proxy: BlobProxy, operator: ContainerClient, azurite_port: int, condition: str
 ) -> None:
     wanted = given(bucket, condition)
@@ -213,7 +213,7 @@ def dropped(operator: ContainerClient, write: bool) -> Fault:
 @pytest.mark.parametrize(
     ("condition", "error"), [("if_absent", PreconditionFailed), ("if_match", PreconditionFailed), (None, Unavailable)]
 )
-def test_blocks_that_anothers_upload_dropped_are_told(
+def test_blocks_that_anothers_upload_dropped_are_reported(
     bucket: CloudStorage, proxy: BlobProxy, operator: ContainerClient, condition: str | None, error: type[Exception]
 ) -> None:
     wanted = given(bucket, condition)
@@ -263,7 +263,7 @@ def test_etag_that_is_none_holds_for_nothing_and_is_not_asked_for(
     assert proxy.asked == []
 
 
-def test_etag_of_nobody_holds_for_nothing(bucket: CloudStorage, operator: ContainerClient) -> None:
+def test_etag_of_no_object_matches_nothing(bucket: CloudStorage, operator: ContainerClient) -> None:
     bucket.upload_bytes(b"old", "key")
 
     for key in ("key", "missing"):

@@ -128,7 +128,7 @@ def test_plugins_of_one_name_are_both_listed_with_the_error(tmp_path: Path) -> N
     assert all("registered more than once" in plugin["error"] for plugin in twice)
 
 
-def test_reader_that_has_enough_is_no_error() -> None:
+def test_reader_that_has_enough_is_not_an_error() -> None:
     command = f"{sys.executable} -m totoms plugins | true; exit ${{PIPESTATUS[0]}}"
 
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=300, check=False)

@@ -83,7 +83,7 @@ def post(title: str = "hello") -> TotoMessage:
 # --- list ---
 
 
-async def test_list_tells_what_each_letter_is_and_why_it_is_there(letters: Letters) -> None:
+async def test_list_shows_what_each_dead_letter_is_and_why_it_is_there(letters: Letters) -> None:
     (letter_id,) = await letters.add(post())
     (letter,) = await letters.listed()
 
@@ -116,14 +116,14 @@ async def test_list_stops_at_its_limit_oldest_first_and_says_so(letters: Letters
     assert dlq("list", NAME, "--limit", "3").stderr == ""
 
 
-async def test_no_dead_letters_are_told_as_such_and_as_an_empty_list_in_json(letters: Letters) -> None:
+async def test_no_dead_letters_are_reported_as_such_and_as_an_empty_list_in_json(letters: Letters) -> None:
     done = dlq("list", NAME)
     assert (done.returncode, done.stdout) == (0, "")
     assert "no dead letters" in done.stderr
     assert json.loads(dlq("list", NAME, "--json").stdout) == []
 
 
-async def test_letter_of_a_foreign_publisher_is_listed_with_the_type_in_its_body(letters: Letters) -> None:
+async def test_dead_letter_of_a_foreign_publisher_is_listed_with_the_type_in_its_body(letters: Letters) -> None:
     for body in (b'{"type":"foreign"}', b"\xff\x00"):
         await letters.bus._dead_letter(Received(body, "m", 1, BLOG), DeadLetterReason("undecodable"))
 
@@ -135,7 +135,7 @@ async def test_letter_of_a_foreign_publisher_is_listed_with_the_type_in_its_body
 # --- show ---
 
 
-async def test_show_prints_all_of_a_letter_with_the_body_indented(letters: Letters) -> None:
+async def test_show_prints_all_of_a_dead_letter_with_the_body_indented(letters: Letters) -> None:
     (letter_id,) = await letters.add(post("Grüße"))
     (letter,) = await letters.listed()
 
@@ -181,7 +181,7 @@ async def test_show_works_where_the_terminal_knows_only_ascii(letters: Letters) 
     assert "Gr\\xfc\\xdfe" in done.stdout
 
 
-async def test_letter_beyond_the_first_hundred_is_found(letters: Letters) -> None:
+async def test_dead_letter_beyond_the_first_hundred_is_found(letters: Letters) -> None:
     for number in range(103):
         await letters.bus._dead_letter(Received(b"{}", f"m{number}", 1, BLOG), DeadLetterReason("undecodable"))
     *_, last = await letters.listed()
@@ -192,7 +192,7 @@ async def test_letter_beyond_the_first_hundred_is_found(letters: Letters) -> Non
 # --- replay and purge ---
 
 
-async def test_replayed_letters_are_delivered_again_and_counted(letters: Letters) -> None:
+async def test_replayed_dead_letters_are_delivered_again_and_counted(letters: Letters) -> None:
     first, second, third = await letters.add(post("a"), post("b"), post("c"))
 
     done = dlq("replay", NAME, first, third, first)
@@ -206,14 +206,14 @@ async def test_replayed_letters_are_delivered_again_and_counted(letters: Letters
     assert [one.attempt for one in received] == [1, 1]
 
 
-async def test_all_letters_are_replayed_on_request(letters: Letters) -> None:
+async def test_all_dead_letters_are_replayed_on_request(letters: Letters) -> None:
     await letters.add(post(), post())
 
     assert dlq("replay", NAME, "--all").stdout == f"Replayed 2 dead letters of {NAME}.\n"
     assert dlq("replay", NAME, "--all").stdout == f"Replayed 0 dead letters of {NAME}.\n"
 
 
-async def test_purged_letters_are_gone(letters: Letters) -> None:
+async def test_purged_dead_letters_are_gone(letters: Letters) -> None:
     first, second = await letters.add(post(), post())
 
     assert dlq("purge", NAME, second).stdout == f"Deleted 1 dead letter of {NAME}.\n"
@@ -270,7 +270,9 @@ def test_wrong_arguments_are_one_line_and_status_2(arguments: list[str]) -> None
 
 
 @pytest.mark.parametrize("action", ["show", "replay", "purge"])
-async def test_unknown_letter_is_told_with_status_1_and_the_others_are_done(letters: Letters, action: str) -> None:
+async def test_unknown_dead_letter_is_reported_with_status_1_and_the_others_are_done(
+    letters: Letters, action: str
+) -> None:
     (letter_id,) = await letters.add(post())
     known = [] if action == "show" else [letter_id]
 
@@ -282,13 +284,13 @@ async def test_unknown_letter_is_told_with_status_1_and_the_others_are_done(lett
 
 
 @pytest.mark.parametrize("arguments", [["list"], ["show", "1"], ["replay", "1"], ["replay", "--all"], ["purge", "1"]])
-async def test_unknown_subscription_is_told_with_status_1(letters: Letters, arguments: list[str]) -> None:
+async def test_unknown_subscription_is_reported_with_status_1(letters: Letters, arguments: list[str]) -> None:
     action, *rest = arguments
 
     assert "blog-post'" in refused(dlq(action, "blog-post", *rest), 1)
 
 
-def test_backend_without_dead_letters_is_told_with_status_1(tmp_path: Path) -> None:
+def test_backend_without_dead_letters_is_reported_with_status_1(tmp_path: Path) -> None:
     install_plugin(tmp_path, GOOD, name="skyline", distribution="totoms-skyline")
 
     line = refused(dlq("list", NAME, site=tmp_path, HYPERSCALER="skyline"), 1)

@@ -112,7 +112,7 @@ def test_module_that_never_was_is_not_found(fresh: Fresh) -> None:
     )
 
 
-def test_warning_tells_the_import_of_today_and_points_at_the_services_line(fresh: Fresh) -> None:
+def test_warning_names_the_import_of_today_and_points_at_the_services_line(fresh: Fresh) -> None:
     sources = [
         "from totoms.model.TotoConfig import TotoControllerConfig",
         "from totoms import TotoMessageBus",
@@ -175,7 +175,7 @@ assert inspect.isclass(totoms.storage.CloudStorage) and totoms.storage.CloudStor
     check([source], [None], fresh)
 
 
-def test_packages_of_today_are_folders_of_ours() -> None:
+def test_packages_of_today_are_real_folders() -> None:
     for name in compat._COMMON_PACKAGES:
         module = importlib.import_module(f"totoms.{name}")
         assert Path(str(module.__file__)).parts[-2:] == (name, "__init__.py")

@@ -79,5 +79,5 @@ class TestPubSubOnGooglesEmulator(PubSubContract):
         await super().test_17_order_is_kept_under_concurrency_and_across_a_failure(harness)
 
     @pytest.mark.xfail(reason=NEXT_OF_THE_KEY, strict=True)
-    async def test_17_message_given_up_lets_the_next_of_its_key_pass(self, harness: PubSubHarness) -> None:
-        await super().test_17_message_given_up_lets_the_next_of_its_key_pass(harness)
+    async def test_17_dead_lettered_message_lets_the_next_of_its_key_pass(self, harness: PubSubHarness) -> None:
+        await super().test_17_dead_lettered_message_lets_the_next_of_its_key_pass(harness)

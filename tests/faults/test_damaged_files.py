@@ -45,7 +45,7 @@ def outcome(launch: Any, root: Path, handled: Path, wanted: set[int], name: str)
     return "told by name"
 
 
-def test_deleted_or_cut_files_are_told_by_name_and_never_an_empty_queue(
+def test_deleted_or_cut_files_are_reported_by_name_and_never_an_empty_queue(
     launch: Any, tmp_path: Path, figure: Any
 ) -> None:
     seen: Counter[str] = Counter()

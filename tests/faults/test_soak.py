@@ -39,7 +39,7 @@ def test_half_a_minute_of_everything_at_once(figure: Any) -> None:
         ({1, 2, 50}, {1}, {2, 50}, "1 good and dead-lettered: [2]"),
     ],
 )
-def test_oracle_tells_what_must_not_be(
+def test_oracle_reports_what_must_not_be(
     acknowledged: set[int], handled: set[int], dead: set[int], told: str | None
 ) -> None:
     found = problems(acknowledged, {50, 100}, handled, dead)

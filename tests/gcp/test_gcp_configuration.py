@@ -55,7 +55,7 @@ def test_argument_wins_and_may_be_given_as_in_1_5(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("project", ["", None, "a/b", "A b", "-a", "a-", "x" * 101, 1, "ü"])
-def test_what_is_no_project_is_a_configuration_error(project: Any) -> None:
+def test_what_is_not_a_project_is_a_configuration_error(project: Any) -> None:
     with pytest.raises(ConfigurationError, match="GCP_PID"):
         GCPConfiguration(project_id=project)
 
@@ -195,6 +195,6 @@ def test_locational_endpoints_are_called(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 @pytest.mark.parametrize("setting", ["pubsub_endpoint", "secrets_location"])
 @pytest.mark.parametrize("value", ["https://x.example", "a b", "x/y", "ü"])
-def test_what_is_no_place_is_a_configuration_error(setting: str, value: str) -> None:
+def test_what_is_not_a_place_is_a_configuration_error(setting: str, value: str) -> None:
     with pytest.raises(ConfigurationError, match=setting):
         GCPConfiguration(project_id="a-project", **{setting: value})

@@ -17,7 +17,7 @@ from totoms.messages.receiver import Received
 from totoms.messages.subscription import RetryPolicy, Subscription
 
 
-async def test_letter_that_pubsub_forwarded_itself_is_listed_with_its_attempts(broker: Broker) -> None:
+async def test_dead_letter_that_pubsub_forwarded_itself_is_listed_with_its_attempts(broker: Broker) -> None:
     bus = broker.bus()
     subscription = Subscription("shop-posts", "posts-topic", "posts", retry=RetryPolicy(1))
     await bus._subscribe(subscription, create=True)
@@ -31,7 +31,7 @@ async def test_letter_that_pubsub_forwarded_itself_is_listed_with_its_attempts(b
 
 
 @pytest.mark.parametrize(("right", "reason"), [(True, "undelivered"), (False, "lease_expired")])
-async def test_letter_that_pubsub_could_not_push_is_marked_undelivered(
+async def test_dead_letter_that_pubsub_could_not_push_is_marked_undelivered(
     broker: Broker, right: bool, reason: str
 ) -> None:
     """Without the right to look at the subscription it is not known that it is a pushed one."""
@@ -59,7 +59,7 @@ async def test_letter_that_pubsub_could_not_push_is_marked_undelivered(
 
 
 @pytest.mark.parametrize("description", ["é" * 1000, "x" * 1000])
-async def test_letter_keeps_what_fits_of_a_long_description(broker: Broker, description: str) -> None:
+async def test_dead_letter_keeps_what_fits_of_a_long_description(broker: Broker, description: str) -> None:
     bus, (one,) = await subscribed(broker, b"1")
     await bus._dead_letter(one, DeadLetterReason("non_retryable", "ValueError", description, 1))
     (letter,) = await bus.list_dead_letters("shop-posts")
@@ -67,7 +67,7 @@ async def test_letter_keeps_what_fits_of_a_long_description(broker: Broker, desc
     assert len(letter.reason.description) >= 512
 
 
-async def test_letter_of_a_message_with_the_most_attributes_is_kept(broker: Broker) -> None:
+async def test_dead_letter_of_a_message_with_the_most_attributes_is_kept(broker: Broker) -> None:
     bus = broker.bus()
     await bus._subscribe(SUBSCRIPTION, create=True)
     attributes = {f"name-{number}": "x" for number in range(100)}
@@ -78,7 +78,7 @@ async def test_letter_of_a_message_with_the_most_attributes_is_kept(broker: Brok
     assert (letter.reason, letter.body) == (REASON, b"1")
 
 
-async def test_letter_at_pubsubs_very_limit_is_kept_without_attributes(broker: Broker) -> None:
+async def test_dead_letter_at_pubsubs_very_limit_is_kept_without_attributes(broker: Broker) -> None:
     bus = broker.bus()
     await bus._subscribe(SUBSCRIPTION, create=True)
     body = b"x" * 9_999_100
@@ -89,7 +89,7 @@ async def test_letter_at_pubsubs_very_limit_is_kept_without_attributes(broker: B
     assert (letter.reason, letter.body, letter.attributes) == (REASON, body, {})
 
 
-async def test_message_is_not_settled_when_its_letter_cannot_be_kept(broker: Broker) -> None:
+async def test_message_is_not_settled_when_its_dead_letter_cannot_be_kept(broker: Broker) -> None:
     bus, (one,) = await subscribed(broker, b"1")
     broker.server.denied = {"Publish"}
     with pytest.raises(BackendError):
@@ -123,7 +123,7 @@ async def test_replay_ended_half_way_loses_nothing(broker: Broker) -> None:
     assert sorted(entry.message.data for entry in broker.entries("shop-posts-replay")) == [b"1", b"2", b"3"]
 
 
-async def test_letters_are_held_no_longer_than_it_takes_to_replay_them(broker: Broker) -> None:
+async def test_dead_letters_are_held_no_longer_than_it_takes_to_replay_them(broker: Broker) -> None:
     bus = broker.bus()
     await bus._subscribe(SUBSCRIPTION, create=True)
     for number in range(120):
@@ -139,7 +139,7 @@ async def test_letters_are_held_no_longer_than_it_takes_to_replay_them(broker: B
     assert len(broker.entries("shop-posts-replay")) == 120
 
 
-async def test_letters_beyond_one_request_are_all_listed_and_purged(broker: Broker) -> None:
+async def test_dead_letters_beyond_one_request_are_all_listed_and_purged(broker: Broker) -> None:
     bus, received = await subscribed(broker, *(b"%d" % number for number in range(60)))
     await asyncio.gather(*(bus._dead_letter(one, REASON) for one in received))
     assert len(await bus.list_dead_letters("shop-posts", 1000)) == 60

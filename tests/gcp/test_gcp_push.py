@@ -178,7 +178,7 @@ async def test_key_that_is_not_known_yet_is_never_final_for_a_message(
 
 
 @pytest.mark.parametrize("value", ["", "Bearer", "Bearer ", "Basic abc", "Bearer a.b.c, Bearer d.e.f", "Bearer ü.b.c"])
-async def test_what_is_no_token_is_refused(pusher: PubSubPushHarness, value: str) -> None:
+async def test_what_is_not_a_token_is_refused(pusher: PubSubPushHarness, value: str) -> None:
     pushed = Pushed(pusher.request(BODY, "").body, {"authorization": value})
     with pytest.raises(Unauthorized):
         await _accept(await pusher.connect(), pushed)

@@ -221,7 +221,7 @@ async def test_topic_of_another_project_is_taken(broker: Broker) -> None:
 
 
 @pytest.mark.parametrize("topic", ["a", "a/b", "projects/p/subscriptions/x", "1abc", "topic name", ""])
-async def test_what_is_no_name_of_a_topic_is_not_found_before_anything_is_sent(broker: Broker, topic: str) -> None:
+async def test_what_is_not_a_name_of_a_topic_is_not_found_before_anything_is_sent(broker: Broker, topic: str) -> None:
     with pytest.raises(NotFound):
         await broker.bus()._subscribe(Subscription("shop-posts", topic, "posts"), create=True)
     assert not broker.server.calls.keys() - {"CreateTopic"}

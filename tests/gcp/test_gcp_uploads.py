@@ -135,7 +135,7 @@ def test_part_that_took_longer_than_tries_may_goes_on(
     assert bucket.get_file_bytes("key") == LARGE
 
 
-def test_upload_of_which_nothing_is_kept_is_given_up(
+def test_upload_of_which_nothing_is_kept_is_aborted(
     bucket: CloudStorage, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def deaf(*_given: Any) -> Any:

@@ -107,7 +107,7 @@ def test_head_of_a_response_is_checked_by_the_server_as_well() -> None:
 
 
 @pytest.mark.parametrize("code", [0, 99, 100, 101, 103, 199, 1000])
-def test_status_that_is_no_final_answer_is_500(code: int, running: Running) -> None:
+def test_status_that_is_not_a_final_answer_is_500(code: int, running: Running) -> None:
     """To a caller, 100 is not the answer: it would take the next one for it."""
     with Log().collecting() as log:
         received = running.send(

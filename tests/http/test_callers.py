@@ -238,7 +238,7 @@ def test_the_unspecified_address_of_ipv6_serves_both_families() -> None:
     assert clients == ["127.0.0.1", "::1"], "an IPv4 address is told as such"
 
 
-def test_address_is_told_as_people_write_it() -> None:
+def test_address_is_logged_as_people_write_it() -> None:
     with bind("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
         assert url_of(listener, "127.0.0.1") == f"http://127.0.0.1:{port}"

@@ -201,14 +201,14 @@ def test_unknown_annotation_is_refused_lest_a_dependency_is_dropped() -> None:
         toto_delegate(odd)
 
 
-def test_what_fastapi_cannot_serve_is_told_at_start() -> None:
+def test_what_fastapi_cannot_serve_is_reported_at_start() -> None:
     async def odd(request: Request, user_context: UserContext, exec_context: ExecutionContext, x: Holder) -> None: ...
 
     with pytest.raises(ConfigurationError, match="GET /x cannot be served"):
         serve(odd)
 
 
-async def test_return_annotation_that_is_no_model_declares_nothing() -> None:
+async def test_return_annotation_that_is_not_a_model_declares_nothing() -> None:
     async def odd(request: Request, user_context: UserContext, exec_context: ExecutionContext) -> Holder:
         return {"a": 1}  # type: ignore[return-value]
 

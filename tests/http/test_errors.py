@@ -512,7 +512,7 @@ async def test_stream_that_breaks_off_is_logged_once(log: Log) -> None:
     assert CANARY not in log.text
 
 
-async def test_caller_that_goes_away_is_no_error(log: Log) -> None:
+async def test_caller_that_goes_away_is_not_an_error(log: Log) -> None:
     @toto_delegate
     async def delegate(request: Request, user_context: UserContext, exec_context: ExecutionContext) -> Any:
         return await request.json()

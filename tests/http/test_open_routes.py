@@ -352,7 +352,7 @@ class Passing:
 
 @pytest.mark.parametrize("middleware", [False, True])
 @pytest.mark.parametrize("delegate", [who, declared])
-async def test_public_endpoint_knows_nobody_and_verifies_a_token(delegate: Any, middleware: bool) -> None:
+async def test_public_endpoint_has_no_caller_and_verifies_a_token(delegate: Any, middleware: bool) -> None:
     service = make_service(APIEndpoint("GET", "/x", delegate, public=True), APIEndpoint("GET", "/y/{a}", delegate))
     if middleware:
         service.app.add_middleware(Passing)
@@ -761,7 +761,7 @@ async def test_websocket_knows_its_caller() -> None:
     assert sent[1] == {"type": "websocket.send", "text": "me"}
 
 
-async def test_open_websocket_knows_nobody_and_verifies_a_token() -> None:
+async def test_open_websocket_has_no_caller_and_verifies_a_token() -> None:
     app = sockets().app
     assert (await talk(app, "/open"))[1]["text"] == "None"
     assert (await talk(app, "/sub/ws"))[0]["type"] == "websocket.accept"
@@ -809,7 +809,7 @@ async def test_delegate_in_an_app_of_the_users_own_answers_401(delegate: Any) ->
 # --- the log ---
 
 
-async def test_the_log_tells_what_is_open_and_how_to_open_what_is_closed(log: Log) -> None:
+async def test_log_lists_what_is_open_and_how_to_open_what_is_closed(log: Log) -> None:
     service = make_service(
         APIEndpoint("GET", "/posts", who, public=True),
         APIEndpoint("POST", "/posts", who),

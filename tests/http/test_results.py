@@ -302,7 +302,7 @@ NOT_A_NUMBER: dict[str, tuple[Any, Callable[[], Any]]] = {
 
 @pytest.mark.parametrize("way", ["short", "fastapi's"])
 @pytest.mark.parametrize("name", NOT_A_NUMBER)
-async def test_nan_is_500_and_told_in_the_log_where_fastapi_would_write_null(name: str, way: str, log: Log) -> None:
+async def test_nan_is_500_and_logged_where_fastapi_would_write_null(name: str, way: str, log: Log) -> None:
     annotation, make = NOT_A_NUMBER[name]
     if way == "fastapi's" and annotation is None:
         make = partial(dict, a=float("nan"))  # what pydantic infers the form of in a model, FastAPI itself makes null
@@ -328,7 +328,7 @@ async def test_nan_is_500_and_told_in_the_log_where_fastapi_would_write_null(nam
 
 
 @pytest.mark.parametrize("value", [object(), {"a": len}, {"a": "\ud800"}, b"\xff", {"a": float("nan")}])
-async def test_what_json_cannot_hold_is_500_and_told_in_the_log(value: Any, log: Log) -> None:
+async def test_what_json_cannot_hold_is_500_and_logged(value: Any, log: Log) -> None:
     async def delegate(request, user_context, exec_context):  # type: ignore[no-untyped-def]
         return value
 

@@ -90,11 +90,11 @@ def test_request_that_two_servers_could_read_differently_is_refused(request_: by
     assert status(running.send(request_)) == 400
 
 
-def test_caller_that_sends_nothing_is_given_up(impatient: Running) -> None:
+def test_caller_that_sends_nothing_is_dropped(impatient: Running) -> None:
     assert status(impatient.send()) == 408
 
 
-def test_headers_sent_byte_by_byte_are_given_up(impatient: Running) -> None:
+def test_headers_sent_byte_by_byte_are_dropped(impatient: Running) -> None:
     with impatient.connect() as caller:
         caller.sendall(b"GET /x HTTP/1.1\r\n")
         caller.settimeout(0.02)
@@ -120,7 +120,7 @@ def test_empty_lines_keep_no_connection_open(impatient: Running) -> None:
         assert status(read_all(caller)) == 408
 
 
-def test_body_that_stops_is_given_up(impatient: Running) -> None:
+def test_body_that_stops_is_dropped(impatient: Running) -> None:
     assert impatient.send(POST + b"content-length: 10\r\n\r\n{") == b""
 
 

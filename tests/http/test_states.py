@@ -165,7 +165,7 @@ async def test_body_that_is_read_after_a_minute_arrives_whole() -> None:
 # --- bodies ---
 
 
-async def test_body_that_stops_is_given_up_and_the_application_told() -> None:
+async def test_body_that_stops_is_dropped_and_the_application_is_informed() -> None:
     app = App()
     caller = Line(app).connect()
     await caller.send(POST + b"content-length: 10\r\n\r\n{")
@@ -522,7 +522,7 @@ async def test_while_winding_down_each_answer_announces_the_end() -> None:
     assert caller.gone
 
 
-async def test_caller_that_leaves_is_told_to_the_application() -> None:
+async def test_caller_that_leaves_is_reported_to_the_application() -> None:
     app = App()
     caller = Line(app).connect()
     await caller.send(POST + b"content-length: 10\r\n\r\n{")

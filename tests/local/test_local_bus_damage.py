@@ -123,7 +123,7 @@ async def test_undamaged_folder_gives_all(folders: Any, tmp_path: Path, how: str
 @pytest.mark.parametrize("damage", [delete, empty, halve])
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("how", ENDS)
-async def test_missing_or_cut_file_is_told_by_name(
+async def test_missing_or_cut_file_is_reported_by_name(
     folders: Any, tmp_path: Path, how: str, name: str, damage: Callable[[Path], None]
 ) -> None:
     folder, ids = folders[how]
@@ -141,7 +141,9 @@ async def test_missing_or_cut_file_is_told_by_name(
 
 @pytest.mark.parametrize("size", [1, 31, 32, 0.3, 0.9], ids=str)
 @pytest.mark.parametrize("how", ENDS[1:])
-async def test_log_that_is_cut_anywhere_is_told_by_name(folders: Any, tmp_path: Path, how: str, size: float) -> None:
+async def test_log_that_is_cut_anywhere_is_reported_by_name(
+    folders: Any, tmp_path: Path, how: str, size: float
+) -> None:
     folder, ids = folders[how]
     log = copy(folder, tmp_path / "copy") / "bus.sqlite3-wal"
     os.truncate(log, size if isinstance(size, int) else int(size * log.stat().st_size))
@@ -150,7 +152,7 @@ async def test_log_that_is_cut_anywhere_is_told_by_name(folders: Any, tmp_path: 
     assert await outcome(log.parent, ids) in (("whole", log.name) if may_be_whole else (log.name,))
 
 
-async def test_missing_database_and_log_are_told_together(folders: Any, tmp_path: Path) -> None:
+async def test_missing_database_and_log_are_reported_together(folders: Any, tmp_path: Path) -> None:
     folder, ids = folders["killed"]
     copied = copy(folder, tmp_path / "copy")
     for name in FILES[:3]:
@@ -158,7 +160,7 @@ async def test_missing_database_and_log_are_told_together(folders: Any, tmp_path
     assert await outcome(copied, ids) == "bus.sqlite3"
 
 
-async def test_database_of_another_folder_is_told(folders: Any, tmp_path: Path) -> None:
+async def test_database_of_another_folder_is_reported(folders: Any, tmp_path: Path) -> None:
     folder, ids = folders["killed"]
     copied = copy(folder, tmp_path / "copy")
     other = tmp_path / "other"

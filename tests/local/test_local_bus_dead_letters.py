@@ -37,7 +37,7 @@ async def bury(bus: LocalMessageBus, *numbers: int) -> list[Received]:
     return buried
 
 
-async def test_dead_letter_tells_everything_and_is_not_delivered_again(bus: LocalMessageBus, clock: Clock) -> None:
+async def test_dead_letter_has_everything_and_is_not_delivered_again(bus: LocalMessageBus, clock: Clock) -> None:
     (received,) = await bury(bus, 1)
     clock.advance(1_000_000.0)
     assert await nothing_comes(bus)
@@ -126,7 +126,7 @@ async def test_pushed_message_is_kept_though_it_has_no_lease(bus: LocalMessageBu
             await operation("push-posts")
 
 
-async def test_text_of_a_reason_that_is_no_unicode_is_kept_as_well_as_it_can(bus: LocalMessageBus) -> None:
+async def test_text_of_a_reason_that_is_not_unicode_is_kept_as_well_as_it_can(bus: LocalMessageBus) -> None:
     await publish(bus, 1, 2)
     one, other = await receive(bus, most=2)
     reason = DeadLetterReason("non_retryable", "E\udcff", "file \udcff\0", 1)

@@ -147,7 +147,7 @@ async def test_consumer_that_waits_gets_nothing_of_a_commit_that_failed(bus: Loc
 
 
 @pytest.mark.parametrize("file", ["bus.sqlite3", "bus.state", "bus.users", "bus.gate"])
-async def test_something_else_in_the_place_of_a_file_is_told_by_name(tmp_path: Path, file: str) -> None:
+async def test_something_else_in_the_place_of_a_file_is_reported_by_name(tmp_path: Path, file: str) -> None:
     root = tmp_path / "root"
     (root / file).mkdir(parents=True)
     async with open_bus(root) as bus:

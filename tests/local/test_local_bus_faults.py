@@ -51,7 +51,7 @@ async def until_failed(bus: Any, failed: list[str]) -> None:
 
 @pytest.mark.parametrize("step", ["begin", "commit"])
 @pytest.mark.parametrize(("error", "told"), BROKEN)
-async def test_transaction_that_fails_is_told_and_the_consumer_waits_on(
+async def test_transaction_that_fails_is_reported_and_the_consumer_waits_on(
     bus: LocalMessageBus, monkeypatch: pytest.MonkeyPatch, step: str, error: Exception, told: type[Exception]
 ) -> None:
     waiting = asyncio.ensure_future(bus._receive(BLOG, 2, 20))

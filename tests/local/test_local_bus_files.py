@@ -100,7 +100,7 @@ def cut(path: Path, size: float | None) -> None:
 
 @pytest.mark.parametrize("shutdown", SHUTDOWNS)
 @pytest.mark.parametrize("name", [DATABASE, LOG])
-async def test_damaged_files_are_left_as_they_are_and_told_again(tmp_path: Path, shutdown: str, name: str) -> None:
+async def test_damaged_files_are_left_as_they_are_and_reported_again(tmp_path: Path, shutdown: str, name: str) -> None:
     if shutdown == "clean" and name == LOG:
         return  # there is none
     image = await fill(tmp_path / "root", shutdown, tmp_path / "image")
@@ -131,7 +131,7 @@ async def test_whole_folder_deleted_is_a_new_beginning(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("tail", [b"", b"\0" * 4096, b"\xff" * 10_000, random.Random(3).randbytes(4096 + 24)])
-async def test_torn_end_of_the_log_that_nobody_was_told_of_is_no_damage(tmp_path: Path, tail: bytes) -> None:
+async def test_torn_end_of_the_log_that_was_never_acknowledged_is_not_damage(tmp_path: Path, tail: bytes) -> None:
     image = await fill(tmp_path / "root", "killed", tmp_path / "image")
     with (image / LOG).open("ab") as log:
         log.write(tail)
@@ -175,7 +175,7 @@ async def test_big_database_is_closed_and_opened(
     assert {one.message_id for one in await receive_exactly(again, 200)} == set(ids)
 
 
-async def test_database_deleted_while_it_is_used_is_told_to_the_next(
+async def test_database_deleted_while_it_is_used_is_reported_to_the_next(
     bus: LocalMessageBus, another: Callable[..., LocalMessageBus], local_root: str
 ) -> None:
     await publish(bus, 1)

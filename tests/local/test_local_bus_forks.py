@@ -82,7 +82,7 @@ with module._guard:
 
 
 @pytest.mark.parametrize("end", ["close", "exit", "kill"])
-def test_forked_child_that_lives_on_keeps_the_folder_from_nobody(
+def test_forked_child_that_lives_on_does_not_lock_the_folder(
     script: Callable[..., Process], local_root: str, end: str
 ) -> None:
     process = script(

@@ -28,9 +28,7 @@ from totoms.local.messages import database as database_module
 from totoms.local.messages import state as state_module
 
 
-def test_killed_publisher_loses_nothing_that_it_was_told_is_kept(
-    script: Callable[..., Process], local_root: str
-) -> None:
+def test_killed_publisher_loses_nothing_that_was_acknowledged(script: Callable[..., Process], local_root: str) -> None:
     told: set[int] = set()
     for turn in range(4):
         first = 10_000 * turn

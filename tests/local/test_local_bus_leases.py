@@ -31,7 +31,9 @@ from totoms.messages.receiver import Received
 REASON = DeadLetterReason("non_retryable", "Bad", "it is bad", 1)
 
 
-async def test_leased_message_is_nobody_elses(bus: LocalMessageBus, another: Callable[..., LocalMessageBus]) -> None:
+async def test_leased_message_is_not_delivered_to_another(
+    bus: LocalMessageBus, another: Callable[..., LocalMessageBus]
+) -> None:
     await publish(bus, 1)
     await receive_one(bus)
     for other in (another(), another(process=True)):

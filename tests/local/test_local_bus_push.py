@@ -124,7 +124,7 @@ async def test_key_of_another_folder_opens_nothing(pushed: LocalMessageBus, tmp_
         await pushed._accept_push(request(f"Bearer {push_token(tmp_path / 'other')}"))
 
 
-async def test_refusal_tells_nothing_of_the_token_or_the_key(pushed: LocalMessageBus, local_root: str) -> None:
+async def test_refusal_reveals_nothing_of_the_token_or_the_key(pushed: LocalMessageBus, local_root: str) -> None:
     root = Path(local_root)
     for authorization in (token("x" * 64), token(push_key(root), exp=1), token(push_key(root), aud="canary")):
         with pytest.raises(TotoError) as caught:

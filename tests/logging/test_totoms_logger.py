@@ -280,7 +280,7 @@ def test_validation_error_is_logged_with_its_fields_and_without_their_values(thr
     assert "is too short" not in written.replace("{value} is too short", "")
 
 
-def test_text_of_our_own_errors_is_told() -> None:
+def test_text_of_our_own_errors_is_reported() -> None:
     stream = attach(JSONFormatter())
     TotoLogger("blog").log("cid", "It failed", "ERROR", ValidationError("No name."))
     assert "No name." in records(stream)[0]["exception"]

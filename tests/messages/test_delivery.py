@@ -254,7 +254,7 @@ async def test_topic_that_is_only_published_to_gets_no_subscription(log: pytest.
     assert [one.logical_name for one in bus.subscribed] == ["posts"]
 
 
-async def test_subscription_of_a_topic_that_is_no_longer_heard_is_told_with_its_backlog(
+async def test_subscription_of_a_topic_that_is_no_longer_heard_is_reported_with_its_backlog(
     log: pytest.LogCaptureFixture,
 ) -> None:
     bus = Broker()
@@ -281,7 +281,7 @@ async def test_push_subscription_made_by_hand_is_used_as_it_is(log: pytest.LogCa
     await service.close()
 
 
-async def test_place_of_dead_letters_is_told_of_a_push_subscription_made_by_hand(log: pytest.LogCaptureFixture) -> None:
+async def test_place_of_dead_letters_of_a_hand_made_push_subscription_is_logged(log: pytest.LogCaptureFixture) -> None:
     bus = Broker()
     bus.existing = Existing(push=(THEIRS, OURS), dead_letters=("the queue 'other'", "the queue 'push-posts-dead'"))
     service = await messaging(bus)
@@ -380,7 +380,9 @@ async def test_subscription_that_appears_later_ends_the_waiting() -> None:
     await unconfirmed.close()
 
 
-async def test_topic_that_is_added_after_all_others_were_seen_is_told_as_well(log: pytest.LogCaptureFixture) -> None:
+async def test_topic_that_is_added_after_all_others_were_seen_is_reported_as_well(
+    log: pytest.LogCaptureFixture,
+) -> None:
     unconfirmed = UnconfirmedPushes(Broker(), PATH, "", TotoLogger("blog"), lambda _seconds: asyncio.sleep(0))
     unconfirmed.add(POSTS, Existing())
     unconfirmed.confirm("posts")
@@ -403,7 +405,7 @@ async def test_subscribed_is_logged_only_where_the_broker_says_so(log: pytest.Lo
     assert "Subscribed blog-posts to posts-topic (push)." in log.text
 
 
-async def test_quiet_topic_of_a_broker_that_cannot_say_is_no_error(log: pytest.LogCaptureFixture) -> None:
+async def test_quiet_topic_of_a_broker_that_cannot_say_is_not_an_error(log: pytest.LogCaptureFixture) -> None:
     unconfirmed = UnconfirmedPushes(Broker(), PATH, "", TotoLogger("blog"))
     unconfirmed.add(POSTS, None)
     assert unconfirmed.topics == ["posts"]
@@ -463,7 +465,7 @@ async def test_push_subscription_without_a_dead_letter_store_is_refused(dead_let
     await service.close()
 
 
-async def test_what_the_broker_gave_up_is_pulled_besides_being_pushed_to() -> None:
+async def test_what_the_broker_dead_lettered_is_pulled_besides_being_pushed_to() -> None:
     bus = Broker()
     body = encode_message(TotoMessage(type="postCreated", id="post-1", timestamp="now", cid="c"))
 
@@ -484,7 +486,7 @@ async def test_what_the_broker_gave_up_is_pulled_besides_being_pushed_to() -> No
     await service.close()
 
 
-async def test_right_to_look_for_what_was_given_up_may_be_missing(log: pytest.LogCaptureFixture) -> None:
+async def test_right_to_look_for_dead_letters_may_be_missing(log: pytest.LogCaptureFixture) -> None:
     bus = Broker()
     bus.existing = Existing(push=(OURS,))
 

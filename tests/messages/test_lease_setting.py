@@ -33,7 +33,7 @@ def configuration(root: str, lease: float) -> TotoMicroserviceConfiguration:
 
 
 @pytest.mark.parametrize("lease", [0, -1, float("nan"), float("inf"), "long"])
-def test_lease_that_is_no_number_of_seconds_is_refused_when_declared(lease: Any) -> None:
+def test_lease_that_is_not_a_number_of_seconds_is_refused_when_declared(lease: Any) -> None:
     with pytest.raises(ConfigurationError, match="lease"):
         MessageBusConfig(lease=lease)
 

@@ -186,7 +186,7 @@ def test_error_of_what_cannot_be_written_names_the_class_and_never_the_value() -
     ("value", "written"), [(42, "42"), (None, "null"), (1.5, "1.5"), ({"a": [1]}, '{"a":[1]}'), (True, "true")]
 )
 @pytest.mark.parametrize("field", ["timestamp", "cid", "id", "msg"])
-def test_field_that_is_no_text_is_published_as_given(field: str, value: Any, written: str) -> None:
+def test_field_that_is_not_text_is_published_as_given(field: str, value: Any, written: str) -> None:
     body = encode_message(TotoMessage(type="t", **{field: value}))
     assert f'"{field}":{written},'.encode() in body
 
@@ -205,7 +205,7 @@ def test_field_that_is_no_text_is_published_as_given(field: str, value: Any, wri
     ],
 )
 @pytest.mark.parametrize("field", ["timestamp", "cid", "id", "msg", "type"])
-def test_field_that_is_no_text_is_received_as_text(field: str, value: str, text: str) -> None:
+def test_field_that_is_not_text_is_received_as_text(field: str, value: str, text: str) -> None:
     body = f'{{"type":"t","{field}":{value}}}' if field != "type" else f'{{"type":{value}}}'
     message = decode_message(body.encode(), type_attribute="beside")
     assert getattr(message, field) == (text or ("beside" if field == "type" else ""))

@@ -230,7 +230,7 @@ async def test_caller_who_leaves_ends_the_reading(intake: Intake, verified: bool
 
 
 @pytest.mark.parametrize("verified", [True, False])
-async def test_bodies_that_are_being_read_are_given_up_when_the_service_stops(intake: Intake, verified: bool) -> None:
+async def test_bodies_that_are_being_read_are_dropped_when_the_service_stops(intake: Intake, verified: bool) -> None:
     _caller, task = await begin(intake, verified=verified)
     intake.stop()
     with pytest.raises(Undecidable, match="shutting down"):

@@ -101,7 +101,7 @@ async def test_hopeless_message_is_kept_and_answered_200(bus: MemoryBus, handler
     assert [why.reason for _, why in bus.dead] == [reason]
 
 
-async def test_message_is_given_up_when_the_handler_itself_failed_so_often(bus: MemoryBus) -> None:
+async def test_message_is_dead_lettered_when_the_handler_itself_failed_so_often(bus: MemoryBus) -> None:
     handler = refusing(ValueError())
     push = endpoint(bus, handler)
     asked = [request(POST, {**BROKER, "x-attempt": attempt}) for attempt in ("70", "71", "72")]

@@ -239,7 +239,7 @@ async def test_second_request_is_answered_503_when_the_first_one_is_cancelled(bu
         assert await status(push, request("1")) == 200
 
 
-async def test_message_that_was_handled_after_the_broker_had_given_up_waiting_is_not_run_again(bus: MemoryBus) -> None:
+async def test_message_that_was_handled_after_the_broker_had_stopped_waiting_is_not_run_again(bus: MemoryBus) -> None:
     gate, clock = Gate(), Clock()
     push = endpoint(bus, gate.handler, clock=clock)
     first = asyncio.create_task(status(push, request("1")))

@@ -87,7 +87,7 @@ async def test_handler_that_hangs_is_cancelled_after_its_timeout() -> None:
     assert outcome.action is Action.RETRY
 
 
-async def test_last_attempt_is_given_up_with_reason_attempts_and_error_class() -> None:
+async def test_last_attempt_is_dead_lettered_with_reason_attempts_and_error_class() -> None:
     outcome = await make_router(raising(ValueError("bad post"))).handle(delivery(attempt=3))
     assert outcome.action is Action.DEAD_LETTER
     assert outcome.reason is not None
@@ -95,7 +95,7 @@ async def test_last_attempt_is_given_up_with_reason_attempts_and_error_class() -
     assert (outcome.reason.description, outcome.reason.attempts) == ("bad post", 3)
 
 
-async def test_non_retryable_error_is_given_up_at_once() -> None:
+async def test_non_retryable_error_is_dead_lettered_at_once() -> None:
     class PostIsGone(NonRetryableError):
         pass
 
@@ -106,7 +106,7 @@ async def test_non_retryable_error_is_given_up_at_once() -> None:
     assert outcome.reason.description == "it is gone"
 
 
-async def test_message_whose_consumers_died_on_every_attempt_is_given_up_unhandled() -> None:
+async def test_message_whose_consumers_died_on_every_attempt_is_dead_lettered_unhandled() -> None:
     handler = Handler(succeed)
     outcome = await make_router(handler).handle(delivery(attempt=4))
     assert outcome.action is Action.DEAD_LETTER
@@ -115,7 +115,7 @@ async def test_message_whose_consumers_died_on_every_attempt_is_given_up_unhandl
     assert handler.seen == []
 
 
-async def test_unknown_type_is_ignored_counted_and_told_once(caplog: pytest.LogCaptureFixture) -> None:
+async def test_unknown_type_is_ignored_counted_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     router = make_router(Handler(succeed))
     with caplog.at_level(logging.INFO):
         for _ in range(3):
@@ -149,7 +149,7 @@ UNDECODABLE = {
 
 
 @pytest.mark.parametrize("body", UNDECODABLE.values(), ids=UNDECODABLE.keys())
-async def test_poison_is_given_up_unhandled_and_the_next_message_is_fine(body: bytes) -> None:
+async def test_poison_is_dead_lettered_unhandled_and_the_next_message_is_fine(body: bytes) -> None:
     handler = Handler(succeed)
     router = make_router(handler)
     outcome = await router.handle(delivery(body))

@@ -70,7 +70,7 @@ async def test_handler_that_blocks_the_loop_is_named_while_it_does_and_afterward
     assert "(Lines.wait_for)" in during, "the innermost code that is not a library's"
 
 
-async def test_standstill_without_leases_is_told_without_them(lines: Lines) -> None:
+async def test_standstill_without_leases_is_reported_without_them(lines: Lines) -> None:
     watch = LoopWatch(TotoLogger("watched"), seconds=0.2)
     watch.start()
     assert lines.wait_for("has been blocked")
@@ -79,7 +79,7 @@ async def test_standstill_without_leases_is_told_without_them(lines: Lines) -> N
     assert "eases" not in "".join(lines.lines)
 
 
-async def test_loop_that_turns_is_not_told_of(lines: Lines) -> None:
+async def test_loop_that_turns_is_not_reported(lines: Lines) -> None:
     beats: list[float] = []
     watch = LoopWatch(TotoLogger("watched"), seconds=3600.0)
     watch.start()

@@ -140,7 +140,7 @@ class Hooks:
 # --- not there ---
 
 
-def test_unknown_name_tells_what_is_installed(install: Install) -> None:
+def test_unknown_name_is_answered_with_what_is_installed(install: Install) -> None:
     name = install(GOOD, distribution="totoms-skyline", version="3.2.1")
 
     text = refusal("nimbus9", PluginNotFound)
@@ -170,12 +170,12 @@ def core_with_extra(site: Path) -> None:
 
 
 @pytest.mark.usefixtures("core_with_extra")
-def test_name_of_an_extra_tells_what_to_install() -> None:
+def test_name_of_an_extra_says_what_to_install() -> None:
     assert "pip install 'totoms[stratus]'" in refusal("stratus", PluginNotFound)
 
 
 @pytest.mark.usefixtures("core_with_extra")
-def test_close_name_of_an_extra_tells_what_to_install() -> None:
+def test_close_name_of_an_extra_says_what_to_install() -> None:
     text = refusal("strtus", PluginNotFound)
 
     assert "Did you mean 'stratus'?" in text
@@ -183,7 +183,7 @@ def test_close_name_of_an_extra_tells_what_to_install() -> None:
 
 
 @pytest.mark.usefixtures("core_with_extra")
-def test_extra_that_is_no_plugin_is_not_suggested() -> None:
+def test_extra_that_is_not_a_plugin_is_not_suggested() -> None:
     assert "pip install" not in refusal("all", PluginNotFound)
 
 
@@ -221,7 +221,7 @@ def test_two_distributions_with_one_name_leave_the_others_alone(install: Install
     assert plugins.load(other).message_bus is not None
 
 
-def test_same_distribution_found_twice_on_the_path_is_no_error(
+def test_same_distribution_found_twice_on_the_path_is_not_an_error(
     install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     behind = tmp_path / "behind"
@@ -295,7 +295,7 @@ def test_mistyped_hook_is_refused_with_the_right_name(install: Install) -> None:
     assert "totoms-skyline 1.0" in text
 
 
-def test_hook_that_is_no_hook_at_all_is_refused_with_all_names(install: Install) -> None:
+def test_hook_that_is_not_a_hook_at_all_is_refused_with_all_names(install: Install) -> None:
     name = install(GOOD + "\n@hookimpl\ndef fly():\n    return None\n")
 
     assert "totoms_configuration, totoms_secrets_manager" in refusal(name)
@@ -383,7 +383,7 @@ def test_keyboard_interrupt_in_a_hook_passes_through(install: Install) -> None:
 # --- what a plugin does not have ---
 
 
-def test_missing_capability_is_told_when_a_secret_is_wanted(install: Install) -> None:
+def test_missing_capability_is_reported_when_a_secret_is_wanted(install: Install) -> None:
     environment = TotoEnvironment(install(GOOD, distribution="totoms-skyline", version="3.2.1"))
 
     with pytest.raises(PluginLoadError) as caught:
@@ -395,14 +395,14 @@ def test_missing_capability_is_told_when_a_secret_is_wanted(install: Install) ->
     assert "totoms_secrets_manager" in text
 
 
-def test_missing_capability_is_told_when_a_bucket_is_wanted(install: Install) -> None:
+def test_missing_capability_is_reported_when_a_bucket_is_wanted(install: Install) -> None:
     environment = TotoEnvironment(install(GOOD))
 
     with pytest.raises(PluginLoadError, match="cloud storage"):
         CloudStorage("bucket", environment=environment)
 
 
-async def test_missing_message_bus_is_told_when_a_service_that_needs_it_is_made(install: Install) -> None:
+async def test_missing_message_bus_is_reported_when_a_service_that_needs_it_is_made(install: Install) -> None:
     name = install(
         """
 from totoms.secrets.manager import SecretsManager

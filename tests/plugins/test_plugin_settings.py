@@ -75,7 +75,7 @@ def test_wrong_setting_names_the_field_and_never_the_value(install: Install, mon
     assert "canary" not in text
 
 
-def test_setting_that_is_no_json_names_the_field_and_never_the_value(
+def test_setting_that_is_not_json_names_the_field_and_never_the_value(
     install: Install, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SKYLINE_REGION", "north")

@@ -34,7 +34,7 @@ def test_two(server): ...
 
 @pytest.mark.parametrize("processes", [[], ["-n", "2"]], ids=["one process", "several processes"])
 @pytest.mark.parametrize(("required", "status"), [("", 0), ("1", 1)], ids=["skipped", "required"])
-def test_missing_server_is_told_with_its_remedy(
+def test_missing_server_is_reported_with_its_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: list[str], required: str, status: int
 ) -> None:
     (tmp_path / "conftest.py").write_text(TEST)

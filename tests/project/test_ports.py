@@ -34,7 +34,7 @@ def assert_kept(port: int) -> None:
 
 
 @pytest.mark.parametrize("choose", [free_port, of_the_demonstration], ids=["tests", "demonstration"])
-def test_free_port_is_kept_for_the_server_that_is_told_of_it(choose: Callable[[], int]) -> None:
+def test_free_port_is_kept_for_the_server_that_gets_it(choose: Callable[[], int]) -> None:
     assert_kept(choose())
 
 

@@ -56,7 +56,7 @@ def test_all_distributions_have_one_version() -> None:
     assert {project(package)["version"] for package in PACKAGES} == {totoms.__version__}
 
 
-def test_changelog_tells_of_this_version() -> None:
+def test_changelog_has_this_version() -> None:
     assert f"## [{totoms.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
 
 

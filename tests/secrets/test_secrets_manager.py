@@ -66,7 +66,7 @@ def test_names_are_given_to_the_store_as_they_are(store: type[Store], name: str)
 
 
 @pytest.mark.parametrize("name", ["", "\x00", "a\nb", "a\x7f", "\x85", "\ud800", "n" * 256, None, 1, b"x"])
-async def test_what_is_no_name_is_refused_before_the_store_is_asked(store: type[Store], name: str) -> None:
+async def test_what_is_not_a_name_is_refused_before_the_store_is_asked(store: type[Store], name: str) -> None:
     secrets = store()
     for use in (secrets.get_secret, secrets.get_secret_bytes, secrets.get_secret_json):
         with pytest.raises(InvalidKey):

@@ -221,7 +221,7 @@ async def test_a_stream_is_released_by_async_with(storage: CloudStorage) -> None
 
 
 @pytest.mark.parametrize("stop", [True, False], ids=["stopped", "loop ended"])
-def test_thread_that_asks_for_a_chunk_of_an_upload_that_is_over_is_told(stop: bool) -> None:
+def test_thread_that_asks_for_a_chunk_of_an_upload_that_is_over_gets_an_error(stop: bool) -> None:
     async def chunks() -> AsyncIterator[bytes]:
         yield b"chunk"
 

@@ -258,7 +258,7 @@ def test_media_type_given_wins(storage: CloudStorage) -> None:
 @pytest.mark.parametrize(
     "bad", ["", "text", "text/", "/plain", "text/plain\r\nX-Evil: 1", "text/pläin", "a/" + "b" * 300]
 )
-def test_what_is_no_media_type_is_refused(storage: CloudStorage, bad: str) -> None:
+def test_what_is_not_a_media_type_is_refused(storage: CloudStorage, bad: str) -> None:
     with pytest.raises(InvalidKey):
         storage.upload_bytes(b"", "a.txt", content_type=bad)
 
@@ -299,7 +299,7 @@ def test_metadata_that_a_cloud_would_change_is_refused(storage: CloudStorage, ba
     assert not storage.exists("key")
 
 
-def test_stat_tells_size_time_and_an_etag_that_changes(storage: CloudStorage) -> None:
+def test_stat_has_size_time_and_an_etag_that_changes(storage: CloudStorage) -> None:
     before = datetime.now(UTC) - timedelta(seconds=2)
     etag = storage.upload_bytes(b"same", "a.txt")
     info = storage.stat("a.txt")
@@ -415,7 +415,7 @@ def test_delete_then_delete_again_then_read(storage: CloudStorage) -> None:
     assert storage.list_files() == []
 
 
-def test_content_that_is_no_text_is_a_typed_error_that_tells_the_way_out(storage: CloudStorage) -> None:
+def test_content_that_is_not_text_is_a_typed_error_with_a_way_out(storage: CloudStorage) -> None:
     storage.upload_bytes(b"\xff\xfe secret", "blob")
     with pytest.raises(CorruptData, match="get_file_bytes") as caught:
         storage.get_file_content("blob")

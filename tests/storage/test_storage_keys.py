@@ -145,7 +145,7 @@ def test_a_key_that_a_cloud_cannot_hold_is_refused_before_any_io(
 
 
 @pytest.mark.parametrize("key", [None, 1, b"bytes", Path("x"), ["a"]])
-def test_a_key_that_is_no_string_is_refused(storage: CloudStorage, key: object) -> None:
+def test_a_key_that_is_not_a_string_is_refused(storage: CloudStorage, key: object) -> None:
     with pytest.raises(InvalidKey):
         storage.stat(key)  # type: ignore[arg-type]
 

@@ -207,7 +207,7 @@ async def test_a_body_over_the_limit_leaves_what_was_there(storage: CloudStorage
         assert (await client.put(url, content=bytes(1024), headers={"content-type": "text/plain"})).status_code == 200
 
 
-async def test_neither_the_log_nor_an_answer_tells_the_signature(
+async def test_neither_the_log_nor_an_answer_has_the_signature(
     storage: CloudStorage, client: httpx.AsyncClient
 ) -> None:
     storage.upload_bytes(CONTENT, "key")

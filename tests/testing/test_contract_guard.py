@@ -134,7 +134,7 @@ async def test_guard_fails(weaken: Any, told: str) -> None:
         await guard(weakened)
 
 
-async def test_behaviour_that_is_known_to_be_missing_is_told_with_its_reason() -> None:
+async def test_behaviour_that_is_known_to_be_missing_is_reported_with_its_reason() -> None:
     class Known(Tiny):
         backend = "some"
 

@@ -44,17 +44,17 @@ MUTANTS: list[tuple[type[LocalMessageBus], str, *tuple[str, ...]]] = [
     (publishing.HangsAfterClose, "test_06_publish_after_close_is_refused"),
     (publishing.CannotCloseTwice, "test_06_publish_after_close_is_refused"),
     (publishing.HangsWhenClosedWhilePublishing, "test_06_close_while_publishing_does_not_hang"),
-    (broken.GivesUpTooEarly, "test_08_message_is_given_up_after_exactly_n_attempts", "FAILED"),
-    (broken.GivesNoReasons, "test_08_message_is_given_up_after_exactly_n_attempts", "FAILED"),
-    (broken.LosesDeadLetters, "test_08_message_is_given_up_after_exactly_n_attempts", "an exception"),
-    (broken.KeepsDeadLettersInTheQueueToo, "test_09_non_retryable_error_is_given_up_at_once"),
+    (broken.GivesUpTooEarly, "test_08_message_is_dead_lettered_after_exactly_n_attempts", "FAILED"),
+    (broken.GivesNoReasons, "test_08_message_is_dead_lettered_after_exactly_n_attempts", "FAILED"),
+    (broken.LosesDeadLetters, "test_08_message_is_dead_lettered_after_exactly_n_attempts", "an exception"),
+    (broken.KeepsDeadLettersInTheQueueToo, "test_09_non_retryable_error_is_dead_lettered_at_once"),
     (broken.IgnoresBackoff, "test_10_failed_message_comes_again_after_its_backoff"),
     (broken.RenewsNoLease, "test_11_handler_slower_than_the_lease_runs_once"),
     (broken.HidesLostLeases, "test_12_handler_is_cancelled_when_its_lease_is_lost"),
     (broken.HidesLostLeases, "test_12_late_operations_are_refused_or_harmless"),
     (broken.AcksAnothersLease, "test_12_handler_is_cancelled_when_its_lease_is_lost"),
     (broken.AcksAnothersLease, "test_12_late_operations_are_refused_or_harmless"),
-    (broken.ForgetsAttempts, "test_12_message_whose_consumers_die_is_given_up"),
+    (broken.ForgetsAttempts, "test_12_message_whose_consumers_die_is_dead_lettered"),
     (broken.FailsToAckTwice, "test_13_ack_twice_and_nack_after_ack_are_harmless"),
     (broken.NacksWhatIsSettled, "test_13_ack_twice_and_nack_after_ack_are_harmless"),
     (broken.AcksAnothersLease, "test_13_ack_after_nack_is_harmless"),
@@ -69,7 +69,7 @@ MUTANTS: list[tuple[type[LocalMessageBus], str, *tuple[str, ...]]] = [
     (broken.LeavesItsPollOpen, "test_16_stop_with_a_long_poll_open_strands_nothing"),
     (broken.LosesNacked, "test_16_handler_that_is_cut_off_has_its_message_come_again"),
     (publishing.IgnoresOrdering, "test_17_order_is_kept_under_concurrency_and_across_a_failure"),
-    (broken.BlocksKeysOfDeadMessages, "test_17_message_given_up_lets_the_next_of_its_key_pass"),
+    (broken.BlocksKeysOfDeadMessages, "test_17_dead_lettered_message_lets_the_next_of_its_key_pass"),
     (publishing.LosesOneOfABatch, "test_18_batch_beyond_the_brokers_limit_is_split"),
     (publishing.RefusesLargeBatches, "test_18_batch_beyond_the_brokers_limit_in_bytes_is_split"),
     (publishing.RefusesAtTheLimit, "test_19_message_up_to_the_size_limit_is_accepted", "x"),
@@ -89,7 +89,7 @@ MUTANTS: list[tuple[type[LocalMessageBus], str, *tuple[str, ...]]] = [
     (broken.PurgesAll, "test_24_dead_letters_are_purged"),
     (publishing.FailsTheWholeBatch, "test_65_message_that_the_broker_refuses_fails_alone"),
     (publishing.FailsBesideALongType, "test_65_message_with_a_long_type_harms_no_other"),
-    (broken.TakesReplaysOneByOne, "test_66_replayed_letters_are_taken_as_fast_as_new_messages"),
+    (broken.TakesReplaysOneByOne, "test_66_replayed_dead_letters_are_taken_as_fast_as_new_messages"),
     (publishing.LosesWhatIsPublishedWhileAway, "test_25_broker_away_is_a_typed_error_or_a_wait"),
     (publishing.LetsTheDriversErrorsOut, "test_25_broker_away_is_a_typed_error_or_a_wait"),
     (broken.LosesNacked, "test_26_troubled_handler_is_counted_and_the_worker_lives", "raises"),
@@ -103,14 +103,14 @@ class NeverRaised(Exception):
     pass
 
 
-_GIVEN_UP = "test_08_message_is_given_up_after_exactly_n_attempts"
+_GIVEN_UP = "test_08_message_is_dead_lettered_after_exactly_n_attempts"
 _BACKOFF = "test_10_backoff_grows_and_is_jittered"
 _CONCURRENCY = "test_14_max_concurrency_is_reached_and_never_exceeded"
 _FIELDS = "test_67_fields_that_are_not_strings_arrive_as_text"
 _TROUBLED = "test_26_troubled_handler_is_counted_and_the_worker_lives"
 CORE: list[tuple[Any, str, Any, str, *tuple[str, ...]]] = [
     (MessageRouter, "_failed", lambda *_: routing._RETRY, _GIVEN_UP, "FAILED"),
-    (routing, "NonRetryableError", NeverRaised, "test_09_non_retryable_error_is_given_up_at_once"),
+    (routing, "NonRetryableError", NeverRaised, "test_09_non_retryable_error_is_dead_lettered_at_once"),
     (RetryPolicy, "backoff", lambda self, _: self.min_backoff, _BACKOFF),
     (RetryPolicy, "backoff", lambda self, _: random.uniform(0, self.min_backoff), _BACKOFF),
     (Consumer, "_keep_leases", asyncio.sleep, "test_11_handler_slower_than_the_lease_runs_once"),

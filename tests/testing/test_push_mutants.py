@@ -334,8 +334,8 @@ MUTANTS = [
         "test_29_half_sent_bodies_of_strangers_hold_nothing", ReadsBeforeVerifying, endpoint=TakesATurnBeforeVerifying
     ),
     Mutant("test_58_absence_costs_no_message", endpoint=BelievesTheBrokersCount),
-    Mutant("test_58_failing_message_is_given_up_after_its_own_failures", endpoint=BelievesTheBrokersCount),
-    Mutant("test_58_failing_message_is_given_up_after_its_own_failures", endpoint=CountsNoFailures),
+    Mutant("test_58_failing_message_is_dead_lettered_after_its_own_failures", endpoint=BelievesTheBrokersCount),
+    Mutant("test_58_failing_message_is_dead_lettered_after_its_own_failures", endpoint=CountsNoFailures),
     Mutant("test_58_overload_costs_no_message", endpoint=CountsFullAsAFailure),
     Mutant("test_58_draining_costs_no_message", endpoint=SettlesWhileDraining),
     Mutant("test_58_each_process_counts_for_itself", endpoint=CountsForAllProcesses),

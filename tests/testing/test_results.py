@@ -108,7 +108,7 @@ def of(results: list[dict[str, Any]], name: str) -> dict[str, Any]:
     return found
 
 
-def test_each_class_tells_what_it_declares_and_how_its_tests_ended(results: list[dict[str, Any]]) -> None:
+def test_each_class_reports_what_it_declares_and_how_its_tests_ended(results: list[dict[str, Any]]) -> None:
     passed = {"test_01_first": "passed", "test_01_numbers[1]": "passed", "test_01_numbers[2]": "passed"}
     assert of(results, "TestWhole") == {
         "class": "TestWhole",
@@ -122,7 +122,7 @@ def test_each_class_tells_what_it_declares_and_how_its_tests_ended(results: list
     assert len(results) == 6
 
 
-def test_what_did_not_pass_is_told_apart(results: list[dict[str, Any]]) -> None:
+def test_what_did_not_pass_is_distinguished(results: list[dict[str, Any]]) -> None:
     assert of(results, "TestKnown")["behaviours"]["2"] == {"test_02_second": "xfailed"}
     assert of(results, "TestKnown")["behaviours"]["1"]["test_01_first"] == "xfailed"
     assert of(results, "TestBroken")["behaviours"]["1"]["test_01_numbers[2]"] == "failed"
@@ -209,7 +209,7 @@ def test_table_is_written_between_the_markers_of_a_page(
     assert page.read_text() == f"# Before\n\n{BEGIN}\n{render(results)}\n{END}\n\nAfter\n"
 
 
-def test_check_tells_a_page_that_is_out_of_date_and_changes_nothing(
+def test_check_reports_a_page_that_is_out_of_date_and_changes_nothing(
     page: Path, written: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = page.read_text()

@@ -225,7 +225,7 @@ async def test_plain_handler_knows_its_own_service_in_its_thread() -> None:
         assert await files(service) == ["plain.txt"]
 
 
-async def test_topic_that_the_service_does_not_have_is_told_with_those_it_has() -> None:
+async def test_topic_that_the_service_does_not_have_is_reported_with_those_it_has() -> None:
     async with start() as service:
         with pytest.raises(NotFound, match="posts"):
             await service.deliver(TotoMessage(type="post"), topic="pots")
@@ -389,7 +389,7 @@ async def test_service_declared_for_push_is_tested_all_the_same() -> None:
         assert await files(service) == ["pushed.txt"]
 
 
-async def test_service_without_a_message_bus_is_told_so() -> None:
+async def test_service_without_a_message_bus_is_reported() -> None:
     configuration = TotoMicroserviceConfiguration(service_name="small")
     async with TestMicroservice(configuration) as service:
         assert (await service.client.get("/health")).json()["apiName"] == "small"
@@ -399,7 +399,7 @@ async def test_service_without_a_message_bus_is_told_so() -> None:
             await service.deliver(TotoMessage(type="post"))
 
 
-async def test_use_before_the_start_is_told() -> None:
+async def test_use_before_the_start_is_reported() -> None:
     with pytest.raises(ConfigurationError, match="async with"):
         _ = start().client
 

@@ -171,7 +171,7 @@ async def test_message_over_the_servers_own_limit_is_too_large(guarded: NatsServ
         ("NATS_LEASE_SECONDS", "0"),
     ],
 )
-def test_wrong_setting_is_told_by_its_variable_and_not_its_value(
+def test_wrong_setting_is_reported_by_its_variable_and_not_its_value(
     variable: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from totoms import ConfigurationError

@@ -147,7 +147,7 @@ async def test_dead_letter_is_replayed_to_its_subscription_only(installation: An
     assert json.loads(later.body)["data"] == {"title": "later"}
 
 
-async def test_dead_letter_that_is_replayed_and_given_up_again_is_kept_again(installation: Any) -> None:
+async def test_dead_letter_that_is_replayed_and_fails_again_is_kept_again(installation: Any) -> None:
     bus, subscription = await subscribed(installation)
     await bus.publish_message(POSTS, message())
     for _ in range(2):
@@ -210,7 +210,7 @@ def stream_names(installation: Any) -> list[str]:
     return names
 
 
-async def test_what_a_subscription_lacks_is_told_and_nothing_is_made(installation: Any) -> None:
+async def test_what_a_subscription_lacks_is_reported_and_nothing_is_made(installation: Any) -> None:
     topic = installation.topic()
     bus = installation.bus(topic)
 
@@ -238,7 +238,7 @@ async def test_consumer_that_would_lose_messages_is_refused(installation: Any, c
         await installation.bus(topic)._subscribe(installation.subscription(topic), create=True)
 
 
-async def test_subscription_whose_consumer_was_deleted_is_told(installation: Any) -> None:
+async def test_subscription_whose_consumer_was_deleted_is_reported(installation: Any) -> None:
     bus, subscription = await subscribed(installation)
     await asyncio.to_thread(
         lambda: installation.do(lambda js: js.delete_consumer(subscription.topic, subscription.name))

@@ -52,7 +52,7 @@ def test_version_is_a_revision_of_that_key(installation: Any) -> None:
             secrets.get_secret("api-key", version=version)
 
 
-def test_deleted_empty_and_missing_secrets_are_told_by_name(installation: Any) -> None:
+def test_deleted_empty_and_missing_secrets_are_reported_by_name(installation: Any) -> None:
     secrets = installation.secrets()
     with pytest.raises(NotFound, match="'gone'"):  # not even the bucket is there
         secrets.get_secret("gone")

@@ -133,7 +133,7 @@ def test_of_many_writers_with_one_condition_a_single_one_wins(installation: Any)
     assert etags == [storage.stat("a").etag]
 
 
-def test_content_that_is_gone_or_damaged_is_told(installation: Any) -> None:
+def test_content_that_is_gone_or_damaged_is_reported(installation: Any) -> None:
     storage, name = installation.bucket("files"), installation.names.bucket("files")
     etag = storage.upload_bytes(os.urandom(2 * CHUNK), "a")
     storage.upload_bytes(os.urandom(2 * CHUNK), "b")
@@ -149,7 +149,7 @@ def test_content_that_is_gone_or_damaged_is_told(installation: Any) -> None:
         storage.get_file_bytes("b")
 
 
-def test_bucket_that_nobody_made_is_not_found(installation: Any) -> None:
+def test_bucket_that_does_not_exist_is_not_found(installation: Any) -> None:
     from totoms import CloudStorage
 
     storage = CloudStorage("nobodys", environment=installation.environment)

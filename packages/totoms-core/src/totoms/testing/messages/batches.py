@@ -61,7 +61,7 @@ class Batches(Contract):
         assert isinstance(results[1], str | MessageTooLarge), results
 
     @pulled
-    async def test_66_replayed_letters_are_taken_as_fast_as_new_messages(self, topic: Topic) -> None:
+    async def test_66_replayed_dead_letters_are_taken_as_fast_as_new_messages(self, topic: Topic) -> None:
         """Many dead letters that are replayed at once are all handled, without a pause between them."""
         if DEAD_LETTERS not in topic.capabilities:
             return

@@ -93,7 +93,7 @@ class Leases(Contract):
         assert await topic.dead_letters(receiver.subscription) == []
 
     @short_leases
-    async def test_12_message_whose_consumers_die_is_given_up(self, topic: Topic) -> None:
+    async def test_12_message_whose_consumers_die_is_dead_lettered(self, topic: Topic) -> None:
         """A message whose consumers die each time is dead-lettered after its attempts, without running a handler."""
         receiver = await topic.subscribe(topic.subscription(retry=RetryPolicy(1, 0.0, 0.0)))
         (deadly,) = await topic.publish("deadly")

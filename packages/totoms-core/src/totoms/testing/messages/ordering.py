@@ -66,7 +66,7 @@ class Ordering(Contract):
         assert sum(listener.counts.retried for listener in listeners) == 3 * len(_KEYS)
 
     @pulled
-    async def test_17_message_given_up_lets_the_next_of_its_key_pass(self, topic: Topic) -> None:
+    async def test_17_dead_lettered_message_lets_the_next_of_its_key_pass(self, topic: Topic) -> None:
         """A dead-lettered message does not block its key."""
         if ORDERING not in self.capabilities:
             await _ordering_is_refused(topic)

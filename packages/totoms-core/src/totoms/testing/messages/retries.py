@@ -89,7 +89,7 @@ class Retries(Contract):
 
     @pytest.mark.parametrize("failure", _FAILURES)
     @pulled
-    async def test_08_message_is_given_up_after_exactly_n_attempts(self, topic: Topic, failure: str) -> None:
+    async def test_08_message_is_dead_lettered_after_exactly_n_attempts(self, topic: Topic, failure: str) -> None:
         """After exactly `max_attempts` a message is dead-lettered with its reason; others are not affected."""
         process, error_class, description = _FAILURES[failure]
         listener = await topic.listen(
@@ -111,7 +111,7 @@ class Retries(Contract):
         await topic.check_dead_letters(other.subscription, {})
 
     @pulled
-    async def test_09_non_retryable_error_is_given_up_at_once(self, topic: Topic) -> None:
+    async def test_09_non_retryable_error_is_dead_lettered_at_once(self, topic: Topic) -> None:
         """A non-retryable error dead-letters the message after one attempt, with the class of the error."""
         listener = await topic.listen(throw(PostIsOffensive))
         (bad,) = await topic.publish("bad")

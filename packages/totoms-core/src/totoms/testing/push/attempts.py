@@ -98,7 +98,7 @@ class PushAttempts(PushTests):
         assert service.dead_lettered == []
         assert broker.given_up == []
 
-    async def test_58_failing_message_is_given_up_after_its_own_failures(self, harness: PushHarness) -> None:
+    async def test_58_failing_message_is_dead_lettered_after_its_own_failures(self, harness: PushHarness) -> None:
         """A message is dead-lettered after `max_attempts` failures of the handler, whatever the broker counted."""
         service = await self._serve(harness, _fail)
         if service is None:

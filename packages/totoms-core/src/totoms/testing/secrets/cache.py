@@ -82,7 +82,7 @@ class SecretsCaching(Contract):
         assert manager.get_secret(name) == "value"
         assert gate.fetches == (1 if CACHE in self.capabilities else 2)
 
-    async def test_50_all_callers_are_told_the_error(self, harness: SecretsManagerHarness) -> None:
+    async def test_50_all_callers_get_the_error(self, harness: SecretsManagerHarness) -> None:
         """All callers of a failed fetch get its error, which is not cached."""
         manager, name = harness.manager(), new_name()
         gate = _Gate(manager)

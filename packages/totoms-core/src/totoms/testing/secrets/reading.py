@@ -96,7 +96,7 @@ class SecretsReading(Contract):
         for other in (name[:-1], name + "x", name + "/"):
             await check_error(NotFound, other, partial(manager.get_secret_async, other))
 
-    async def test_47_what_is_no_name_is_refused(self, harness: SecretsManagerHarness) -> None:
+    async def test_47_what_is_not_a_name_is_refused(self, harness: SecretsManagerHarness) -> None:
         """An invalid name or version raises InvalidKey before any request."""
         manager = harness.manager()
         async with harness.outage():
@@ -130,7 +130,7 @@ class SecretsReading(Contract):
         harness.advance(manager.cache_seconds)
         await check_error(AccessDenied, name, lambda: manager.get_secret_async(name))
 
-    async def test_48_empty_secret_is_told(self, harness: SecretsManagerHarness) -> None:
+    async def test_48_empty_secret_is_reported(self, harness: SecretsManagerHarness) -> None:
         """An empty value raises CorruptData: signing with it would be unsafe."""
         name = new_name()
         try:

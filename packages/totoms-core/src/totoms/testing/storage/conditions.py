@@ -147,7 +147,7 @@ class StorageConditions:
         for _ in range(3):
             etag = await _race(harness, bucket, etag)
 
-    async def test_40_conditions_are_told_and_change_nothing(
+    async def test_40_failed_conditions_are_reported_and_change_nothing(
         self, harness: CloudStorageHarness, tmp_path: Path
     ) -> None:
         """Every upload method raises PreconditionFailed if the condition does not hold, and writes if it does."""

@@ -188,7 +188,7 @@ class StorageContent:
         check_same(await read_all(storage, "large", 4 * MIB + 1), content[4 * MIB + 1 :], "to the end")
         check_same(await read_all(storage, "large", -MIB - 1, -1), content[-MIB - 1 : -1], "from the end")
 
-    async def test_35_content_type_is_kept_or_told_by_the_key(self, harness: CloudStorageHarness) -> None:
+    async def test_35_content_type_is_kept_or_derived_from_the_key(self, harness: CloudStorageHarness) -> None:
         """A given content type is kept exactly; without one it is guessed from the key's extension."""
         storage = harness.storage(await harness.create_bucket())
         for key, expected in _TYPES.items():
@@ -223,7 +223,7 @@ class StorageContent:
                 await storage.upload_bytes_async(b"", "bad", metadata=bad)
         assert await storage.list_files_async() == []
 
-    async def test_35_stat_tells_size_time_and_an_etag_that_changes(self, harness: CloudStorageHarness) -> None:
+    async def test_35_stat_has_size_time_and_an_etag_that_changes(self, harness: CloudStorageHarness) -> None:
         """`stat` returns the size, the time of the last write, and an etag that every write changes."""
         storage = harness.storage(await harness.create_bucket())
         etags = [await storage.upload_bytes_async(b"same", "key") for _ in range(3)]

@@ -223,7 +223,7 @@ class StorageKeys:
         await _refused(harness.storage(harness.missing_bucket), key, tmp_path)
 
     @pytest.mark.parametrize("key", IMPOSSIBLE.values(), ids=IMPOSSIBLE)
-    async def test_44_what_is_no_key_is_refused_before_any_io(
+    async def test_44_what_is_not_a_key_is_refused_before_any_io(
         self, harness: CloudStorageHarness, tmp_path: Path, key: Any
     ) -> None:
         """For a value that is not a key, every method raises InvalidKey before any I/O."""

@@ -105,7 +105,7 @@ class StorageListing:
         assert await storage.get_file_bytes_async(key) is None
         assert not await storage.exists_async(key)
 
-    async def test_37_missing_bucket_is_told_or_made(self, harness: CloudStorageHarness) -> None:
+    async def test_37_missing_bucket_is_reported_or_made(self, harness: CloudStorageHarness) -> None:
         """Listing and writing in a missing bucket raise NotFound, or work."""
         for use in ("list", "upload"):
             storage = harness.storage(f"{harness.missing_bucket}-{use}")

@@ -18,7 +18,7 @@ from totoms.messages.subscription import RetryPolicy, Subscription
 REASON = DeadLetterReason("attempts_exhausted", "ValueError", "it did not work", 5)
 
 
-async def test_letter_of_the_brokers_own_is_listed_with_its_attempts(namespace: Namespace) -> None:
+async def test_dead_letter_of_the_brokers_own_is_listed_with_its_attempts(namespace: Namespace) -> None:
     subscription = replace(namespace.subscription, retry=RetryPolicy(1))
     bus = namespace.bus()
     await bus._subscribe(subscription, create=True)
@@ -31,7 +31,7 @@ async def test_letter_of_the_brokers_own_is_listed_with_its_attempts(namespace: 
 
 
 @pytest.mark.parametrize("by_topic", [False, True])
-async def test_letters_are_found_by_a_bus_that_knows_no_topics(namespace: Namespace, by_topic: bool) -> None:
+async def test_dead_letters_are_found_by_a_bus_that_knows_no_topics(namespace: Namespace, by_topic: bool) -> None:
     name = f"shop-{namespace.topic[-12:]}"
     subscription = replace(namespace.subscription, name=name)
     bus = namespace.bus()
@@ -44,12 +44,12 @@ async def test_letters_are_found_by_a_bus_that_knows_no_topics(namespace: Namesp
     assert (letter.reason, letter.body) == (REASON, b"1")
 
 
-async def test_subscription_that_is_missing_is_told(namespace: Namespace) -> None:
+async def test_subscription_that_is_missing_is_reported(namespace: Namespace) -> None:
     with pytest.raises(NotFound, match="nobody-has-it"):
         await namespace.bus(topics={}).list_dead_letters("nobody-has-it")
 
 
-async def test_letters_of_a_queue_are_replayed_into_it(namespace: Namespace) -> None:
+async def test_dead_letters_of_a_queue_are_replayed_into_it(namespace: Namespace) -> None:
     queue = Subscription(f"queue-of-{namespace.topic}", "", "")
     bus = namespace.bus()
     await bus._subscribe(queue, create=True)
@@ -61,7 +61,7 @@ async def test_letters_of_a_queue_are_replayed_into_it(namespace: Namespace) -> 
     assert (again.body, again.attempt, again.message_id) == (b"1", 1, one.message_id)
 
 
-async def test_replayed_letter_that_fails_again_is_listed_once(namespace: Namespace) -> None:
+async def test_replayed_dead_letter_that_fails_again_is_listed_once(namespace: Namespace) -> None:
     bus = namespace.bus(look_seconds=0.2)
     await bus._subscribe(namespace.subscription, create=True)
     await namespace.publish(b"1")
