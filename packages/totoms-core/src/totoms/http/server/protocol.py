@@ -16,7 +16,7 @@ from uvicorn.server import ServerState
 
 from totoms.http.server.channel import Channel
 from totoms.http.server.exchange import Exchange
-from totoms.http.server.request_bodies import NO_BODY, Body, ChunkedBody, SizedBody
+from totoms.http.server.request_bodies import ChunkedBody, sized_body
 from totoms.http.server.request_heads import Head, HeadReader, Rejected
 from totoms.http.server.response_heads import error_response
 from totoms.http.server.scopes import Application, Peer, http_scope, open_websocket
@@ -154,10 +154,7 @@ class HTTPProtocol(Channel, asyncio.Protocol):
             return
         length = self._length = head.length
         self._keep_alive = head.keep_alive
-        if length is None:
-            body: Body = ChunkedBody(self.shared.limits.max_header_bytes - head.size)
-        else:
-            body = SizedBody(length) if length else NO_BODY
+        body = ChunkedBody(self.shared.limits.max_header_bytes - head.size) if length is None else sized_body(length)
         root, version = self._config.root_path, self._application.asgi_version
         scope = http_scope(head, self._peer, root, version, self._app_state)
         piece = b""

@@ -42,8 +42,12 @@ class SizedBody:
         return piece, at + len(piece)
 
 
-NO_BODY: Final = SizedBody(0)
-"""The body of most requests; one for all, because nothing is ever fed to it."""
+_NO_BODY: Final = SizedBody(0)  # most requests have none; one object for all, because nothing is ever fed to it
+
+
+def sized_body(length: int) -> SizedBody:
+    """Return the body of a request with this Content-Length, in bytes."""
+    return SizedBody(length) if length else _NO_BODY
 
 
 class _Part(Enum):
