@@ -40,6 +40,7 @@ PARTS = {
 
 TEST_TOOLS = ["pytest", "pytest-asyncio", "pytest-xdist", "hypothesis", "httpx"]
 TEST_TOOLS += ["sentry-sdk", "opentelemetry-instrumentation-fastapi"]  # what users put on an app
+TEST_TOOLS += ["fastapi-offline"]  # the extra docs
 TEST_SERVERS = ["gunicorn", "uvicorn-worker", "granian"]
 TEST_CLOUDS = ["ministack", "trustme", "aiohttp"]  # aiohttp is what AMQP over WebSockets takes
 LOWEST_TESTS = ["tests/http", "tests/auth", "tests/messages", "tests/service", "tests/secrets", "tests/local"]

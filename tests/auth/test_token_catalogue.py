@@ -262,7 +262,7 @@ async def test_attack_is_refused_and_leaves_no_trace(name: str, attack: Attack, 
     answer = await who(service, f"Bearer {hostile}")
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"].startswith("Bearer")
-    assert set(answer.json()) == {"code", "message", "cid"}
+    assert set(answer.json()) == {"code", "message", "cid", "detail"}
     assert service.runs == []  # type: ignore[attr-defined]
     assert attack.evil_server.fetches == 0
     traces = log.text + answer.text

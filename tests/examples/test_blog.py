@@ -97,7 +97,7 @@ def test_nonsense_is_refused_in_one_form_and_the_service_goes_on(start: Callable
         for content, status in cases.items():
             answer = client.post("/blog/posts", content=content, headers={"Content-Type": "application/json"})
             assert (answer.status_code, content[:40]) == (status, content[:40])
-            assert {"code", "message", "cid"} <= answer.json().keys()
+            assert {"code", "message", "cid", "detail"} <= answer.json().keys()
         assert client.get("/blog/posts/no-such-post").status_code == 404
         assert client.get("/blog/posts/twice").status_code == 200
 

@@ -87,7 +87,7 @@ async def test_ready_follows_the_state(state: str) -> None:
     if state == "ready":
         assert answer.json() == {"status": "ready"}
     else:
-        assert set(answer.json()) == {"code", "message", "cid"}
+        assert set(answer.json()) == {"code", "message", "cid", "detail"}
         assert "retry-after" in answer.headers
 
 
@@ -146,7 +146,12 @@ async def test_options_reach_the_push_endpoint_only_as_a_handshake(log: Log) -> 
             assert asked.headers["webhook-allowed-origin"] == "broker.example"
             for answer in (await client.options("/api/events"), await client.put("/api/events")):
                 assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
-                assert answer.json() == {"code": 405, "message": "Method Not Allowed", "cid": "c"}
+                assert answer.json() == {
+                    "code": 405,
+                    "message": "Method Not Allowed",
+                    "cid": "c",
+                    "detail": "Method Not Allowed",
+                }
 
 
 async def test_preflight_of_the_push_endpoint_is_answered_as_any_other() -> None:
@@ -270,7 +275,7 @@ async def test_evil_origin_gets_no_permission(origin: str) -> None:
     async with service.client() as client:
         preflight = await client.options("/x", headers={"origin": origin, **PREFLIGHT})
     assert preflight.status_code == 400
-    assert set(preflight.json()) == {"code", "message", "cid"}
+    assert set(preflight.json()) == {"code", "message", "cid", "detail"}
     assert "access-control-allow-origin" not in preflight.headers
 
 
@@ -330,7 +335,7 @@ async def test_body_over_the_limit_is_refused_by_its_length(path: str) -> None:
     service = make_service(*LIMITED, max_body_bytes=5000)
     answer = await ask(service, "POST", path, content=b"x" * 5001)
     assert answer.status_code == 413
-    assert set(answer.json()) == {"code", "message", "cid"}
+    assert set(answer.json()) == {"code", "message", "cid", "detail"}
     assert answer.headers["connection"] == "close"
 
 
@@ -440,7 +445,7 @@ async def test_local_service_refuses_other_names(host: str) -> None:
     for path in ("/x", "/health", "/nowhere"):
         answer = await ask(service, path=path, headers={"host": host})
         assert answer.status_code == 400
-        assert set(answer.json()) == {"code", "message", "cid"}
+        assert set(answer.json()) == {"code", "message", "cid", "detail"}
 
 
 async def test_local_service_refuses_two_names() -> None:

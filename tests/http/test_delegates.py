@@ -266,7 +266,7 @@ async def test_docs_show_further_parameters_and_not_the_three() -> None:
     assert "requestBody" not in short
     assert short["security"] == [{"bearer": []}]
     assert schema["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
-    assert set(schema["components"]["schemas"]["ErrorBody"]["required"]) == {"code", "message", "cid"}
+    assert set(schema["components"]["schemas"]["ErrorBody"]["required"]) == {"code", "message", "cid", "detail"}
 
 
 async def test_upload_with_a_form() -> None:

@@ -127,9 +127,9 @@ async def test_exception_becomes_an_error_body(name: str, way: str, log: Log) ->
             return await call_next(request)
 
     answer = await ask(service)
-    expected = {"code": status, "message": message, "cid": "cid-1"}
+    expected = {"code": status, "message": message, "cid": "cid-1", "detail": message if detail is None else detail}
     assert answer.status_code == status
-    assert answer.json() == (expected if detail is None else {**expected, "detail": detail})
+    assert answer.json() == expected
     assert answer.headers["x-correlation-id"] == "cid-1"
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["access-control-allow-origin"] == "*"
@@ -212,7 +212,7 @@ async def test_unknown_path_is_404(method: str) -> None:
     assert answer.status_code == 404
     assert answer.headers["x-correlation-id"] == "cid-1"
     if method == "GET":
-        assert answer.json() == {"code": 404, "message": "Not Found", "cid": "cid-1"}
+        assert answer.json() == {"code": 404, "message": "Not Found", "cid": "cid-1", "detail": "Not Found"}
 
 
 async def test_wrong_method_is_405_with_allow() -> None:
@@ -221,7 +221,8 @@ async def test_wrong_method_is_405_with_allow() -> None:
         answer = await ask(service, "POST", path)
         assert answer.status_code == 405
         assert answer.headers["allow"] == allowed
-        assert answer.json() == {"code": 405, "message": "Method Not Allowed", "cid": "cid-1"}
+        message = "Method Not Allowed"
+        assert answer.json() == {"code": 405, "message": message, "cid": "cid-1", "detail": message}
 
 
 BAD_JSON = {

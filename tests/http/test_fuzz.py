@@ -202,4 +202,4 @@ def test_every_request_is_answered_in_form(asked: dict[str, Any]) -> None:
         assert b"\r" not in name + value
         assert b"\n" not in name + value
     if status >= 400 and asked["method"] != "HEAD":
-        assert {"code", "message", "cid"} <= set(json.loads(body))
+        assert {"code", "message", "cid", "detail"} <= set(json.loads(body))

@@ -115,7 +115,7 @@ async def test_a_range_of_another_version_is_the_whole_file(storage: CloudStorag
 async def test_a_file_that_is_not_there_is_404(storage: CloudStorage, client: httpx.AsyncClient) -> None:
     answer = await client.get(storage.signed_url("missing"))
     assert answer.status_code == 404
-    assert set(answer.json()) == {"code", "message", "cid"}
+    assert set(answer.json()) == {"code", "message", "cid", "detail"}
 
 
 def forgeries(url: str) -> Iterator[tuple[str, str]]:
@@ -151,7 +151,7 @@ async def test_what_was_not_signed_is_refused_with_the_usual_body(
         for method in ("GET", "PUT"):
             answer = await client.request(method, forged, headers={"content-type": "text/html"})
             assert answer.status_code == 403, (what, method)
-            assert set(answer.json()) == {"code", "message", "cid"}
+            assert set(answer.json()) == {"code", "message", "cid", "detail"}
     assert (await client.get(url)).content == CONTENT
     assert os.listdir(Path(local_root) / "storage") == ["my-bucket"]
 

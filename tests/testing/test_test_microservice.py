@@ -409,7 +409,7 @@ async def test_errors_of_delegates_are_answers_as_in_production() -> None:
         await service.microservice.message_bus.close()
         answer = await service.client.post("/posts", json={})
         assert answer.status_code == 500
-        assert answer.json().keys() == {"code", "message", "cid"}
+        assert answer.json().keys() == {"code", "message", "cid", "detail"}
 
 
 def test_pytest_does_not_collect_it() -> None:

@@ -13,6 +13,7 @@ from totoms.controller_config import TotoControllerConfig
 from totoms.declaration.api import APIConfiguration, APIEndpoint, CORSConfiguration, OIDCIssuer
 from totoms.declaration.logging import LogConfiguration
 from totoms.declaration.messaging import MessageBusConfig, MessageBusHandlerConfig, MessageBusTopicConfig
+from totoms.declaration.requires import Requires
 from totoms.declaration.server import ServerConfiguration
 from totoms.declaration.service import TotoMicroserviceConfiguration
 from totoms.environment import TotoEnvironment
@@ -23,6 +24,7 @@ from totoms.errors import (
     ConfigurationError,
     CorruptData,
     Forbidden,
+    InsufficientScope,
     InvalidArgument,
     InvalidKey,
     LeaseLost,
@@ -73,6 +75,7 @@ __all__ = [
     "ExecutionContext",
     "Forbidden",
     "HyperscalerConfiguration",
+    "InsufficientScope",
     "InvalidArgument",
     "InvalidKey",
     "LeaseLost",
@@ -93,6 +96,7 @@ __all__ = [
     "PreconditionFailed",
     "ProcessingResponse",
     "ProcessingStatus",
+    "Requires",
     "RetryPolicy",
     "SecretsManager",
     "ServerConfiguration",

@@ -12,6 +12,7 @@
     ├── NotSerializable               the service has a value that cannot be written as JSON: HTTP 500
     ├── Unauthorized                  the caller is not authenticated: HTTP 401
     ├── Forbidden                     the caller is not allowed to do this: HTTP 403
+    │   └── InsufficientScope         the caller's token lacks what the endpoint requires
     ├── Undecidable                   cannot be decided now, try again: HTTP 503
     ├── NonRetryableError             raised by a handler: this message will never succeed
     ├── UndecodableMessage            authentic bytes that are not a message of totoms
@@ -91,6 +92,10 @@ class Forbidden(TotoError):
     """The caller is authenticated but not allowed to do this: HTTP 403."""
 
     status = 403
+
+
+class InsufficientScope(Forbidden):
+    """The caller's token lacks a scope or role that the endpoint requires: HTTP 403 (RFC 6750 section 3.1)."""
 
 
 class Undecidable(TotoError):

@@ -80,6 +80,7 @@ class TotoMicroservice:
             configuration.base_path,
             push=messaging.push.respond if messaging else None,
             max_push_bytes=messaging.push.max_body_bytes if messaging else 0,
+            information={"version": configuration.version, "description": configuration.description},
         )
         app.lifecycle = Lifecycle(self._startup, self._drain, self._shutdown)
         self._users_lifespan: Any = app.router.lifespan_context

@@ -21,8 +21,8 @@ CACHE_SIZE: Final = 10_000
 CACHE_SECONDS: Final = 300.0
 """Seconds after which a cached token is verified again, with the keys that its issuer publishes by then."""
 
-_Entry = tuple[str | None, str, float, float]
-"""The user, the provider, and the expiry by the wall clock and by the monotonic clock."""
+_Entry = tuple[UserContext, float, float]
+"""The caller, and the expiry by the wall clock and by the monotonic clock."""
 
 
 class Authenticator:
@@ -82,10 +82,9 @@ class Authenticator:
                 return None
             self._keep(digest, entry)
         # Both clocks, because the wall clock may be set back.
-        if entry[2] <= time.time() or entry[3] <= time.monotonic():
+        if entry[1] <= time.time() or entry[2] <= time.monotonic():
             return None
-        # A new object each time: a delegate may change its own.
-        return UserContext(entry[0], entry[1])
+        return entry[0].copied()
 
     async def authenticate(self, authorization: Sequence[bytes]) -> UserContext:
         """Return the user that the token names.
@@ -126,8 +125,8 @@ class Authenticator:
                 undecided = error
             else:
                 until = min(expires, now + CACHE_SECONDS), time.monotonic() + CACHE_SECONDS
-                self._keep(hashlib.sha256(header).digest(), (user.email, user.auth_provider, *until))
-                return user
+                self._keep(hashlib.sha256(header).digest(), (user, *until))
+                return user.copied()
         if undecided is not None:
             raise undecided
         raise refusal[1] if refusal is not None else Unauthorized("The service accepts no tokens.")

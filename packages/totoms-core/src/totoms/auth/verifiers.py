@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from totoms.auth.grants import roles_in, scopes_in
 from totoms.auth.jwks import KeySet
 from totoms.auth.tokens import Token, check_times, hmac_key
 from totoms.auth.user import UserContext
@@ -15,6 +16,7 @@ from totoms.errors import Unauthorized
 if TYPE_CHECKING:
     from totoms.declaration.api import OIDCIssuer
 
+OWN_ISSUER: Final = "toto"
 GOOGLE_ISSUERS: Final = ("https://accounts.google.com", "accounts.google.com")
 GOOGLE_KEYS: Final = "https://www.googleapis.com/oauth2/v3/certs"
 _MAX_AUDIENCES: Final = 16
@@ -43,7 +45,7 @@ class Verifier(ABC):
 
 
 class OwnTokens(Verifier):
-    """The service's own tokens: HS256, claims ``user``, ``authProvider`` ("toto") and ``exp``.
+    """The service's own tokens: HS256, claims ``user``, ``authProvider`` ("toto") and ``exp``; ``scope``, ``roles``.
 
     Args:
         key: The secret ``jwt-signing-key``.
@@ -60,13 +62,24 @@ class OwnTokens(Verifier):
         if not hmac.compare_digest(hmac.digest(self._key, token.signed, "sha256"), token.signature):
             raise Unauthorized("The token's signature is wrong.")
         expires = check_times(token.claims, now)
-        if token.claims.get("authProvider") != "toto":
+        if token.claims.get("authProvider") != OWN_ISSUER:
             raise Unauthorized("The token has another provider.")
-        return UserContext(_user(token.claims.get("user")), "toto"), expires
+        claims = token.claims
+        user, subject = _user(claims.get("user")), claims.get("sub")
+        caller = UserContext(
+            user,
+            OWN_ISSUER,
+            issuer=OWN_ISSUER,
+            subject=subject if isinstance(subject, str) and subject else user,
+            scopes=scopes_in(claims, "scope"),
+            roles=roles_in(claims, "roles"),
+            claims=claims,
+        )
+        return caller, expires
 
     def nearness(self, token: Token) -> int:
         """See `Verifier`."""
-        return 2 * (token.algorithm == "HS256") + (token.claims.get("authProvider") == "toto")
+        return 2 * (token.algorithm == "HS256") + (token.claims.get("authProvider") == OWN_ISSUER)
 
 
 class OIDCTokens(Verifier):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from starlette.routing import Mount, Route, WebSocketRoute
 
+from totoms.http import documentation
 from totoms.http.access import Access, Decision
 from totoms.http.delegate import delegate_of
 from totoms.http.private_api import is_documentation
@@ -51,7 +52,8 @@ def _is_users(one: Decision) -> bool:
 
 
 def _is_documentation(one: Decision) -> bool:
-    return is_documentation(getattr(one.route, "endpoint", None))
+    endpoint = getattr(one.route, "endpoint", None)
+    return is_documentation(endpoint) or getattr(endpoint, "__module__", "") == documentation.__name__
 
 
 def _is_head_of_get(one: Decision) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -14,20 +14,21 @@ from fastapi.responses import JSONResponse
 from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from totoms.declaration.api import APIConfiguration, APIEndpoint
+from totoms.declaration.api import APIConfiguration
 from totoms.environment import TotoEnvironment, implementation
-from totoms.errors import ConfigurationError
-from totoms.http.access import Access, Decisions, public
+from totoms.http.access import Access, Decisions
 from totoms.http.announcements import announce
 from totoms.http.context import Runtime
 from totoms.http.cors import CORS
-from totoms.http.delegate import delegate_of
+from totoms.http.documentation import add_documentation, assets
+from totoms.http.endpoints import add_declared, check_access
 from totoms.http.gate import Gate
 from totoms.http.lifespan import Lifecycle, serve_lifespan
 from totoms.http.middleware import Edge
+from totoms.http.overlaps import check_overlaps
 from totoms.http.private_api import TELEMETRY, innermost, is_stock, is_traced
-from totoms.http.responses import ERROR_RESPONSES, ERROR_SCHEMA, install, problem
-from totoms.http.routes import DelegateRoute, HeadRoute, Push, PushRoute
+from totoms.http.responses import ERROR_SCHEMA, install, problem
+from totoms.http.routes import DelegateRoute, Push, PushRoute
 from totoms.messages.push_request import EVENTS_PATH
 from totoms.storage.storage import CloudStorage
 from totoms.threads import delegate_pool, delegate_threads, run_in_thread
@@ -44,6 +45,7 @@ class TotoAPI(FastAPI):
     Args:
         runtime: The microservice.
         api: The endpoints and rules.
+        information: What OpenAPI says about the service: FastAPI's ``version`` and ``description``.
 
     Attributes:
         decisions: The access to each route.
@@ -51,8 +53,12 @@ class TotoAPI(FastAPI):
         shared: The state from the lifespan, for servers that do not pass it on.
     """
 
-    def __init__(self, runtime: Runtime, api: APIConfiguration) -> None:
-        super().__init__(title=runtime.service_name)
+    def __init__(self, runtime: Runtime, api: APIConfiguration, information: Mapping[str, str]) -> None:
+        files = assets()
+        documentation: dict[str, Any] = {"docs_url": None, "redoc_url": None} if files else {}
+        super().__init__(title=runtime.service_name, **information, **documentation)
+        if files:
+            add_documentation(self, files)
         host = getattr(runtime.environment.hyperscaler_configuration, "default_host", None)
         self._local = host in _LOOPBACK
         self.router.route_class = DelegateRoute
@@ -159,7 +165,13 @@ class TotoAPI(FastAPI):
 
 
 def create_app(
-    runtime: Runtime, api: APIConfiguration, base_path: str = "", *, push: Push | None = None, max_push_bytes: int = 0
+    runtime: Runtime,
+    api: APIConfiguration,
+    base_path: str = "",
+    *,
+    push: Push | None = None,
+    max_push_bytes: int = 0,
+    information: Mapping[str, str] = {},
 ) -> TotoAPI:
     """Return the app of a microservice.
 
@@ -170,12 +182,13 @@ def create_app(
         push: The handler of ``POST {base_path}/events`` and of its ``OPTIONS`` handshake. It authenticates its callers
             itself.
         max_push_bytes: The limit in bytes for the body of a push; 0 for the limit of other requests.
+        information: See `TotoAPI`.
 
     Raises:
-        ConfigurationError: The path of an endpoint is taken, a delegate is not decorated, or there are closed endpoints
-            but no token verifier.
+        ConfigurationError: The path of an endpoint is taken, a delegate is not decorated, overlapping paths differ in
+            who may call them, or there are closed endpoints but no token verifier.
     """
-    app = TotoAPI(runtime, api)
+    app = TotoAPI(runtime, api, information)
     install(app)
     own = len(app.routes)
     _add_status(app, runtime)
@@ -187,38 +200,12 @@ def create_app(
         for route_path in dict.fromkeys((path, base_path + path)):  # SERVICE_BASE_URL may include the base path
             app.add_route(route_path, answer, methods=["GET", "PUT"], include_in_schema=False)
     app.decisions.preset(app.routes[own:], Access.OWN)
-    _add_endpoints(app, api.api_endpoints, base_path)
+    add_declared(app, api, base_path)
     decided = app.decisions.decide()
-    for route, path, method, access in decided:
-        if access is Access.CLOSED and isinstance(route, DelegateRoute) and not runtime.authenticator:
-            raise ConfigurationError(
-                f"There is no token verifier for {method} {path}: set the secret 'jwt-signing-key' or "
-                "'toto-expected-audience', or APIConfiguration(oidc_issuers=[...])."
-            )
+    check_access(decided, runtime.authenticator)
+    check_overlaps(decided, runtime.logger)
     announce(decided, runtime.logger)
     return app
-
-
-def _add_endpoints(app: TotoAPI, endpoints: Sequence[APIEndpoint], base_path: str) -> None:
-    heads = []
-    answers_head = {base_path + endpoint.path for endpoint in endpoints if endpoint.method == "HEAD"}
-    for endpoint in endpoints:
-        path = base_path + endpoint.path or "/"
-        _check_endpoint(app, endpoint, path)
-        options: dict[str, Any] = {"responses": dict(ERROR_RESPONSES)}
-        try:
-            app.add_api_route(path, endpoint.delegate, methods=[endpoint.method], **options)
-            made = [app.routes[-1]]
-            if endpoint.method == "GET" and path not in answers_head:
-                # A separate route: OpenAPI shows every method of a route.
-                made.append(HeadRoute(path, endpoint.delegate, dependency_overrides_provider=app, **options))
-                heads.append(made[-1])
-        except Exception as error:  # FastAPI raises many kinds for a bad signature or path
-            raise ConfigurationError(f"{endpoint.method} {path} cannot be served: {error}") from error
-        if endpoint.public:
-            for route in made:
-                public(route)
-    app.router.routes += heads
 
 
 async def _answer_signed(request: Request, environment: TotoEnvironment) -> Response:
@@ -242,12 +229,3 @@ def _add_status(app: FastAPI, runtime: Runtime) -> None:
     app.add_route("/", alive, include_in_schema=False)
     app.add_route("/health", alive, include_in_schema=False)
     app.add_route("/ready", ready, include_in_schema=False)
-
-
-def _check_endpoint(app: FastAPI, endpoint: APIEndpoint, path: str) -> None:
-    """Raise `ConfigurationError` if the delegate is not decorated or the path is taken."""
-    if delegate_of(endpoint.delegate) is None:
-        raise ConfigurationError(f"{endpoint.method} {path}: the delegate is not decorated with @toto_delegate.")
-    for route in app.routes:
-        if getattr(route, "path", None) == path and endpoint.method in (getattr(route, "methods", None) or ()):
-            raise ConfigurationError(f"{endpoint.method} {path} is taken by the service itself: choose another path.")

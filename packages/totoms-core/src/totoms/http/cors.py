@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 RawHeaders = list[tuple[bytes, bytes]]
 _VARY: Final = (b"vary", b"Origin")
-_EXPOSE: Final = (b"access-control-expose-headers", CORRELATION_ID.encode())
 
 
 class CORS:
@@ -32,11 +31,13 @@ class CORS:
 
     def __init__(self, configuration: CORSConfiguration) -> None:
         self._any = "*" in configuration.allow_origins
-        self._for_any: RawHeaders = [(b"access-control-allow-origin", b"*"), _EXPOSE]
+        exposed = ", ".join(dict.fromkeys([CORRELATION_ID, *configuration.expose_headers]))
+        expose = (b"access-control-expose-headers", exposed.encode())
+        self._for_any: RawHeaders = [(b"access-control-allow-origin", b"*"), expose]
         self._by_origin: dict[bytes, RawHeaders] = {}
         for origin in configuration.allow_origins:
             name = origin.encode("latin-1")
-            self._by_origin[name] = [(b"access-control-allow-origin", name), _EXPOSE, _VARY]
+            self._by_origin[name] = [(b"access-control-allow-origin", name), expose, _VARY]
             if configuration.allow_credentials:
                 self._by_origin[name].append((b"access-control-allow-credentials", b"true"))
         self._preflights = CORSMiddleware(

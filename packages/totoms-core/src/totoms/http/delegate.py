@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncIterator, Callable
-from typing import Any, Final
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import Any, Final, ParamSpec, TypeVar, overload
 
 from fastapi import Request
 
 from totoms.auth.user import UserContext
-from totoms.errors import ConfigurationError, TotoError
-from totoms.http.annotations import ROLES
+from totoms.declaration.requires import Requires
+from totoms.errors import ConfigurationError, InsufficientScope, TotoError
 from totoms.http.context import ExecutionContext, execution_context, identify
 from totoms.http.parameters import HIDDEN, Parameters
 from totoms.http.responses import answer_elsewhere
 from totoms.threads import current_delegate_pool, run_delegate
 
 _END: Final = object()
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
 class Delegate:
@@ -30,6 +32,7 @@ class Delegate:
 
     Args:
         function: The function.
+        requires: What a caller must have; None for any caller.
 
     Attributes:
         name: Its qualified name, for errors.
@@ -38,8 +41,9 @@ class Delegate:
         signature: The signature for FastAPI.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], requires: Requires | None = None) -> None:
         self.function = function
+        self.requires = requires
         self.name = getattr(function, "__qualname__", type(function).__name__)
         call = function if inspect.isroutine(function) or isinstance(function, functools.partial) else function.__call__  # type: ignore[operator]
         bare = inspect.unwrap(call)
@@ -54,11 +58,34 @@ class Delegate:
         self._positional = self.fast and self.parameters.positional
 
     def call(self, request: Request, user: UserContext, context: ExecutionContext) -> Any:
-        """Call the function on the fast path. For a coroutine function this returns the coroutine."""
+        """Call the function on the fast path. For a coroutine function this returns the coroutine.
+
+        Raises:
+            InsufficientScope: The caller lacks what is required.
+        """
+        if self.requires is not None:
+            self.check(user, request)
         if self._positional:
             return self.function(request, user, context)
         values = {"request": request, "user": user, "execution": context}
         return self._invoke({name: values[role] for role, name in self.parameters.roles.items()}, values)
+
+    def requiring(self, requires: Requires) -> Callable[..., Any]:
+        """Return an endpoint of the same function that only callers with what `requires` names may call."""
+        return Delegate(self.function, requires).endpoint()
+
+    def check(self, user: UserContext, request: Request | None) -> None:
+        """Check that the caller has what is required; what is missing is only logged.
+
+        Raises:
+            InsufficientScope: Something is missing.
+        """
+        if self.requires is None or self.requires.allows(user):
+            return
+        call = request.scope.get("totoms") if request is not None else None
+        if call is not None:
+            call.note = f"the caller lacks {self.requires.missing(user)}"
+        raise InsufficientScope("The caller's token does not allow this.")
 
     def _invoke(self, arguments: dict[str, Any], values: dict[str, Any]) -> Any:
         positional, named = self.parameters.bind(arguments, values)
@@ -122,16 +149,23 @@ class Delegate:
         values = {**{role: arguments[name] for role, name in roles.items() if name in arguments}, **hidden}
         if not isinstance(values.get("user"), UserContext):
             raise TypeError(f"The delegate {self.name} needs a UserContext.")
+        request = values.get("request")
+        self.check(values["user"], request if isinstance(request, Request) else None)
         return arguments, values
 
     async def _from_positional(self, positional: tuple[Any, ...], arguments: dict[str, Any]) -> dict[str, Any]:
-        values = dict(zip(ROLES, positional, strict=False))
-        request = values.get("request")
-        if len(positional) == 1 and isinstance(request, Request):
-            values["user"] = await identify(request)
-            values["execution"] = execution_context(request)
-        names = {**HIDDEN, **self.parameters.roles}
-        return {**{names[role]: value for role, value in values.items()}, **arguments}
+        parameters = self.parameters
+        of_role = {**HIDDEN, **parameters.roles}
+        names = [*parameters.places, *(HIDDEN[role] for role in parameters.rest)]
+        request = positional[0]
+        if isinstance(request, Request) and (len(positional) == 1 or isinstance(positional[1], UserContext)):
+            # In the order of totoms 1.5.0, whatever the function takes of them.
+            names = [*of_role.values(), *(name for name in names if name not in of_role.values())]
+            if len(positional) == 1:
+                positional = (request, await identify(request), execution_context(request))
+        if len(positional) > len(names):
+            raise TypeError(f"The delegate {self.name} takes at most {len(names)} positional arguments.")
+        return {**dict(zip(names, positional, strict=False)), **arguments}
 
 
 def _lacks_handler(error: TotoError, request: Request) -> bool:
@@ -142,6 +176,14 @@ def _lacks_handler(error: TotoError, request: Request) -> bool:
     return isinstance(handlers, dict) and not any(kind in handlers for kind in kinds)
 
 
+@overload
+def toto_delegate(function: Callable[_P, Coroutine[Any, Any, _R]]) -> Callable[_P, Coroutine[Any, Any, _R]]: ...
+@overload
+def toto_delegate(function: Callable[_P, AsyncIterator[_R]]) -> Callable[_P, AsyncIterator[_R]]: ...
+@overload
+def toto_delegate(function: Callable[_P, Iterator[_R]]) -> Callable[_P, AsyncIterator[_R]]: ...
+@overload
+def toto_delegate(function: Callable[_P, _R]) -> Callable[_P, Coroutine[Any, Any, _R]]: ...
 def toto_delegate(function: Callable[..., Any]) -> Callable[..., Any]:
     """Make `function` a delegate: an authenticated endpoint.
 
@@ -150,7 +192,8 @@ def toto_delegate(function: Callable[..., Any]) -> Callable[..., Any]:
             FastAPI reads further parameters from the request: a pydantic body, ``Query``, ``Header``, ``Depends``.
 
     Returns:
-        An endpoint for `APIEndpoint` and for FastAPI's ``add_api_route``. It authenticates in both.
+        An endpoint for `APIEndpoint` and for FastAPI's ``add_api_route``. It authenticates in both. Tests may call it
+        with the function's arguments; a plain ``def`` becomes a coroutine function, a generator an asynchronous one.
 
     Raises:
         ConfigurationError: `function` is not callable, or FastAPI could read one of the three parameters from the

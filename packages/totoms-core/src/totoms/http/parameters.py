@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable
+from types import NoneType
 from typing import Annotated, Any, Final
 
 from fastapi import BackgroundTasks, Depends, Request, Response, params
@@ -53,6 +54,7 @@ class Parameters:
     Attributes:
         roles: The name of the parameter for each role that the function takes.
         rest: The roles passed to ``*args``: those without a parameter, in the order of totoms 1.5.0.
+        places: The names of the parameters that can be passed by position, in order.
         plain: Whether FastAPI has no parameter to read from the request.
         positional: Whether the function can be called with exactly the request, the caller and the context.
         signature: The signature for FastAPI.
@@ -69,7 +71,7 @@ class Parameters:
         written = self._resolved(inspect.signature(function))
         every = list(written.parameters.values())
         self._assign([one for one in every if one.kind in (*_POSITIONAL, one.KEYWORD_ONLY)])
-        places = [one.name for one in every if one.kind in _POSITIONAL]
+        self.places = places = [one.name for one in every if one.kind in _POSITIONAL]
         ours = set(self.roles.values())
         solved = [
             one for one in every if one.kind in (*_POSITIONAL, one.KEYWORD_ONLY) and one.name not in ours | self._kept
@@ -122,6 +124,8 @@ class Parameters:
         returned = self._names.resolve(signature.return_annotation)
         if self._names.missing:
             returned = inspect.Signature.empty
+        if returned is NoneType:  # FastAPI takes None, but not its class, for no response model
+            returned = None
         return signature.replace(parameters=parameters, return_annotation=returned)
 
     def _assign(self, parameters: list[inspect.Parameter]) -> None:
@@ -194,29 +198,9 @@ class Parameters:
     def _check_dependency(self, parameter: inspect.Parameter) -> None:
         core, metadata = self._names.peel(parameter.annotation)
         for marker in (*metadata, parameter.default):
-            if isinstance(marker, params.Depends):
-                self._check_call(marker.dependency or core, parameter, set())
-
-    def _check_call(self, call: Any, parameter: inspect.Parameter, seen: set[int]) -> None:
-        """Raise an error if a dependency, at any depth, takes a caller or a context that FastAPI would read."""
-        try:
-            signature = inspect.signature(call)
-        except (TypeError, ValueError):
-            return
-        if id(call) in seen:
-            return
-        seen.add(id(call))
-        names = names_of(call)
-        for one in signature.parameters.values():
-            annotation = names.resolve(one.annotation)
-            core, metadata = names.peel(annotation)
-            depends = [marker for marker in (*metadata, one.default) if isinstance(marker, params.Depends)]
-            ours = names.roles_within(annotation) | {_NAMED.get(one.name, "request")}
-            if not depends and ours != {"request"}:
-                shown = getattr(call, "__qualname__", type(call).__name__)
-                raise self._error(parameter, f"depends on {shown}, which would read {one.name!r} from the request")
-            for marker in depends:
-                self._check_call(marker.dependency or core, parameter, seen)
+            unsafe = isinstance(marker, params.Depends) and _unsafe_parameter(marker.dependency or core, set())
+            if unsafe:
+                raise self._error(parameter, unsafe)
 
     def _for_fastapi(self, written: inspect.Signature, solved: list[inspect.Parameter]) -> inspect.Signature:
         # Keyword-only, so that the order is free; FastAPI passes everything by name.
@@ -231,6 +215,45 @@ class Parameters:
         return ConfigurationError(
             f"The delegate {self._name} cannot be served: the annotation of {parameter.name!r} {why}."
         )
+
+
+def check_dependency(marker: params.Depends, where: str) -> None:
+    """Check a dependency that is declared outside a delegate's signature.
+
+    Args:
+        marker: The ``Depends(...)``.
+        where: The field in which it is declared, for the error.
+
+    Raises:
+        ConfigurationError: It, or a dependency of its own, takes a caller or a context that FastAPI would read from the
+            request.
+    """
+    if unsafe := _unsafe_parameter(marker.dependency, set()):
+        raise ConfigurationError(f"{where} {unsafe}.")
+
+
+def _unsafe_parameter(call: Any, seen: set[int]) -> str:
+    """Return which parameter of a dependency, at any depth, FastAPI would read in place of totoms; "" for none."""
+    try:
+        signature = inspect.signature(call)
+    except (TypeError, ValueError):
+        return ""
+    if id(call) in seen:
+        return ""
+    seen.add(id(call))
+    names = names_of(call)
+    for one in signature.parameters.values():
+        annotation = names.resolve(one.annotation)
+        core, metadata = names.peel(annotation)
+        depends = [marker for marker in (*metadata, one.default) if isinstance(marker, params.Depends)]
+        ours = names.roles_within(annotation) | {_NAMED.get(one.name, "request")}
+        if not depends and ours != {"request"}:
+            shown = getattr(call, "__qualname__", type(call).__name__)
+            return f"depends on {shown}, which would read {one.name!r} from the request"
+        for marker in depends:
+            if unsafe := _unsafe_parameter(marker.dependency or core, seen):
+                return unsafe
+    return ""
 
 
 def _from_fastapi(marker: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Responses: the JSON of a delegate's result, and errors as ``{"code", "message", "cid"}``."""
+"""Responses: the JSON of a delegate's result, and errors as ``{"code", "message", "cid", "detail"}``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from totoms.context import current_cid, sane_cid
-from totoms.errors import NotSerializable, TotoError, Undecidable, ValidationError
+from totoms.errors import InsufficientScope, NotSerializable, TotoError, Undecidable
 from totoms.http.private_api import dump_model
 from totoms.logging.describe import field_problem, printable
 from totoms.strict_json import check_finite, explain
@@ -32,12 +32,14 @@ ERROR_SCHEMA: Final[dict[str, Any]] = {
     "title": "ErrorBody",
     "description": "The body of every error response.",
     "type": "object",
-    "required": ["code", "message", "cid"],
+    "required": ["code", "message", "cid", "detail"],
     "properties": {
         "code": {"type": "integer", "description": "The HTTP status."},
         "message": {"type": "string", "description": "What is wrong."},
         "cid": {"type": "string", "description": "The correlation id, to find the request in the log."},
-        "detail": {"description": "For a validation error: what is wrong with each field."},
+        "detail": {
+            "description": "The same for clients of FastAPI: the message, or a list of what is wrong with each field."
+        },
     },
 }
 ERROR_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
@@ -48,18 +50,21 @@ ERROR_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-def problem(status: int, message: str, *, headers: Mapping[str, str] | None = None, **more: Any) -> Response:
+def problem(status: int, message: str, *, headers: Mapping[str, str] | None = None, detail: Any = None) -> Response:
     """Return an error response.
 
     Args:
         status: The HTTP status.
         message: What is wrong, for a person.
         headers: Additional response headers.
-        more: Additional keys of the body.
+        detail: FastAPI's key of the same name; by default the message.
     """
     if status in (204, 304) or status < 200:
         return Response(status_code=status, headers=dict(headers or {}))
-    body = orjson.dumps({"code": status, "message": message, "cid": current_cid.get(), **more}, default=str)
+    content = {"code": status, "message": message, "cid": current_cid.get(), "detail": message}
+    if detail is not None:
+        content["detail"] = detail
+    body = orjson.dumps(content, default=str)
     return Response(body, status, dict(headers or {}), "application/json")
 
 
@@ -88,8 +93,8 @@ async def on_toto_error(_request: Request, error: Exception) -> Response:
         return problem(status, message, headers={"retry-after": str(max(1, after))})
     if status >= 500:
         raise error
-    if isinstance(error, ValidationError):
-        return problem(status, error.message, detail=error.message)
+    if isinstance(error, InsufficientScope):
+        return problem(status, error.message, headers={"www-authenticate": 'Bearer error="insufficient_scope"'})
     return problem(status, error.message)
 
 
@@ -112,11 +117,9 @@ def _challenge(message: str) -> str:
 async def on_http_exception(_request: Request, error: Exception) -> Response:
     """Respond to an `HTTPException`. A detail of the user's is kept, next to the message."""
     assert isinstance(error, HTTPException)
-    phrase = _phrase(error.status_code)
     detail: Any = error.detail
-    own = {} if detail in (None, "", phrase) else {"detail": detail}
-    message = detail if isinstance(detail, str) and detail else phrase
-    return problem(error.status_code, message, headers=error.headers, **own)
+    message = detail if isinstance(detail, str) and detail else _phrase(error.status_code)
+    return problem(error.status_code, message, headers=error.headers, detail=detail)
 
 
 async def on_request_validation_error(request: Request, error: Exception) -> Response:

@@ -73,8 +73,10 @@ class DelegateRoute(APIRoute):
         if self.delegate is None:
             return handler
 
+        delegate = self.delegate
+
         async def authenticated(request: Request) -> Response:
-            await identify(request)
+            delegate.check(await identify(request), request)
             return await handler(TotoRequest(request.scope, request.receive, private_api.send_of(request)))
 
         return authenticated

@@ -263,7 +263,8 @@ def _reason(error: TotoError) -> str:
 
 def _failure() -> Response:
     """Return the answer that makes the broker deliver again."""
-    content = {"code": 500, "message": "The message was not processed.", "cid": current_cid.get()}
+    message = "The message was not processed."
+    content = {"code": 500, "message": message, "cid": current_cid.get(), "detail": message}
     return JSONResponse(content, 500)
 
 
