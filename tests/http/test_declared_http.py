@@ -7,17 +7,17 @@ import signal
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
 import pytest
 from fastapi import APIRouter, Depends, Request
 from starlette.exceptions import HTTPException
 
-import declared_service
-from http_kit import KEY, Log, make_service, token
-from ports import free_port
-from processes import Process
+from standins.ports import free_port
+from support.http.app import KEY, Log, Settings, make_service, token
+from support.processes import Process
+from support.services import declared as declared_service
 from totoms import (
     APIEndpoint,
     ConfigurationError,
@@ -37,10 +37,18 @@ Ask = Callable[..., Awaitable[httpx.Response]]
 
 @contextlib.contextmanager
 def _process(way: str, folder: Path) -> Any:
-    variables = {"HYPERSCALER": "local", "JWT_SIGNING_KEY": KEY, "PYTHONPATH": str(SERVICE.parent)}
+    variables = {"HYPERSCALER": "local", "JWT_SIGNING_KEY": KEY, "PYTHONPATH": str(SERVICE.parents[2])}
     if way == "asgi":
         port = free_port()
-        command = ["uvicorn", "--factory", "declared_service:application", "--workers", "2", "--port", str(port)]
+        command = [
+            "uvicorn",
+            "--factory",
+            "support.services.declared:application",
+            "--workers",
+            "2",
+            "--port",
+            str(port),
+        ]
         process = Process("-m", *command, root=str(folder), env=variables, cwd=folder)
     else:
         process, port = Process(SERVICE, way, root=str(folder), env=variables, cwd=folder), 0
@@ -235,8 +243,6 @@ async def test_handler_for_forbidden_gets_the_refusal() -> None:
     "opened", [{"public_routes": ["GET /x"]}, {"config": "excluded"}], ids=["public_routes", "is_path_excluded"]
 )
 def test_open_endpoint_cannot_require_anything(opened: dict[str, Any]) -> None:
-    from http_kit import Settings
-
     if opened.get("config"):
         opened = {"config": Settings(open_paths=["/x"])}
     delegate, _ = counting(rich=False)
@@ -317,15 +323,15 @@ def test_dependency_that_would_read_the_caller_from_the_request_is_refused(where
     def dependency(user: UserContext) -> None: ...
 
     delegate, _ = counting(rich=False)
+    depends = [Depends(dependency)]
+    endpoints = [APIEndpoint("GET", "/x", delegate, dependencies=depends if where == "endpoint" else None)]
+    routers = [APIRouter(dependencies=depends if where == "router" else None)]
     with pytest.raises(ConfigurationError, match="which would read 'user' from the request"):
-        if where == "endpoint":
-            make_service(APIEndpoint("GET", "/x", delegate, dependencies=[Depends(dependency)]))
-        else:
-            make_service(routers=[APIRouter(dependencies=[Depends(dependency)])])
+        make_service(*endpoints, routers=routers)
 
 
 async def test_dependency_of_a_router_may_check_the_caller() -> None:
-    async def admin(user: UserContext = Depends(current_user)) -> None:
+    async def admin(user: Annotated[UserContext, Depends(current_user)]) -> None:
         if "admin" not in user.roles:
             raise Forbidden("Admins only.")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from http_kit import Log, Service, make_service, token
+from support.http.app import Log, Service, make_service, token
 from totoms.http import documentation
 
 PAGES = ["/docs", "/redoc"]

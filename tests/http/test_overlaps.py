@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from fastapi import APIRouter, Request
 
-from http_kit import KEY, Log, Settings, make_service
+from support.http.app import KEY, Log, Settings, make_service
 from totoms import APIEndpoint, ConfigurationError, ExecutionContext, Requires, UserContext, public, toto_delegate
 from totoms.auth.tokens import make_token
 from totoms.http.overlaps import Overlap, overlap_of

@@ -13,13 +13,13 @@ import pydantic
 import pytest
 
 import totoms
-from totoms.declaration import api, logging, messaging, server, service
+from totoms.declaration import api, logging, messaging, requires, server, service
 from totoms.local.configuration import LocalConfiguration
 
 PAGE = Path(__file__).parents[2] / "docs" / "toto_microservice_configuration.md"
 MODELS = [
     kind
-    for module in (api, logging, messaging, server, service)
+    for module in (api, logging, messaging, requires, server, service)
     for _, kind in inspect.getmembers(module, inspect.isclass)
     if issubclass(kind, pydantic.BaseModel) and kind.__module__ == module.__name__ and kind.__name__[0] != "_"
 ]
@@ -50,6 +50,8 @@ def documented_default(cell: str) -> Any:
     if cell == REQUIRED:
         return REQUIRED
     text = cell.strip("`")
+    if text == "frozenset()":
+        return frozenset()
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):

@@ -37,5 +37,24 @@ class TotoMicroserviceConfiguration(Declaration):
         message_bus_configuration: Topics and message handlers.
         shutdown_grace: Seconds that running requests and handlers may take to finish after SIGTERM.
         server: Deadlines and limits of the HTTP server.
+        log: What the log shows of exceptions.
+        version: The version of the service, for OpenAPI.
+        description: What the service does, for OpenAPI; Markdown.
+    """
+
+    service_name: Annotated[str, pydantic.AfterValidator(_service_name)]
+    environment: TotoEnvironment | None = None
+    custom_config: type[TotoControllerConfig] = TotoControllerConfig
+    base_path: Annotated[str, pydantic.AfterValidator(check_path)] = ""
+    api_configuration: APIConfiguration | None = None
+    message_bus_configuration: MessageBusConfig | None = None
+    shutdown_grace: Annotated[float, Field(ge=0)] = 25.0
+    server: ServerConfiguration = Field(default_factory=ServerConfiguration)
+    log: LogConfiguration = Field(default_factory=LogConfiguration)
     version: Annotated[str, Field(min_length=1)] = "0.1.0"
     description: str = ""
+
+    @pydantic.field_validator("base_path", mode="before")
+    @classmethod
+    def _normal_base_path(cls, value: Any) -> Any:
+        return "" if value is None else value.rstrip("/") if isinstance(value, str) else value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Final
 
 import fastapi.applications
@@ -55,8 +56,8 @@ class TotoAPI(FastAPI):
 
     def __init__(self, runtime: Runtime, api: APIConfiguration, information: Mapping[str, str]) -> None:
         files = assets()
-        documentation: dict[str, Any] = {"docs_url": None, "redoc_url": None} if files else {}
-        super().__init__(title=runtime.service_name, **information, **documentation)
+        options: dict[str, Any] = {**information, **({"docs_url": None, "redoc_url": None} if files else {})}
+        super().__init__(title=runtime.service_name, **options)
         if files:
             add_documentation(self, files)
         host = getattr(runtime.environment.hyperscaler_configuration, "default_host", None)
@@ -171,7 +172,7 @@ def create_app(
     *,
     push: Push | None = None,
     max_push_bytes: int = 0,
-    information: Mapping[str, str] = {},
+    information: Mapping[str, str] = MappingProxyType({}),
 ) -> TotoAPI:
     """Return the app of a microservice.
 

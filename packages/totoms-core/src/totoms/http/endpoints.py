@@ -98,7 +98,9 @@ def _add_endpoints(app: FastAPI, endpoints: Sequence[APIEndpoint], base_path: st
 
 
 def _options(endpoint: APIEndpoint, name: str) -> dict[str, Any]:
-    options = {option: getattr(endpoint, option) for option in _OPTIONS if option in endpoint.model_fields_set}
+    options: dict[str, Any] = {
+        option: getattr(endpoint, option) for option in _OPTIONS if option in endpoint.model_fields_set
+    }
     options["responses"] = {**ERROR_RESPONSES, **(endpoint.responses or {})}
     for dependency in endpoint.dependencies or ():
         check_dependency(dependency, f"{name}: APIEndpoint.dependencies")

@@ -1,4 +1,4 @@
-"""A service that uses what the HTTP side of a declaration offers; run with ``start``, ``run``, or as ``application``."""
+"""A service with all that the HTTP side of a declaration offers; run with ``start`` or ``run``, or `application`."""
 
 from __future__ import annotations
 
