@@ -16,7 +16,7 @@ Fresh = Callable[[list[str]], list[dict[str, Any]]]
 
 def run_fresh(sources: list[str]) -> list[dict[str, Any]]:
     done = subprocess.run(
-        [sys.executable, str(SUPPORT / "fresh_imports.py")],
+        [sys.executable, "-P", str(SUPPORT / "fresh_imports.py")],
         input=json.dumps(sources),
         capture_output=True,
         text=True,

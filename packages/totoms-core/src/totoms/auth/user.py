@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -52,11 +51,29 @@ class Claims(Mapping[str, Any]):
         return claims
 
 
-_NO_CLAIMS = Claims({})
+class _Facts(NamedTuple):
+    issuer: str
+    subject: str | None
+    scopes: frozenset[str]
+    roles: frozenset[str]
+    claims: Claims
+
+
+_NOTHING = _Facts("", None, frozenset(), frozenset(), Claims({}))
+
+
+class _Verified(NeverFromARequest):
+    """What a token says besides the fields of totoms 1.5.0, outside the instance's dictionary: read-only.
+
+    So `vars` of a caller, and the JSON of a delegate that returns its caller, stay as they were.
+    """
+
+    __slots__ = ("_facts",)
+    _facts: _Facts
 
 
 @dataclass(init=False)
-class UserContext(NeverFromARequest):
+class UserContext(_Verified):
     """The caller of a request.
 
     Args:
@@ -72,12 +89,6 @@ class UserContext(NeverFromARequest):
         email: The user. None for a caller without a token, on a public route, and for a machine whose access token
             names no user; `subject` is set then.
         auth_provider: Who issued the token: ``toto``, ``google`` or the address of another issuer; "" without a token.
-        issuer: ``toto``, ``https://accounts.google.com`` or the `OIDCIssuer.issuer` whose entry accepted the token; ""
-            without a token.
-        subject: The issuer's identifier of the caller (the claim ``sub``); None without one.
-        scopes: The scopes of the token: of the service's own tokens, and of an issuer with `OIDCIssuer.scopes_claim`.
-        roles: The roles of the token: of the service's own tokens, and of an issuer with `OIDCIssuer.roles_claim`.
-        claims: All claims of the token, read-only.
     """
 
     email: str | None
@@ -94,14 +105,37 @@ class UserContext(NeverFromARequest):
         roles: Iterable[str] = (),
         claims: Mapping[str, Any] | None = None,
     ) -> None:
-        # The fields are those of totoms 1.5.0: what a delegate returns of its caller stays the same JSON.
         self.email = email
         self.auth_provider = auth_provider
-        self.issuer = issuer
-        self.subject = subject
-        self.scopes = frozenset(scopes)
-        self.roles = frozenset(roles)
-        self.claims: Mapping[str, Any] = _NO_CLAIMS if claims is None else Claims(claims)
+        if issuer or subject or scopes or roles or claims:
+            self._facts = _Facts(issuer, subject, frozenset(scopes), frozenset(roles), Claims(claims or {}))
+        else:
+            self._facts = _NOTHING
+
+    @property
+    def issuer(self) -> str:
+        """``toto``, ``https://accounts.google.com``, or the `OIDCIssuer.issuer` that the token is of; "" without one."""
+        return self._facts.issuer
+
+    @property
+    def subject(self) -> str | None:
+        """The issuer's identifier of the caller (the claim ``sub``); None without one."""
+        return self._facts.subject
+
+    @property
+    def scopes(self) -> frozenset[str]:
+        """The scopes of the service's own tokens, and of those of an issuer with `OIDCIssuer.scopes_claim`."""
+        return self._facts.scopes
+
+    @property
+    def roles(self) -> frozenset[str]:
+        """The roles of the service's own tokens, and of those of an issuer with `OIDCIssuer.roles_claim`."""
+        return self._facts.roles
+
+    @property
+    def claims(self) -> Mapping[str, Any]:
+        """All claims of the token."""
+        return self._facts.claims
 
     @property
     def authenticated(self) -> bool:
@@ -110,4 +144,6 @@ class UserContext(NeverFromARequest):
 
     def copied(self) -> UserContext:
         """Return a copy, which a delegate may change without changing what is cached."""
-        return copy.copy(self)
+        made = object.__new__(UserContext)
+        made.email, made.auth_provider, made._facts = self.email, self.auth_provider, self._facts
+        return made
