@@ -114,7 +114,7 @@ class UserContext(_Verified):
 
     @property
     def issuer(self) -> str:
-        """``toto``, ``https://accounts.google.com``, or the `OIDCIssuer.issuer` that the token is of; "" without one."""
+        """``toto``, ``https://accounts.google.com``, or the `OIDCIssuer.issuer` of the token; "" without one."""
         return self._facts.issuer
 
     @property
