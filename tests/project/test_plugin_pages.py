@@ -42,7 +42,7 @@ INTERFACES = [
     testing.PushHarness,
 ]
 
-OPTIONAL = {"_signed_url", "_answer_signed", "topic_identifier"}
+OPTIONAL = {"_pins", "_signed_url", "_answer_signed", "topic_identifier"}
 QUOTE = re.compile(r"^`([\w./-]+)`:\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 GAP = re.compile(r"^ *# \.\.\.\n", re.MULTILINE)
 
