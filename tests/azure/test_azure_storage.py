@@ -18,8 +18,8 @@ from totoms.context import new_cid
 from totoms.errors import AccessDenied, BackendError, NotFound, Unavailable
 from totoms.storage import driver as storage_driver
 from totoms.testing.storage.tools import noise
-from totoms_azure.storage import client as blob_client
-from totoms_azure.storage.client import CHUNK
+from totoms_azure.storage import storage as blob_storage
+from totoms_azure.storage.download import CHUNK
 
 LARGE = noise(2 * CHUNK + 7)
 USES: dict[str, Callable[[CloudStorage], object]] = {
@@ -263,14 +263,14 @@ def test_blob_storage_that_hangs_up(bucket: CloudStorage, proxy: BlobProxy, use:
 
 @pytest.mark.parametrize("use", USES)
 def test_blob_storage_that_says_nothing(proxy: BlobProxy, monkeypatch: pytest.MonkeyPatch, use: str) -> None:
-    monkeypatch.setattr(blob_client, "_CONNECTION", {**blob_client._CONNECTION, "read_timeout": 0.1})
+    monkeypatch.setattr(blob_storage, "_CONNECTION", {**blob_storage._CONNECTION, "read_timeout": 0.1})
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         string = azurite.connection_string(deaf.getsockname()[1])
         told(use, files("a-bucket", storage_connection_string=string), Unavailable)
 
 
 def test_what_is_tried_again_is_tried_again_within_seconds() -> None:
-    options = blob_client._OPTIONS
+    options = blob_storage._OPTIONS
     waits = [
         options["initial_backoff"] + options["increment_base"] ** count + options["random_jitter_range"]
         for count in range(1, options["retry_total"] + 1)

@@ -14,10 +14,10 @@ from standins.azure.blob_proxy import BlobProxy, Fault
 from support.azure.storage import azurite, files
 from totoms import CloudStorage
 from totoms.errors import PreconditionFailed, Unavailable
+from totoms.plugin import read_chunks
 from totoms.testing.storage.tools import noise
-from totoms_azure.storage import upload as uploads
-from totoms_azure.storage.client import BLOCK
-from totoms_azure.storage.upload import read_block
+from totoms_azure.storage import storage
+from totoms_azure.storage.upload import BLOCK
 
 LARGE = noise(2 * BLOCK + 7)
 COMMIT = "comp=blocklist"
@@ -176,14 +176,14 @@ async def test_upload_that_is_cancelled_leaves_what_was_there(
     proxy.faults.append(Fault("PUT", STAGE, before=lambda: loop.call_soon_threadsafe(staged.set)))
     ended = threading.Event()
 
-    def watched(source: BinaryIO) -> tuple[bytes, bool]:
+    def watched(source: BinaryIO, size: int) -> Iterator[bytes]:
         try:
-            return read_block(source)
+            yield from read_chunks(source, size)
         except BaseException:
             ended.set()
             raise
 
-    monkeypatch.setattr(uploads, "read_block", watched)
+    monkeypatch.setattr(storage, "read_chunks", watched)
 
     async def chunks() -> AsyncIterator[bytes]:
         yield LARGE

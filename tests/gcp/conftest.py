@@ -11,15 +11,15 @@ from standins.gcp.gcs_objects import Store
 from support.gcp.messages import Broker
 from support.gcp.storage import settings
 from totoms import CloudStorage, TotoEnvironment
+from totoms_gcp import clients
 from totoms_gcp.configuration import GCPConfiguration
-from totoms_gcp.storage import retries
 
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[GCSStandIn]:
     # What is tried again is tried again at once.
-    monkeypatch.setattr(retries, "_PAUSES", (0.01, 0.01))
-    monkeypatch.setattr(retries, "RETRY", retries.RETRY.with_delay(0.01, 0.01).with_timeout(0.5))
+    monkeypatch.setattr(clients, "_PAUSES", (0.01, 0.01))
+    monkeypatch.setattr(clients, "RETRY", clients.RETRY.with_delay(0.01, 0.01).with_timeout(0.5))
     with GCSStandIn() as made, settings(made.address):
         made.store.buckets["a-bucket"] = {}
         yield made

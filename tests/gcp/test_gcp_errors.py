@@ -25,7 +25,6 @@ from totoms.errors import AccessDenied, BackendError, NotFound, PreconditionFail
 from totoms_gcp import clients, secrets
 from totoms_gcp.configuration import GCPConfiguration
 from totoms_gcp.errors import translate
-from totoms_gcp.storage import retries
 
 BUCKET = "a-bucket"
 SETTINGS = GCPConfiguration(project_id="project-one")
@@ -49,8 +48,8 @@ USES: dict[str, tuple[Callable[[], object], str]] = {
 
 @pytest.fixture(autouse=True)
 def _fails_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retries, "_PAUSES", (0.01, 0.01))
-    monkeypatch.setattr(retries, "RETRY", retries.RETRY.with_delay(0.01, 0.01).with_timeout(0.1))
+    monkeypatch.setattr(clients, "_PAUSES", (0.01, 0.01))
+    monkeypatch.setattr(clients, "RETRY", clients.RETRY.with_delay(0.01, 0.01).with_timeout(0.1))
     monkeypatch.setattr(secrets, "_RETRY", secrets._RETRY.with_timeout(0.1))
 
 
@@ -104,7 +103,7 @@ def test_cloud_storage_that_hangs_up(use: str) -> None:
 
 @pytest.mark.parametrize("use", USES)
 def test_cloud_storage_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, use: str) -> None:
-    monkeypatch.setattr(retries, "TIMEOUT", (1.0, 0.1))
+    monkeypatch.setattr(clients, "TIMEOUT", (1.0, 0.1))
     with socket.create_server(("127.0.0.1", 0)) as deaf, settings(f"http://127.0.0.1:{deaf.getsockname()[1]}"):
         raised_by(*USES[use], Unavailable)
 

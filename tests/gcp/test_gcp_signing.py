@@ -19,7 +19,7 @@ from totoms import CloudStorage, TotoEnvironment
 from totoms.errors import AccessDenied, BackendError, Unavailable, Unsupported
 from totoms_gcp import clients
 from totoms_gcp.configuration import GCPConfiguration
-from totoms_gcp.storage import retries, signing
+from totoms_gcp.storage import signing
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def server(key: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[GCSStandIn]:
-    monkeypatch.setattr(retries, "RETRY", retries.RETRY.with_delay(0.01, 0.01).with_timeout(0.5))
+    monkeypatch.setattr(clients, "RETRY", clients.RETRY.with_delay(0.01, 0.01).with_timeout(0.5))
     with GCSStandIn(accounts=Accounts.of(key)) as made, settings(made.address):
         made.store.buckets["a-bucket"] = {}
         yield made

@@ -16,7 +16,7 @@ from standins.gcp.gcs_objects import Fault, Store
 from totoms import CloudStorage
 from totoms.errors import PreconditionFailed, Unavailable
 from totoms.testing.storage.tools import noise
-from totoms_gcp.storage import retries
+from totoms_gcp import clients
 from totoms_gcp.storage.upload import PART
 
 LARGE = noise(2 * PART + 7)
@@ -127,7 +127,7 @@ def test_session_that_is_lost_is_unavailable(bucket: CloudStorage, store: Store)
 def test_part_that_took_longer_than_tries_may_goes_on(
     bucket: CloudStorage, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retries, "RETRY", retries.RETRY.with_timeout(0.0))
+    monkeypatch.setattr(clients, "RETRY", clients.RETRY.with_timeout(0.0))
     store.faults.append(Fault("PUT", RESUMABLE, times=2, keep=5 * MIB))
 
     bucket.upload_bytes(LARGE, "key", if_absent=True)

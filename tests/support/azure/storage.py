@@ -24,7 +24,7 @@ from totoms.environment import TotoEnvironment
 from totoms.testing import CloudStorageHarness
 from totoms_azure import clients
 from totoms_azure.configuration import AzureConfiguration
-from totoms_azure.storage import client as blob_client
+from totoms_azure.storage import storage as blob_storage
 
 _PLACE = Path(__file__).parents[3] / "tools" / "azurite.py"
 _SPEC = importlib.util.spec_from_file_location("azurite", _PLACE)
@@ -71,7 +71,7 @@ def _wait_for(port: int) -> None:
 def hurried(patch: pytest.MonkeyPatch) -> None:
     """Have what is tried again tried again at once."""
     at_once = {"initial_backoff": 0, "increment_base": 0.01, "random_jitter_range": 0}
-    patch.setattr(blob_client, "_OPTIONS", {**blob_client._OPTIONS, **at_once})
+    patch.setattr(blob_storage, "_OPTIONS", {**blob_storage._OPTIONS, **at_once})
 
 
 def files(name: str, **settings: Any) -> CloudStorage:

@@ -33,7 +33,7 @@ UPLOADING: Final = Workers(96, "totoms-aws uploading")
 """Each kind of work has its own threads: long polls and slow publishing do not keep leases from being renewed."""
 
 CONNECTIONS: Final = 50
-"""Connections of one client: as many calls at a time."""
+"""Connections of one client, so the most calls at a time."""
 _CONNECT_SECONDS: Final = 5
 _READ_SECONDS: Final[dict[Service, int]] = {"sns": 10, "sqs": 10, "s3": 30, "secretsmanager": 8, "sts": 8}
 """For SQS longer than a poll, and short enough to repeat a renewal whose answer is lost before the lease ends; for
@@ -63,7 +63,7 @@ def _make(service: Service, region: str) -> Any:
         read_timeout=_READ_SECONDS[service],
         max_pool_connections=CONNECTIONS,
         retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
-        # By default botocore signs URLs of S3 in a way that knows neither all regions nor content types.
+        # By default botocore signs S3 URLs with version 2: not all regions accept it, and it binds no content type.
         signature_version="s3v4" if service == "s3" else None,
     )
     first = session.client(service, region_name=region, config=config)
@@ -80,8 +80,9 @@ def _make(service: Service, region: str) -> Any:
 
 
 def _make_session() -> tuple[boto3.session.Session, str]:
-    """Return the session of all clients, which fetches and renews the credentials once, and what it adds to the
-    User-Agent.
+    """Return the session that all clients share, and what it adds to the User-Agent.
+
+    Sharing it, the clients fetch and renew the credentials once.
     """
     session = botocore.session.Session()
     made = boto3.session.Session(botocore_session=session)

@@ -10,9 +10,9 @@ from pydantic import AliasChoices, Field, field_validator
 from totoms.errors import ConfigurationError
 from totoms.plugin import HyperscalerConfiguration
 
-# The SDK takes any label of a host's name.
+# boto3 accepts any valid host label.
 _REGION: Final = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")
-# The characters that names of secrets may have.
+# Secrets Manager allows these characters in names.
 _ENVIRONMENT: Final = re.compile(r"[A-Za-z0-9/_+=.@-]{1,64}")
 
 
@@ -36,7 +36,7 @@ class AWSConfiguration(HyperscalerConfiguration):
     environment: str = Field(default="dev", validation_alias=AliasChoices("environment", "ENVIRONMENT"))
 
     def __init__(self, *given: str, **settings: Any) -> None:
-        # By position, as 1.5.0 took them.
+        # 1.5.0 took these by position.
         super().__init__(**dict(zip(("region", "environment")[: len(given)], given, strict=True)), **settings)
 
     @field_validator("region", mode="before")
@@ -53,7 +53,7 @@ class AWSConfiguration(HyperscalerConfiguration):
 
 
 def _matching(pattern: re.Pattern[str], value: Any, problem: str) -> Any:
-    # Not pydantic's error: a service that makes its configuration by hand cannot start with this either.
+    # Not a pydantic error: code that builds the configuration gets a ConfigurationError, too.
     if not isinstance(value, str) or not pattern.fullmatch(value):
         raise ConfigurationError(f"AWSConfiguration: {problem}")
     return value

@@ -82,7 +82,7 @@ def mapped(error: Exception, what: str, resource: str) -> BackendError:
     name = f"{what} {resource!r}"
     if isinstance(error, ClientError):
         code = code_of(error)
-        status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        status = status_of(error)
         # 400 alone means "denied" only without a code: S3 answers HEAD so, without a body, for an expired token.
         found = _ERRORS.get(code) or _ERRORS.get(str(status) if status != 400 else "") or BackendError
         return found(f"AWS rejected the request for {name}: {code}.", resource=resource)
@@ -102,3 +102,8 @@ mapped_errors = error_mapping(mapped)
 def code_of(error: ClientError) -> str:
     """Return the code of an error, as the API reference lists it."""
     return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def status_of(error: ClientError) -> int:
+    """Return the HTTP status of an error; 0 if it is unknown."""
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))

@@ -1,4 +1,4 @@
-"""What the entry point names: the classes that implement totoms on AWS, each imported when it is asked for."""
+"""The hooks of the AWS plugin. Each imports its class only when it is called."""
 
 from __future__ import annotations
 

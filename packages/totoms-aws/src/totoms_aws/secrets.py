@@ -17,7 +17,7 @@ _MAX_NAME: Final = 512
 # An equals sign is escaped only where it would look like an escape.
 _ESCAPED: Final = re.compile(rb"[^A-Za-z0-9/_+=.@-]|=(?=[0-9A-F]{2})")
 _VERSION_ID: Final = re.compile(r"[A-Za-z0-9-]{32,64}")
-_DELETED: Final = ("InvalidRequestException",)
+_DELETED: Final = "InvalidRequestException"
 """Marked for deletion in some days: https://docs.aws.amazon.com/secretsmanager/latest/apireference/API_GetSecretValue.html
 """
 
@@ -47,7 +47,7 @@ class AWSSecretsManager(SecretsManager):
             answer = store.get_secret_value(SecretId=identifier, **wanted)
         except ClientError as error:
             problem = mapped(error, "the secret", name)
-            if isinstance(problem, NotFound) or code_of(error) in _DELETED:
+            if isinstance(problem, NotFound) or code_of(error) == _DELETED:
                 problem = self._missing(name, version)
             raise problem from error
         except BotoCoreError as error:

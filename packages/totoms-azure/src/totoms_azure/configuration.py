@@ -88,6 +88,10 @@ def current_cloud() -> Cloud:
     return _BY_AUTHORITY.get(authority, PUBLIC)
 
 
+def _setting(name: str, *variables: str, default: Any = "") -> Any:
+    return Field(default=default, validation_alias=AliasChoices(name, *variables))
+
+
 class AzureConfiguration(HyperscalerConfiguration):
     """Where on Azure the service runs: ``AzureConfiguration("westeurope", "prod", ...)``. Constructing it does no I/O.
 
@@ -119,36 +123,26 @@ class AzureConfiguration(HyperscalerConfiguration):
         ConfigurationError: A setting has an impossible value.
     """
 
-    region: str = Field(default="", validation_alias=AliasChoices("region", "AZURE_REGION"))
+    region: str = _setting("region", "AZURE_REGION")
     environment: str = Field(default="dev", min_length=1, validation_alias=AliasChoices("environment", "ENVIRONMENT"))
-    key_vault_url: str = Field(default="", validation_alias=AliasChoices("key_vault_url", "AZURE_KEY_VAULT_URL"))
-    storage_account_url: str = Field(
-        default="", validation_alias=AliasChoices("storage_account_url", "AZURE_STORAGE_ACCOUNT_URL")
+    key_vault_url: str = _setting("key_vault_url", "AZURE_KEY_VAULT_URL")
+    storage_account_url: str = _setting("storage_account_url", "AZURE_STORAGE_ACCOUNT_URL")
+    storage_connection_string: SecretStr = _setting(
+        "storage_connection_string", "AZURE_STORAGE_CONNECTION_STRING", default=SecretStr("")
     )
-    storage_connection_string: SecretStr = Field(
-        default=SecretStr(""),
-        validation_alias=AliasChoices("storage_connection_string", "AZURE_STORAGE_CONNECTION_STRING"),
+    servicebus_namespace: str = _setting("servicebus_namespace", "AZURE_SERVICEBUS_NAMESPACE")
+    servicebus_connection_string: SecretStr = _setting(
+        "servicebus_connection_string", "AZURE_SERVICEBUS_CONNECTION_STRING", default=SecretStr("")
     )
-    servicebus_namespace: str = Field(
-        default="", validation_alias=AliasChoices("servicebus_namespace", "AZURE_SERVICEBUS_NAMESPACE")
+    servicebus_transport: Literal["amqp", "websockets"] = _setting(
+        "servicebus_transport", "AZURE_SERVICEBUS_TRANSPORT", default="amqp"
     )
-    servicebus_connection_string: SecretStr = Field(
-        default=SecretStr(""),
-        validation_alias=AliasChoices("servicebus_connection_string", "AZURE_SERVICEBUS_CONNECTION_STRING"),
-    )
-    servicebus_transport: Literal["amqp", "websockets"] = Field(
-        default="amqp", validation_alias=AliasChoices("servicebus_transport", "AZURE_SERVICEBUS_TRANSPORT")
-    )
-    push_secret: SecretStr = Field(
-        default=SecretStr(""), validation_alias=AliasChoices("push_secret", "AZURE_PUSH_SECRET")
-    )
-    push_audience: str = Field(default="", validation_alias=AliasChoices("push_audience", "AZURE_PUSH_AUDIENCE"))
-    push_tenant: str = Field(
-        default="", validation_alias=AliasChoices("push_tenant", "AZURE_PUSH_TENANT_ID", "AZURE_TENANT_ID")
-    )
+    push_secret: SecretStr = _setting("push_secret", "AZURE_PUSH_SECRET", default=SecretStr(""))
+    push_audience: str = _setting("push_audience", "AZURE_PUSH_AUDIENCE")
+    push_tenant: str = _setting("push_tenant", "AZURE_PUSH_TENANT_ID", "AZURE_TENANT_ID")
 
     def __init__(self, *given: str, **settings: Any) -> None:
-        # Version 1 took them by position.
+        # 1.5.0 took these by position.
         settings = {**dict(zip(("region", "environment")[: len(given)], given, strict=True)), **settings}
         try:
             super().__init__(**settings)

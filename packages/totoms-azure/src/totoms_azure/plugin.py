@@ -1,4 +1,4 @@
-"""The hooks of the Azure backend. Each imports its class when it is called."""
+"""The hooks of the Azure plugin. Each imports its class only when it is called."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 
 from azure.core.exceptions import AzureError, DecodeError, HttpResponseError
 from azure.core.pipeline.policies import RetryPolicy
-from azure.keyvault.secrets import KeyVaultSecret, SecretClient, SecretProperties
+from azure.keyvault.secrets import SecretClient, SecretProperties
 
 from totoms.errors import NotFound
 from totoms.plugin import SecretsManager, TotoEnvironment
@@ -72,7 +72,7 @@ class AzureSecretsManager(SecretsManager):
             mapped = translate(error, "the secret", name)
             raise self._missing(name, version) if isinstance(mapped, NotFound) else mapped from error
         self._check_dates(name, version, secret.properties)
-        return _value(secret).encode()
+        return (secret.value or "").encode()
 
     def _check_dates(self, name: str, version: str | None, properties: SecretProperties) -> None:
         # Key Vault returns the secret outside these dates, too, and leaves the check to its users.
@@ -104,10 +104,6 @@ class _Retry(RetryPolicy[Any, Any]):
     def is_retry(self, settings: dict[str, Any], response: Any) -> bool:
         """Return whether to try again: not where the pause is longer than the caller waits."""
         return (self.get_retry_after(response) or 0) <= _LONGEST_PAUSE and bool(super().is_retry(settings, response))
-
-
-def _value(secret: KeyVaultSecret) -> str:
-    return secret.value or ""
 
 
 def _quotes_secret(error: Exception) -> bool:

@@ -36,8 +36,9 @@ from totoms.plugins.configuration import HyperscalerConfiguration
 from totoms.plugins.hookspecs import hookimpl
 from totoms.secrets.manager import SecretsManager
 from totoms.storage.driver import SIGNED_URLS, FileInfo, WriteOptions
+from totoms.storage.resuming import ResumingDownload
 from totoms.storage.storage import CloudStorage
-from totoms.storage.streams import ChunkReader, read_chunks
+from totoms.storage.streams import ChunkReader, fill, read_chunks
 from totoms.threads import Workers, run_in_thread, start_thread
 
 __all__ = [
@@ -75,6 +76,7 @@ __all__ = [
     "PushRequest",
     "Received",
     "Receiver",
+    "ResumingDownload",
     "RetryPolicy",
     "SecretsManager",
     "Subscription",
@@ -86,6 +88,7 @@ __all__ = [
     "check_times",
     "download",
     "error_mapping",
+    "fill",
     "hookimpl",
     "in_forked_child",
     "lease_lost",

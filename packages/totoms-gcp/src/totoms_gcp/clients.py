@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
+from google.api_core import exceptions as api
+from google.api_core.retry import Retry, exponential_sleep_generator
 from google.auth import default as default_credentials
 from google.auth.credentials import AnonymousCredentials, Credentials
 from google.auth.transport.requests import AuthorizedSession
 from requests.adapters import HTTPAdapter
 
 from totoms.plugin import ClientRegistry
+from totoms_gcp.errors import is_transient
 from totoms_gcp.private_api import storage_client
 
 if TYPE_CHECKING:
@@ -41,6 +45,12 @@ _CHANNEL: Final = (
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 500),
 )
+TIMEOUT: Final = (5.0, 30.0)
+"""Of requests about files: seconds to connect, and between two pieces of an answer."""
+RETRY: Final = Retry(predicate=is_transient, initial=0.1, maximum=4.0, multiplier=2.0, timeout=15.0)
+"""Of requests about files. Instead of the client's own, which retries for two minutes."""
+_PAUSES: Final = (0.1, 4.0)
+_TRIES: Final = 8
 _SECRETS_HOST: Final = "secretmanager.googleapis.com"
 _SECRETS_LOGGER: Final = "google.cloud.secretmanager_v1.services.secret_manager_service.transports.grpc"
 _SCOPES: Final = ("https://www.googleapis.com/auth/cloud-platform",)
@@ -104,6 +114,29 @@ def iam() -> AuthorizedSession:
         google.auth.exceptions.GoogleAuthError: There are no credentials.
     """
     return registry.get("iam", lambda: AuthorizedSession(signer()))
+
+
+def request_options() -> dict[str, Any]:
+    """Return the arguments for time-outs and retries that the methods of the client for files take."""
+    return {"timeout": TIMEOUT, "retry": RETRY}
+
+
+def pauses() -> Iterator[float]:
+    """Return the seconds to wait between tries that achieve nothing. After the last one, give up."""
+    return islice(exponential_sleep_generator(*_PAUSES), _TRIES)
+
+
+def check(response: Any, *good: int) -> Any:
+    """Return the response if it has one of these statuses; otherwise raise the SDK's error for it."""
+    if response.status_code in good:
+        return response
+    raise api.from_http_response(response)
+
+
+def read_error(response: Any, *_: Any, **__: Any) -> None:
+    """Read the whole of an answer that is an error: a hook of `requests` for streams, which would not read it."""
+    if response.status_code >= 400:
+        response.content  # noqa: B018 - reading it returns the connection to the pool
 
 
 def grpc_transport(kind: type[Any], emulator: str, options: Sequence[tuple[str, int]], **settings: Any) -> Any:

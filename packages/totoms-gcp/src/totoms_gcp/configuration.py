@@ -56,7 +56,7 @@ class GCPConfiguration(HyperscalerConfiguration):
     secrets_location: str = _setting("secrets_location", "GCP_SECRETS_LOCATION")
 
     def __init__(self, *given: str, **settings: Any) -> None:
-        # In order, as 1.5.0 took them.
+        # 1.5.0 took these by position.
         super().__init__(**dict(zip(("project_id", "environment")[: len(given)], given, strict=True)), **settings)
 
     @field_validator("pubsub_endpoint", "secrets_location", mode="after")
@@ -71,7 +71,7 @@ class GCPConfiguration(HyperscalerConfiguration):
     @field_validator("project_id", mode="before")
     @classmethod
     def _check_project(cls, value: Any) -> Any:
-        # A ConfigurationError, not pydantic's: made in code, too, it means that the service cannot start.
+        # Not a pydantic error: code that builds the configuration gets a ConfigurationError, too.
         if not value:
             raise ConfigurationError("GCPConfiguration: there is no project: set GCP_PID to the project's id.")
         if not isinstance(value, str) or not _PROJECT.fullmatch(value):

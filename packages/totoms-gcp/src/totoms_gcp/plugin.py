@@ -1,4 +1,4 @@
-"""The hooks that the entry point names: the classes that implement totoms on Google Cloud, imported when needed."""
+"""The hooks of the Google Cloud plugin. Each imports its class only when it is called."""
 
 from __future__ import annotations
 

@@ -88,6 +88,3 @@ class NatsCloudStorage(CloudStorage):
             client.run(bucket.delete(key))
         except NotFound as error:
             raise self._no_bucket() from error
-
-    def _no_bucket(self) -> NotFound:
-        return NotFound(f"There is no bucket {self.bucket_name!r}.", resource=self.bucket_name)

@@ -79,10 +79,10 @@ def send_dead_letter(queues: Queues, dead: Queue, letter: Letter, message_id: st
         reason: Why it is dead.
     """
     error: BackendError | None = None
-    # If the message has the largest size, its attributes have to go.
+    # A message of the maximum size has no room for its attributes.
     for attributes in with_reason(letter.attributes, reason, message_id=message_id, raw=letter.raw, group=letter.group):
         entry: Entry = {"MessageBody": letter.text, "MessageAttributes": attributes}
-        if dead.fifo:  # a group of its own: in one group, a letter that is being listed would hide the others
+        if dead.fifo:  # a group of its own: in a shared group, a dead letter that is being listed would hide the others
             entry |= {"MessageGroupId": letter.message_id, "MessageDeduplicationId": letter.message_id}
         (error,) = queues.send(dead, [entry])
         if type(error) is not BackendError:
@@ -238,7 +238,7 @@ class _Sweep:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        # Raises nothing: they become visible in a minute anyway.
+        # Errors are ignored: the messages become visible within a minute anyway.
         self._queues.hide(self._queue, list(self._hidden.values()), 0)
 
     def batches(self) -> Iterator[list[Message]]:

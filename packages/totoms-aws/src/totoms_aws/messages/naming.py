@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 FIFO: Final = ".fifo"
-_MAX_QUEUE_NAME: Final = (
-    80  # https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_CreateQueue.html
-)
+_MAX_QUEUE_NAME: Final = 80
+"""https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_CreateQueue.html"""
 _NOT_IN_A_NAME: Final = re.compile(r"[^A-Za-z0-9_-]")
 _TOPIC: Final = re.compile(r"[A-Za-z0-9_-]{1,256}(?:\.fifo)?")
 _TOPIC_ARN: Final = re.compile(rf"arn:(aws[a-z-]*):sns:([a-z0-9-]+):([0-9]{{12}}):({_TOPIC.pattern})")

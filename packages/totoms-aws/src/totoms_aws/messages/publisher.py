@@ -14,7 +14,7 @@ from totoms_aws.clients import PUBLISHING
 from totoms_aws.errors import mapped_errors
 from totoms_aws.messages.encoding import size_of, to_attributes, to_text
 from totoms_aws.messages.naming import is_fifo, is_url, message_group, queue_name
-from totoms_aws.messages.queues import MAX_BYTES, MAX_ENTRIES, Entry, Queues, Results, copies_of, send_together
+from totoms_aws.messages.queues import MAX_BYTES, MAX_ENTRIES, Entry, Queues, Results, send_together
 from totoms_aws.messages.topics import Topics
 
 _FLIGHTS: Final = 4
@@ -97,12 +97,9 @@ class Publisher:
 
     def _to_topic(self, identifier: str, entries: list[Entry]) -> Results:
         about = ("the topic", identifier)
-        try:
-            with mapped_errors(*about):
-                arn = str(self._topics.resolve(identifier))
-                sns = self._topics.sns
-        except BackendError as error:
-            return copies_of(error, len(entries))
+        with mapped_errors(*about):
+            arn = str(self._topics.resolve(identifier))
+            sns = self._topics.sns
         return send_together(
             lambda numbered: sns.publish_batch(TopicArn=arn, PublishBatchRequestEntries=numbered),
             lambda entry: sns.publish(TopicArn=arn, **entry),
@@ -114,11 +111,7 @@ class Publisher:
         name = queue if is_url(queue) else queue_name(queue)
         results: Results = []
         for _ in range(2):
-            try:
-                found = self._queues.find_or_create(name)
-            except BackendError as error:
-                return copies_of(error, len(entries))
-            results = self._queues.send(found, entries)
+            results = self._queues.send(self._queues.find_or_create(name), entries)
             if is_url(queue) or not all(isinstance(result, NotFound) for result in results):
                 break  # else the queue was deleted after it was found
         return results

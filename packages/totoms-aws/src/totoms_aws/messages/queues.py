@@ -169,7 +169,7 @@ class Queues:
                     answer = request([{"Id": str(number), "ReceiptHandle": one} for number, one in enumerate(some)])
                     answered = results_of(answer, len(some), about)
             except BackendError as error:
-                answered, answer = copies_of(error, len(some)), {}
+                answered, answer = [error] * len(some), {}
             for entry in answer.get("Failed") or ():
                 if str(entry["Code"]).rpartition(".")[2] in _LOST:
                     answered[int(entry["Id"])] = LeaseLost("The receipt is not valid any more.", resource=queue.name)
@@ -220,7 +220,7 @@ def send_together(
         if len(entries) > 1 and type(mapped(error, *about)) in (BackendError, MessageTooLarge):
             # AWS refuses all for one that is wrong: send each alone.
             return [send_together(send, send_one, [entry], about)[0] for entry in entries]
-        return [_caused(mapped(error, *about), error) for _ in entries]
+        return [_caused(mapped(error, *about), error)] * len(entries)
     results = results_of(answer, len(entries), about)
     for number, (entry, result) in enumerate(zip(entries, results, strict=True)):
         # The SDK retries a message that AWS could not take just now if it is alone, but not in a batch. In a group
@@ -246,11 +246,6 @@ def results_of(answer: dict[str, Any], number: int, about: tuple[str, str]) -> R
 def tens(items: Sequence[_Item]) -> list[Sequence[_Item]]:
     """Split items into as few parts as one request takes."""
     return [items[start : start + MAX_ENTRIES] for start in range(0, len(items), MAX_ENTRIES)]
-
-
-def copies_of(error: BackendError, number: int) -> Results:
-    """Return an error that several messages met, once for each: each is raised somewhere else."""
-    return [_caused(type(error)(error.message, resource=error.resource), error.__cause__) for _ in range(number)]
 
 
 def redrive_policy(dead_arn: str, receives: int) -> str:

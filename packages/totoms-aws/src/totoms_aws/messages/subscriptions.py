@@ -16,9 +16,8 @@ from totoms.errors import AccessDenied, NotFound, Unsupported
 from totoms.plugin import Existing, Subscription, TotoLogger
 from totoms_aws.errors import mapped_errors
 from totoms_aws.messages.naming import TopicArn, dead_queue_name, is_fifo, queue_name
-from totoms_aws.messages.policies import allowing_topic, allows_topic
 from totoms_aws.messages.queues import Queue, QueueAttributes, Queues, redrive_of, redrive_policy
-from totoms_aws.messages.topics import RAW, Topics, find_subscription, is_confirmed
+from totoms_aws.messages.topics import RAW, Topics, allowing_topic, allows_topic, find_subscription, is_confirmed
 
 EXTRA_RECEIVES: Final = 5
 """Receives beyond the attempts before SQS redrives a message, so that the service dead-letters it first, with the

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from totoms.errors import Unavailable
-from totoms_aws.errors import mapped
-
-_CHUNK: Final = 1024 * 1024
-_MAX_RESUMES: Final = 3
-"""How often the rest is requested in a row without a byte coming."""
+from totoms.errors import BackendError, Unavailable
+from totoms.plugin import ResumingDownload
+from totoms_aws.errors import mapped, status_of
 
 
-class Download(Iterator[bytes]):
-    """The chunks of one version of an object; when the connection breaks, the rest of that version is requested.
+class Download(ResumingDownload):
+    """The chunks of one version of an object. The version is its etag.
 
     Args:
         s3: The client.
@@ -29,65 +25,27 @@ class Download(Iterator[bytes]):
         NotFound: There is no such object.
     """
 
+    broken = (BotoCoreError, OSError)
+
     def __init__(self, s3: Any, place: dict[str, str], about: tuple[str, str], start: int, length: int | None) -> None:
         self._s3, self._place, self._about = s3, place, about
-        self._position, self._end = start, None if length is None else start + length
-        self._version: dict[str, str] = {}
-        self._body: Any = None
-        self._failures = 0
-        try:
-            self._open()
-        except ClientError as error:
-            if _status(error) != 416:  # it ends before `start`
-                raise mapped(error, *about) from error
-        except Exception as error:
-            raise mapped(error, *about) from error
-
-    def __next__(self) -> bytes:
-        while self._body is not None:
-            try:
-                chunk: bytes = self._body.read(_CHUNK)
-            except (BotoCoreError, OSError) as error:
-                self._resume(error)
-                continue
-            if chunk:
-                self._position += len(chunk)
-                self._failures = 0
-                return chunk
-            self.close()
-        raise StopIteration
-
-    def close(self) -> None:
-        """Return the connection to the pool, or close it if the body was not read to its end."""
-        if self._body is not None:
-            self._body.close()
-            self._body = None
+        super().__init__(start, length)
 
     def _open(self) -> None:
-        span: dict[str, str] = {}
-        if self._position or self._end is not None:
-            span["Range"] = f"bytes={self._position}-" + ("" if self._end is None else str(self._end - 1))
-        answer = self._s3.get_object(**self._place, **span, **self._version)
-        self._body = answer["Body"]
-        self._version = {"IfMatch": answer["ETag"]}
-        self._end = self._position + int(answer["ContentLength"])
+        wanted = {"Range": self.byte_range, "IfMatch": self.version}
+        answer = self._s3.get_object(**self._place, **{name: value for name, value in wanted.items() if value})
+        self.body, self.version = answer["Body"], answer["ETag"]
+        self.end = self.position + int(answer["ContentLength"])
 
-    def _resume(self, error: Exception) -> None:
-        self.close()
-        self._failures += 1
-        if self._failures > _MAX_RESUMES or self._position == self._end:
-            raise mapped(error, *self._about) from error
-        try:
-            self._open()
-        except ClientError as refusal:
-            if _status(refusal) == 412:
-                what, key = self._about
-                problem = f"The file was replaced while it was read: {what} {key!r}."
-                raise Unavailable(problem, resource=key) from refusal
-            raise mapped(refusal, *self._about) from refusal
-        except Exception as failure:
-            raise mapped(failure, *self._about) from failure
+    def _read(self, size: int) -> bytes:
+        chunk: bytes = self.body.read(size)
+        return chunk
 
+    def _is_past_end(self, error: Exception) -> bool:
+        return isinstance(error, ClientError) and status_of(error) == 416
 
-def _status(error: ClientError) -> int:
-    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    def _translate(self, error: Exception, *, resuming: bool = False) -> BackendError:
+        if resuming and isinstance(error, ClientError) and status_of(error) == 412:
+            what, key = self._about
+            return Unavailable(f"The file was replaced while it was read: {what} {key!r}.", resource=key)
+        return mapped(error, *self._about)

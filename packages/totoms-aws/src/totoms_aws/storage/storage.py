@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from totoms.errors import BackendError, NotFound, PreconditionFailed, Unavailable
+from totoms.errors import BackendError, NotFound, PreconditionFailed
 from totoms.plugin import MAX_METADATA_BYTES, SIGNED_URLS, CloudStorage, FileInfo, WriteOptions, new_cid
 from totoms_aws.clients import client
 from totoms_aws.configuration import AWSConfiguration
@@ -33,7 +33,6 @@ _COPIED: Final = (
 )
 """What S3 would replace by the bucket's defaults. It copies tags itself, but not those of copies in parts
 (https://docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html)."""
-_COPY_ATTEMPTS: Final = 3
 _MARK: Final = "totoms-write"
 """Metadata that differs with every write: S3's etag is the same for the same bytes. Users' names have no hyphen."""
 _MARKED_ETAG: Final = re.compile(r"(.+)\.([0-9a-f]{32})")
@@ -42,9 +41,9 @@ _looked_for: Final[set[str]] = set()
 
 
 class S3CloudStorage(CloudStorage):
-    """The files of an S3 bucket, which its operator made.
+    """Stores files in an S3 bucket, which must exist.
 
-    Files larger than 5 MiB go up in parts, of which at most four are in memory, whatever the size of the file.
+    Files larger than 5 MiB are uploaded in parts. At most four parts are in memory, however large the file is.
     """
 
     capabilities = frozenset({SIGNED_URLS})
@@ -67,8 +66,8 @@ class S3CloudStorage(CloudStorage):
             etag = upload.upload(chain([first], parts), described, lambda: self._condition(key, options))
             return _etag_of({"ETag": etag}, metadata)
         except (PreconditionFailed, NotFound) as error:
-            # The SDK repeats a request without an answer. Then our own first request may have changed the condition, or
-            # ended the upload.
+            # The SDK repeats a request whose answer was lost. The first one may have written the file, so that the
+            # condition no longer holds, or may have completed the upload.
             found = self._found(key)
             if found and _MARK in metadata and found["Metadata"].get(_MARK) == metadata[_MARK]:
                 return _etag_of(found, metadata)
@@ -124,29 +123,26 @@ class S3CloudStorage(CloudStorage):
                 yield from sorted(keys + [found["Prefix"] for found in page.get("CommonPrefixes", ())])
 
     def _copy(self, source: str, destination: str) -> str:
-        for _ in range(_COPY_ATTEMPTS):
-            head = self._head(source)
+        def copy(head: dict[str, Any]) -> str:
             try:
                 return self._copy_version(source, head, destination)
-            except PreconditionFailed:  # another version by now
-                continue
             except NotFound as error:
                 raise self._no_file(source) from error.__cause__
-        raise Unavailable(f"{self._label(source)} was replaced while it was copied, several times.", resource=source)
+
+        return self._copy_unchanged(source, self._head, copy, PreconditionFailed)
 
     def _copy_version(self, source: str, head: dict[str, Any], destination: str) -> str:
         metadata, size = _marked(head["Metadata"]), int(head["ContentLength"])
         described = {name: head[name] for name in _COPIED if name in head} | {"Metadata": metadata}
         version = {"CopySource": self._place(source), "CopySourceIfMatch": head["ETag"]}
         place, about = self._place(destination), self._about(source)
-        if size > COPIED_PART:
-            described |= self._tagging(source)
-            return _etag_of(
-                {"ETag": Multipart(self._client(source), place, about).copy(version, size, described)}, metadata
-            )
         with mapped_errors(*about):
-            answer = self._s3.copy_object(**place, **version, MetadataDirective="REPLACE", **described)
-        return _etag_of(answer["CopyObjectResult"], metadata)
+            if size <= COPIED_PART:
+                answer = self._s3.copy_object(**place, **version, MetadataDirective="REPLACE", **described)
+                return _etag_of(answer["CopyObjectResult"], metadata)
+            upload = Multipart(self._s3, place, about)
+        etag = upload.copy(version, size, described | self._tagging(source))
+        return _etag_of({"ETag": etag}, metadata)
 
     def _tagging(self, key: str) -> dict[str, str]:
         with mapped_errors(*self._about(key)):
@@ -182,12 +178,6 @@ class S3CloudStorage(CloudStorage):
     def _place(self, key: str) -> dict[str, str]:
         return {"Bucket": self.bucket_name, "Key": key}
 
-    def _about(self, key: str) -> tuple[str, str]:
-        return f"the bucket {self.bucket_name!r} and its file", key
-
-    def _label(self, key: str) -> str:
-        return f"{key!r} in the bucket {self.bucket_name!r}"
-
     def _head(self, key: str) -> dict[str, Any]:
         try:
             with mapped_errors(*self._about(key)):
@@ -215,9 +205,6 @@ class S3CloudStorage(CloudStorage):
             return self._head(key)
         except NotFound:
             return None
-
-    def _no_bucket(self) -> NotFound:
-        return NotFound(f"There is no bucket {self.bucket_name!r}.", resource=self.bucket_name)
 
 
 def _changed(there: bool) -> str:

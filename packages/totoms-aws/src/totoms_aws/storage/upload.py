@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, Final, TypeVar
 
 from botocore.exceptions import ClientError
 
+from totoms.plugin import fill
 from totoms_aws.clients import UPLOADING
 from totoms_aws.errors import CONFLICT, code_of, mapped_errors
 
@@ -109,24 +110,16 @@ def parts_of(source: BinaryIO) -> Iterator[Part]:
 
 def _in_memory(source: BinaryIO, memory: bytearray, ahead: bytes) -> dict[str, Any]:
     memory[: len(ahead)] = ahead
-    filled, checksum = len(ahead), zlib.crc32(ahead)
-    with memoryview(memory) as view:
-        while filled < len(view):
-            count = _read_into(source, view[filled : filled + _PIECE])
-            if not count:
-                break
-            checksum = zlib.crc32(view[filled : filled + count], checksum)
-            filled += count
+    checksum = zlib.crc32(ahead)
+
+    def add(piece: memoryview) -> None:
+        nonlocal checksum
+        checksum = zlib.crc32(piece, checksum)
+
+    with memoryview(memory) as view, view[len(ahead) :] as rest:
+        filled = len(ahead) + fill(rest, source, _PIECE, add)
     del memory[filled:]
     return {"Body": memory, f"Checksum{CHECKSUM}": base64.b64encode(checksum.to_bytes(4, "big")).decode()}
-
-
-def _read_into(source: Any, view: memoryview) -> int:
-    if hasattr(source, "readinto"):
-        return source.readinto(view) or 0
-    piece = source.read(len(view))
-    view[: len(piece)] = piece
-    return len(piece)
 
 
 def _in_file(source: BinaryIO, size: int, ahead: bytes) -> dict[str, Any]:

@@ -1,4 +1,6 @@
-"""The clients of Service Bus: two for messages, which belong to a bus and its event loop, and one that administers.
+"""The clients of Service Bus, and their errors.
+
+Two clients send and receive messages and belong to a bus and its event loop; one administers, for the process.
 
 The SDK gives each sender and receiver a connection of its own, so they are kept.
 """
@@ -17,15 +19,24 @@ from typing import Any, Final, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from azure.servicebus import TransportType
+from azure.servicebus import exceptions as amqp
 from azure.servicebus.aio import ServiceBusClient
 from azure.servicebus.management import ServiceBusAdministrationClient
 from requests.utils import get_environ_proxies
 
-from totoms.errors import Closed, ConfigurationError
+from totoms.errors import (
+    AccessDenied,
+    BackendError,
+    Closed,
+    ConfigurationError,
+    LeaseLost,
+    MessageTooLarge,
+    NotFound,
+    Unavailable,
+)
 from totoms.plugin import run_in_thread
-from totoms_azure import clients
+from totoms_azure import clients, errors, private_api
 from totoms_azure.configuration import AzureConfiguration
-from totoms_azure.messages.errors import translate
 
 PUBLISH_SECONDS: Final = 20.0
 """The longest that sending may take, with all tries."""
@@ -37,6 +48,24 @@ _ADMINISTRATION_SECONDS: Final = 10
 SOCKET_SECONDS: Final = 0.05
 """How long a read that finds nothing blocks the connection: the SDK reads and writes by turns."""
 
+_TABLE: Final[tuple[tuple[type[Exception], type[BackendError]], ...]] = (
+    (amqp.MessagingEntityNotFoundError, NotFound),
+    (amqp.MessageNotFoundError, LeaseLost),
+    (amqp.MessageLockLostError, LeaseLost),
+    (amqp.SessionLockLostError, LeaseLost),
+    (amqp.MessageAlreadySettled, LeaseLost),
+    (amqp.MessageSizeExceededError, MessageTooLarge),
+    (amqp.ServiceBusAuthenticationError, AccessDenied),
+    (amqp.ServiceBusAuthorizationError, AccessDenied),
+    (amqp.MessagingEntityDisabledError, Unavailable),
+    (amqp.ServiceBusQuotaExceededError, Unavailable),
+    (amqp.ServiceBusServerBusyError, Unavailable),
+    (amqp.ServiceBusCommunicationError, Unavailable),
+    (amqp.ServiceBusConnectionError, Unavailable),
+    (amqp.OperationTimeoutError, Unavailable),
+    (amqp.ServiceBusError, BackendError),
+)
+"""See https://learn.microsoft.com/azure/service-bus-messaging/service-bus-messaging-exceptions-latest."""
 _HOST: Final = re.compile(r"Endpoint=sb://([^/;:]+)", re.IGNORECASE)
 _Result = TypeVar("_Result")
 
@@ -44,6 +73,31 @@ _Result = TypeVar("_Result")
 _verbose: Final = logging.getLogger("azure.servicebus")
 if _verbose.level == logging.NOTSET:
     _verbose.setLevel(logging.CRITICAL)
+
+
+def translate(error: Exception, what: str, resource: str) -> BackendError:
+    """Return the BackendError for an error of the SDK of Service Bus; raise it ``from`` that one.
+
+    AMQP errors are in the table; those of HTTP are left to `totoms_azure.errors`.
+
+    Args:
+        error: What the SDK raised.
+        what: What it is about, for a person: "the topic", "the subscription".
+        resource: Its name.
+    """
+    mapped = next((ours for theirs, ours in _TABLE if isinstance(error, theirs)), None)
+    if private_api.is_shut_down(error):
+        mapped = Closed
+    if mapped is None:
+        return errors.translate(error, what, resource)
+    condition = private_api.condition_of(error)
+    name = f"{type(error).__name__} ({condition})" if condition else type(error).__name__
+    return mapped(f"Azure failed for {what} {resource!r}: {name}.", resource=resource)
+
+
+def is_no_session(error: BackendError) -> bool:
+    """Return whether an error means that no session has messages: the SDK says so by a time-out only."""
+    return isinstance(error.__cause__, amqp.OperationTimeoutError)
 
 
 class Clients:

@@ -20,7 +20,7 @@ from azure.servicebus.aio import ServiceBusReceiver
 from totoms.errors import BackendError, NotFound
 from totoms.plugin import ID_ATTRIBUTE, DeadLetter, DeadLetterReason, DeadLetterStore, Received
 from totoms_azure import private_api
-from totoms_azure.messages.clients import Clients
+from totoms_azure.messages.clients import Clients, translate
 from totoms_azure.messages.encoding import (
     DESCRIPTION,
     REASON,
@@ -30,7 +30,6 @@ from totoms_azure.messages.encoding import (
     copy_of,
     death_of,
 )
-from totoms_azure.messages.errors import translate
 from totoms_azure.messages.naming import DEAD, REPLAY, Entity, entity_of, queue_name, subscription_to
 from totoms_azure.messages.publisher import Publisher
 from totoms_azure.messages.subscriptions import Subscriptions, receiver_of

@@ -19,8 +19,8 @@ from azure.servicebus.aio import ServiceBusReceiver
 from totoms.errors import BackendError, Closed, LeaseLost
 from totoms.plugin import Lease, Received, Subscription
 from totoms_azure import private_api
+from totoms_azure.messages.clients import translate
 from totoms_azure.messages.encoding import received_from
-from totoms_azure.messages.errors import translate
 from totoms_azure.messages.naming import Entity
 
 _IN_TRANSIT: Final = 0.05

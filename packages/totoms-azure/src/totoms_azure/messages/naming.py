@@ -62,9 +62,7 @@ def topic_name(identifier: str) -> str:
     Raises:
         NotFound: Service Bus allows no such name, so there is no such topic.
     """
-    if not _ENTITY.fullmatch(identifier) or "//" in identifier:
-        raise NotFound(f"There is no topic {identifier!r}: Service Bus allows no such name.", resource=identifier)
-    return identifier
+    return _checked("topic", identifier)
 
 
 def queue_name(name: str) -> str:
@@ -73,9 +71,7 @@ def queue_name(name: str) -> str:
     Raises:
         NotFound: Service Bus allows no such name, so there is no such queue.
     """
-    if not _ENTITY.fullmatch(name) or "//" in name:
-        raise NotFound(f"There is no queue {name!r}: Service Bus allows no such name.", resource=name)
-    return name
+    return _checked("queue", name)
 
 
 def entity_of(subscription: Subscription) -> Entity:
@@ -104,6 +100,12 @@ def subscription_name(name: str) -> str:
     """Return the name at Service Bus of one of the core's subscriptions."""
     allowed = _NOT_ALLOWED.sub("-", name).strip("-._") or "subscription"
     return name if allowed == name and len(name) <= _LONGEST_SUBSCRIPTION else _digested(name, allowed)
+
+
+def _checked(kind: str, name: str) -> str:
+    if not _ENTITY.fullmatch(name) or "//" in name:
+        raise NotFound(f"There is no {kind} {name!r}: Service Bus allows no such name.", resource=name)
+    return name
 
 
 def _digested(name: str, allowed: str, longest: int = _LONGEST_SUBSCRIPTION) -> str:

@@ -14,9 +14,8 @@ from azure.servicebus.exceptions import MessageSizeExceededError
 
 from totoms.errors import AccessDenied, BackendError, Closed, NotFound, Unavailable
 from totoms.plugin import Batcher, Outgoing
-from totoms_azure.messages.clients import PUBLISH_SECONDS, Clients
+from totoms_azure.messages.clients import PUBLISH_SECONDS, Clients, translate
 from totoms_azure.messages.encoding import message_of
-from totoms_azure.messages.errors import translate
 from totoms_azure.messages.naming import Entity, queue_name, topic_name
 from totoms_azure.messages.subscriptions import Subscriptions
 

@@ -16,7 +16,7 @@ import orjson
 
 from totoms.errors import BackendError, LeaseLost, Unavailable
 from totoms.plugin import Received
-from totoms_azure.messages.errors import is_no_session
+from totoms_azure.messages.clients import is_no_session
 from totoms_azure.messages.link import Link, LinkLease
 
 _WAIT: Final = 0.1

@@ -11,8 +11,7 @@ from azure.servicebus.aio import ServiceBusReceiver
 
 from totoms.errors import AccessDenied, BackendError, NotFound, Unavailable
 from totoms.plugin import Existing, Subscription
-from totoms_azure.messages.clients import SOCKET_SECONDS, Clients
-from totoms_azure.messages.errors import is_no_session, translate
+from totoms_azure.messages.clients import SOCKET_SECONDS, Clients, is_no_session, translate
 from totoms_azure.messages.naming import DEAD, Entity, entity_of, subscription_name, subscription_to
 
 _EXTRA_DELIVERIES: Final = 5

@@ -11,8 +11,9 @@ from azure.storage.blob import BlobClient
 
 from totoms.errors import Unavailable
 from totoms_azure.errors import translate
-from totoms_azure.storage.client import CHUNK
 
+CHUNK: Final = 3 * 1024 * 1024
+"""Bytes: the most that one request reads. The SDK keeps several copies of it in memory for a while."""
 _RANGE_NOT_SATISFIABLE: Final = 416
 
 
@@ -23,8 +24,7 @@ class Download(Iterator[bytes]):
 
     Args:
         blob: The SDK's client of it.
-        key: Its name.
-        what: The argument `what` of `translate`.
+        about: How errors name it: arguments of `translate`.
         start: The first byte.
         length: How many bytes at most; None for all.
 
@@ -32,8 +32,8 @@ class Download(Iterator[bytes]):
         HttpResponseError: There is no such blob, or it cannot be read.
     """
 
-    def __init__(self, blob: BlobClient, key: str, what: str, start: int, length: int | None) -> None:
-        self._blob, self._key, self._what = blob, key, what
+    def __init__(self, blob: BlobClient, about: tuple[str, str], start: int, length: int | None) -> None:
+        self._blob, self._about = blob, about
         self._position, self._end = start, None if length is None else start + length
         self._version: dict[str, Any] = {}
         self._chunk = b""
@@ -50,11 +50,10 @@ class Download(Iterator[bytes]):
             try:
                 chunk = self._next()
             except (ResourceModifiedError, ResourceNotFoundError) as error:
-                raise Unavailable(
-                    f"It was replaced while it was read: {self._what} {self._key!r}.", resource=self._key
-                ) from error
+                what, key = self._about
+                raise Unavailable(f"The file was replaced while it was read: {what} {key!r}.", resource=key) from error
             except Exception as error:
-                raise translate(error, self._what, self._key) from error
+                raise translate(error, *self._about) from error
         if not chunk:
             raise StopIteration
         return chunk

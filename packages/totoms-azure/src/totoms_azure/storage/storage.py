@@ -5,25 +5,28 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any, BinaryIO, Final, Literal, cast
 
+import requests
 from azure.core import MatchConditions
+from azure.core.pipeline.transport import RequestsTransport
 from azure.storage.blob import BlobClient, BlobProperties, BlobServiceClient, StandardBlobTier
+from requests.adapters import HTTPAdapter
 
 from totoms.errors import NotFound, PreconditionFailed, Unavailable
-from totoms.plugin import SIGNED_URLS, CloudStorage, FileInfo, TotoEnvironment, TotoLogger, WriteOptions
+from totoms.plugin import SIGNED_URLS, CloudStorage, FileInfo, TotoEnvironment, TotoLogger, WriteOptions, read_chunks
+from totoms_azure import clients
 from totoms_azure.configuration import AzureConfiguration
 from totoms_azure.errors import mapped_errors
-from totoms_azure.storage.client import service_client
-from totoms_azure.storage.download import Download
+from totoms_azure.storage.download import CHUNK, Download
 from totoms_azure.storage.signing import sign_url
-from totoms_azure.storage.upload import Upload, error_code, properties, read_block
+from totoms_azure.storage.upload import BLOCK, Upload, error_code, properties
 
 _ETAG: Final = re.compile(r'"[0-9A-Za-z+/=-]{1,64}"')
 _TIERS: Final = ("Hot", "Cool", "Cold")
 """Tiers that can be read at once, and so be copied."""
 _PAGE: Final = 1000
-_COPY_ATTEMPTS: Final = 3
 _COPY_SECONDS: Final = 300.0
 _COPY_POLL_SECONDS: Final = 0.2
 _NO_CONTAINER: Final = ("ContainerNotFound", "ContainerBeingDeleted")
@@ -31,6 +34,24 @@ _FIRST_ASTRAL: Final = "\U00010000"
 _AFTER_SURROGATES: Final = "\ue000"
 _MOST_HELD: Final = 10_000
 """Keys that are held back at most; more that share a beginning keep the order in which they came."""
+
+_CONNECTION: Final[dict[str, Any]] = {
+    "connection_timeout": 5,
+    "read_timeout": 30,
+    "connection_data_block_size": 256 * 1024,
+}
+"""By default the SDK reads 4 KiB at a time."""
+_CONNECTIONS: Final = 50
+# This SDK has its own retry with other arguments. By default it waits for 15 seconds and more each time.
+_OPTIONS: Final[dict[str, Any]] = {
+    "retry_total": 3,
+    "initial_backoff": 0,
+    "increment_base": 1.5,
+    "random_jitter_range": 0.5,
+    "max_single_get_size": CHUNK,
+    "max_chunk_get_size": CHUNK,
+    "max_single_put_size": BLOCK,
+}
 
 
 class AzureCloudStorage(CloudStorage):
@@ -58,16 +79,18 @@ class AzureCloudStorage(CloudStorage):
 
     def _write(self, key: str, source: BinaryIO, options: WriteOptions) -> str:
         if options.if_match is not None and not _ETAG.fullmatch(options.if_match):
-            raise PreconditionFailed(f"{self._title(key)} never had that etag.", resource=key)
-        first, whole = read_block(source)
+            raise PreconditionFailed(f"{self._label(key)} never had that etag.", resource=key)
+        blocks = read_chunks(source, BLOCK)
+        first = next(blocks, b"")
         try:
-            with mapped_errors(self._what, key):
+            with mapped_errors(*self._about(key)):
                 blob = self._blob(key)
-            # A request with a condition that is repeated, as no answer came, would fail by its own first success.
+            # A request with a condition that is repeated because its answer was lost would fail by its own success.
             # Blocks show whose they are.
-            if not whole or options.if_absent or options.if_match is not None:
-                return Upload(blob, key, self.bucket_name, options).send(first, source)
-            with mapped_errors(self._what, key):
+            if len(first) == BLOCK or options.if_absent or options.if_match is not None:
+                upload = Upload(blob, self._about(key), self._label(key), options)
+                return upload.send(chain([first] if first else [], blocks))
+            with mapped_errors(*self._about(key)):
                 made = blob.upload_blob(first, length=len(first), overwrite=True, **properties(options))
                 return str(made["etag"])
         except NotFound as error:
@@ -75,8 +98,8 @@ class AzureCloudStorage(CloudStorage):
 
     def _read(self, key: str, start: int, length: int | None) -> Iterator[bytes]:
         try:
-            with mapped_errors(self._what, key):
-                return Download(self._blob(key), key, self._what, start, length)
+            with mapped_errors(*self._about(key)):
+                return Download(self._blob(key), self._about(key), start, length)
         except NotFound as error:
             raise self._missing(key, error) from error.__cause__
 
@@ -97,20 +120,16 @@ class AzureCloudStorage(CloudStorage):
             yield from _by_code_points(names)
 
     def _copy(self, source: str, destination: str) -> str:
-        failure: BaseException | None = None
-        for _ in range(_COPY_ATTEMPTS):
-            found = self._properties(source)
-            try:
-                return self._copy_version(found, source, destination)
-            except PreconditionFailed as error:  # it was replaced meanwhile
-                failure = error.__cause__
-        raise Unavailable(
-            f"{self._title(source)} was replaced again and again while it was copied.", resource=source
-        ) from failure
+        return self._copy_unchanged(
+            source,
+            self._properties,
+            lambda found: self._copy_version(found, source, destination),
+            PreconditionFailed,
+        )
 
     def _copy_version(self, found: BlobProperties, source: str, destination: str) -> str:
         try:
-            with mapped_errors(self._what, source):
+            with mapped_errors(*self._about(source)):
                 made = self._blob(destination)
                 copy = made.start_copy_from_url(
                     self._blob(source).url,
@@ -131,7 +150,7 @@ class AzureCloudStorage(CloudStorage):
         except NotFound as error:
             raise self._no_file(source) from error.__cause__
         if status != "success":
-            raise Unavailable(f"{self._title(source)} could not be copied: {status}.", resource=source)
+            raise Unavailable(f"{self._label(source)} could not be copied: {status}.", resource=source)
         return str(etag)
 
     def _tier_and_tags(self, found: BlobProperties, source: str) -> dict[str, Any]:
@@ -148,27 +167,36 @@ class AzureCloudStorage(CloudStorage):
 
     def _delete(self, key: str) -> None:
         try:
-            with mapped_errors(self._what, key):
+            with mapped_errors(*self._about(key)):
                 self._blob(key).delete_blob(delete_snapshots="include")
         except NotFound as error:
             if isinstance(error.__cause__, Exception) and error_code(error.__cause__) in _NO_CONTAINER:
                 raise self._no_bucket() from error.__cause__
 
     def _signed_url(self, key: str, method: Literal["GET", "PUT"], expires_in: int, content_type: str) -> str:
-        with mapped_errors(self._what, key):
+        with mapped_errors(*self._about(key)):
             return sign_url(self._service(), self._blob(key), method, expires_in)
 
     # --- helpers ---
 
     def _service(self) -> BlobServiceClient:
-        return service_client(self._settings)
+        connection = self._settings.storage_connection_string.get_secret_value()
+        url = self._settings.storage_account_url
+
+        def make() -> BlobServiceClient:
+            options = {**_OPTIONS, "transport": _transport()}
+            if connection:
+                return BlobServiceClient.from_connection_string(connection, **options)
+            return BlobServiceClient(url, clients.credential(), **options)
+
+        return clients.CLIENTS.get(("blob storage", url, connection), make)
 
     def _blob(self, key: str) -> BlobClient:
         return self._service().get_blob_client(self.bucket_name, key)
 
     def _properties(self, key: str) -> BlobProperties:
         try:
-            with mapped_errors(self._what, key):
+            with mapped_errors(*self._about(key)):
                 return self._blob(key).get_blob_properties()
         except NotFound as error:
             raise self._missing(key, error) from error.__cause__
@@ -178,15 +206,14 @@ class AzureCloudStorage(CloudStorage):
             self._warn_no_bucket()
         return self._no_file(key)
 
-    @property
-    def _what(self) -> str:
-        return f"the bucket {self.bucket_name!r} and its file"
 
-    def _title(self, key: str) -> str:
-        return f"{key!r} in the bucket {self.bucket_name!r}"
-
-    def _no_bucket(self) -> NotFound:
-        return NotFound(f"There is no bucket {self.bucket_name!r}.", resource=self.bucket_name)
+def _transport() -> RequestsTransport:
+    session = requests.Session()
+    pool = HTTPAdapter(pool_connections=4, pool_maxsize=_CONNECTIONS, max_retries=0)  # the SDK retries
+    session.mount("https://", pool)
+    session.mount("http://", pool)
+    # With a transport of one's own the SDK's time-outs are five minutes, unless given here, too.
+    return RequestsTransport(session=session, session_owner=True, **_CONNECTION)
 
 
 def _by_utf16(key: str) -> bytes:

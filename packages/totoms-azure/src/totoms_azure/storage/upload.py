@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import base64
 import uuid
-from typing import Any, BinaryIO, Final
+from collections.abc import Iterable
+from typing import Any, Final
 
 from azure.core import MatchConditions
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
@@ -16,8 +17,9 @@ from azure.storage.blob import BlobBlock, BlobClient, ContentSettings
 from totoms.errors import PreconditionFailed, Unavailable
 from totoms.plugin import WriteOptions
 from totoms_azure.errors import mapped_errors
-from totoms_azure.storage.client import BLOCK
 
+BLOCK: Final = 6 * 1024 * 1024
+"""Bytes: the most that one request sends."""
 _CONDITION_FAILED: Final = ("BlobAlreadyExists", "ConditionNotMet", "TargetConditionNotMet")
 """Other conflicts, such as a lease or a policy on the blob, have nothing to do with the condition
 (https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes)."""
@@ -25,36 +27,34 @@ _BLOCKS_GONE: Final = "InvalidBlockList"
 
 
 class Upload:
-    """Writes all of a source.
+    """Writes a blob in blocks.
 
     Args:
         blob: The SDK's client of the blob.
-        key: Its name.
-        bucket: The container's name.
+        about: How errors name it: arguments of `translate`.
+        label: Its name and bucket, for errors.
         options: The conditions and properties.
     """
 
-    def __init__(self, blob: BlobClient, key: str, bucket: str, options: WriteOptions) -> None:
-        self._blob, self._key, self._options = blob, key, options
-        self._title, self._what = f"{key!r} in the bucket {bucket!r}", f"the bucket {bucket!r} and its file"
+    def __init__(self, blob: BlobClient, about: tuple[str, str], label: str, options: WriteOptions) -> None:
+        self._blob, self._about, self._label, self._options = blob, about, label, options
+        self._key = about[1]
         # Part of the block ids, so that this upload recognizes its own list if the answer to the commit is lost.
         self._upload = uuid.uuid4().bytes
         self._blocks: list[str] = []
 
-    def send(self, first: bytes, source: BinaryIO) -> str:
-        """Send `first` and then the rest of `source`; return the etag. What `source` raises is passed on.
+    def send(self, blocks: Iterable[bytes]) -> str:
+        """Send the content, in blocks of at most `BLOCK` bytes; return the etag. What `blocks` raises is passed on.
 
         Raises:
             PreconditionFailed: The condition of `options` does not hold.
             Unavailable: Another upload of the same blob ended meanwhile, which drops the blocks of this one.
         """
-        block = first
-        while block:
+        for block in blocks:
             self._blocks.append(base64.b64encode(self._upload + len(self._blocks).to_bytes(4, "big")).decode())
-            with mapped_errors(self._what, self._key):
+            with mapped_errors(*self._about):
                 self._blob.stage_block(self._blocks[-1], block, length=len(block))
-            block, _ = read_block(source)
-        with mapped_errors(self._what, self._key):
+        with mapped_errors(*self._about):
             arguments = {**properties(self._options), **_condition(self._options)}
             try:
                 made = self._blob.commit_block_list([BlobBlock(name) for name in self._blocks], **arguments)
@@ -75,13 +75,13 @@ class Upload:
         if found is not None and self._blocks and [block.id for block in committed] == self._blocks:
             return str(found.etag)
         if self._options.if_absent and (not gone or found is not None):
-            raise PreconditionFailed(f"{self._title} exists already.", resource=self._key) from error
+            raise PreconditionFailed(f"{self._label} exists already.", resource=self._key) from error
         if self._options.if_match and (not gone or found is None or found.etag != self._options.if_match):
-            raise PreconditionFailed(f"{self._title} has changed, or does not exist.", resource=self._key) from error
+            raise PreconditionFailed(f"{self._label} has changed, or does not exist.", resource=self._key) from error
         if not gone:
             raise error
         raise Unavailable(
-            f"Another upload of {self._title} ended while this one was under way.", resource=self._key
+            f"Another upload of {self._label} ended while this one was under way.", resource=self._key
         ) from error
 
 
@@ -89,15 +89,6 @@ def properties(options: WriteOptions) -> dict[str, Any]:
     """Return the SDK's arguments for the properties of a blob."""
     settings = ContentSettings(content_type=options.content_type)
     return {"content_settings": settings, "metadata": dict(options.metadata)}
-
-
-def read_block(source: BinaryIO) -> tuple[bytes, bool]:
-    """Read one block; return it, and whether the source has ended."""
-    pieces, missing = [], BLOCK
-    while missing and (piece := source.read(missing)):
-        pieces.append(piece)
-        missing -= len(piece)
-    return b"".join(pieces) if len(pieces) != 1 else pieces[0], missing > 0
 
 
 def error_code(error: Exception) -> str:

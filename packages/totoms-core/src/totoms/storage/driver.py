@@ -6,13 +6,13 @@ The public methods in :mod:`totoms.storage.blocking` and :mod:`totoms.storage.st
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, BinaryIO, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, BinaryIO, ClassVar, Final, Literal, TypeVar
 
 from totoms.environment import TotoEnvironment, current_environment
-from totoms.errors import NotFound
+from totoms.errors import BackendError, NotFound, Unavailable
 from totoms.logging.logger import TotoLogger
 from totoms.names import check_bucket_name
 from totoms.operations import backend_operation
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
 SIGNED_URLS: Final = "signed_urls"
+_COPY_ATTEMPTS: Final = 3
+_Version = TypeVar("_Version")
 _missing_buckets: Final[set[tuple[str, str]]] = set()
 """The hyperscalers and names of buckets whose absence was logged."""
 
@@ -144,6 +146,46 @@ class StorageDriver(ABC):  # noqa: B024 - its abstract methods are marked by bac
         raise NotImplementedError
 
     # --- helpers ---
+
+    def _about(self, key: str) -> tuple[str, str]:
+        """Return how errors name a file: the kind of thing, for a person, and its name."""
+        return f"the bucket {self.bucket_name!r} and its file", key
+
+    def _label(self, key: str) -> str:
+        """Return a file's name and bucket, for the text of an error."""
+        return f"{key!r} in the bucket {self.bucket_name!r}"
+
+    def _no_bucket(self) -> NotFound:
+        """Return the error for a write to a bucket that does not exist."""
+        return NotFound(f"There is no bucket {self.bucket_name!r}.", resource=self.bucket_name)
+
+    def _copy_unchanged(
+        self,
+        source: str,
+        find: Callable[[str], _Version],
+        copy: Callable[[_Version], str],
+        replaced: type[BackendError],
+    ) -> str:
+        """Copy one version of a file: try again, a few times, when it is replaced meanwhile; return the etag.
+
+        Args:
+            source: The file.
+            find: Returns the current version of `source`.
+            copy: Copies that version, and returns the etag of the copy.
+            replaced: What `copy` raises if that version no longer exists.
+
+        Raises:
+            Unavailable: The file was replaced during each attempt.
+        """
+        for _ in range(_COPY_ATTEMPTS):
+            version = find(source)
+            try:
+                return copy(version)
+            except replaced as error:
+                failure = error.__cause__
+        raise Unavailable(
+            f"{self._label(source)} was replaced again and again while it was copied.", resource=source
+        ) from failure
 
     def _no_file(self, key: str) -> NotFound:
         """Return the error for a file that does not exist, or whose bucket does not exist."""

@@ -108,6 +108,31 @@ def read_chunks(source: BinaryIO, size: int) -> Iterator[bytes]:
             return
 
 
+def fill(memory: memoryview, source: BinaryIO, piece: int, seen: Callable[[memoryview], object]) -> int:
+    """Read `source` into `memory` until it is full or the source ends; return the number of bytes.
+
+    Args:
+        memory: Where to.
+        source: What to read, as `CloudStorage._write` is given it.
+        piece: The most bytes to read at a time.
+        seen: Called with each piece that was read, such as the update of a checksum.
+    """
+    filled = 0
+    while filled < len(memory):
+        part = memory[filled : filled + piece]
+        if hasattr(source, "readinto"):
+            count = source.readinto(part) or 0
+        else:
+            read = source.read(len(part))
+            count = len(read)
+            part[:count] = read
+        if not count:
+            break
+        seen(part[:count])
+        filled += count
+    return filled
+
+
 class ChunkReader(io.RawIOBase):
     """A readable file object over an iterable of chunks."""
 

@@ -16,7 +16,6 @@ from google.auth.transport.requests import AuthorizedSession, Request
 from totoms.errors import AccessDenied, Unsupported
 from totoms_gcp import clients
 from totoms_gcp.private_api import is_signing_denied
-from totoms_gcp.storage import retries
 
 SIGN_BLOB: Final = "https://iamcredentials.{domain}/v1/projects/-/serviceAccounts/{email}:signBlob"
 """https://cloud.google.com/iam/docs/reference/credentials/rest/v1/projects.serviceAccounts/signBlob"""
@@ -53,10 +52,10 @@ class GoogleSigner(Signing):
         content = {"payload": base64.b64encode(message).decode()}
 
         def ask() -> bytes:
-            answer = retries.check(self._session.post(self._address, json=content, timeout=retries.TIMEOUT), 200)
+            answer = clients.check(self._session.post(self._address, json=content, timeout=clients.TIMEOUT), 200)
             return base64.b64decode(answer.json()["signedBlob"])
 
-        signature: bytes = retries.RETRY(ask)()
+        signature: bytes = clients.RETRY(ask)()
         return signature
 
 

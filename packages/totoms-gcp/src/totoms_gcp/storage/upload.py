@@ -16,9 +16,9 @@ import google_crc32c
 from google.api_core import exceptions as api
 
 from totoms.errors import Unavailable
-from totoms_gcp.clients import Files
+from totoms.plugin import fill
+from totoms_gcp import clients
 from totoms_gcp.errors import is_transient, mapped_errors
-from totoms_gcp.storage import retries
 
 PART: Final = 16 * 1024 * 1024
 """Bytes held in memory and sent in one request; Google wants a multiple of 256 KiB, and advises 8 MiB or more."""
@@ -34,21 +34,23 @@ class Upload:
     Args:
         files: The clients.
         blob: The object, with its metadata.
-        what: How errors call the object: the argument `what` of `translate`.
+        about: How errors name the object: arguments of `translate`.
         content_type: Its media type.
         generation: The generation that the object must have when the upload completes; 0 for none, None for any.
     """
 
-    def __init__(self, files: Files, blob: Any, what: str, content_type: str, generation: int | None) -> None:
-        self._session, self._what = files.session, (what, blob.name)
-        with mapped_errors(*self._what):
+    def __init__(
+        self, files: clients.Files, blob: Any, about: tuple[str, str], content_type: str, generation: int | None
+    ) -> None:
+        self._session, self._about = files.session, about
+        with mapped_errors(*self._about):
             self._address: str = blob.create_resumable_upload_session(
                 content_type=content_type,
                 client=files.client,
-                timeout=retries.TIMEOUT,
+                timeout=clients.TIMEOUT,
                 checksum=None,
                 if_generation_match=generation,
-                retry=retries.RETRY,
+                retry=clients.RETRY,
             )
         self._checksum = google_crc32c.Checksum()
         self._kept = 0
@@ -61,12 +63,12 @@ class Upload:
             memory = bytearray(PART)
             offset, ahead = 0, first
             while self._made is None:
-                filled = _fill(memory, ahead, source)
-                ahead = source.read(1) if filled == PART else b""
-                with memoryview(memory) as view, view[:filled] as part:
-                    for start in range(0, filled, _PIECE):
-                        self._checksum.update(bytes(part[start : start + _PIECE]))  # it accepts bytes only
-                    self._send_part(part, offset, last=not ahead)
+                memory[: len(ahead)] = ahead
+                self._add(ahead)
+                with memoryview(memory) as view:
+                    filled = len(ahead) + fill(view[len(ahead) :], source, _PIECE, self._add)
+                    ahead = source.read(1) if filled == PART else b""
+                    self._send_part(view[:filled], offset, last=not ahead)
                 offset += filled
         except BaseException:
             with contextlib.suppress(Exception):  # the session ends by itself within a week
@@ -74,11 +76,14 @@ class Upload:
             raise
         return str(self._made["generation"])
 
+    def _add(self, piece: bytes | memoryview) -> None:
+        self._checksum.update(bytes(piece))  # it accepts bytes only
+
     def _send_part(self, part: memoryview, offset: int, *, last: bool) -> None:
         end = offset + len(part)
         total = str(end) if last else "*"
-        pauses = retries.pauses()
-        with mapped_errors(*self._what):
+        pauses = clients.pauses()
+        with mapped_errors(*self._about):
             while self._made is None and (self._kept < end or last):
                 before = self._kept
                 rest = part[before - offset :]
@@ -87,7 +92,7 @@ class Upload:
                 if not offset <= self._kept <= end:
                     raise self._lost() from failure
                 if self._kept > before:
-                    pauses = retries.pauses()  # it continues, however long it takes
+                    pauses = clients.pauses()  # it continues, however long it takes
                 elif self._made is None:
                     pause = next(pauses, None)
                     if pause is None:
@@ -101,23 +106,23 @@ class Upload:
         except Exception as error:
             if not is_transient(error):
                 raise
-            retries.RETRY(lambda: self._take(self._put(b"", f"bytes */{total}")))()
+            clients.RETRY(lambda: self._take(self._put(b"", f"bytes */{total}")))()
             return error
         return None
 
     def _put(self, body: memoryview | bytes, span: str, last: bool = False) -> Any:
         headers = {"Content-Range": span}
         if last:
-            headers["X-Goog-Hash"] = f"crc32c={_encoded(self._checksum)}"
+            headers["X-Goog-Hash"] = f"crc32c={base64.b64encode(cast(bytes, self._checksum.digest())).decode()}"
         answer = self._session.put(
-            self._address, data=body, headers=headers, timeout=retries.TIMEOUT, allow_redirects=False
+            self._address, data=body, headers=headers, timeout=clients.TIMEOUT, allow_redirects=False
         )
         if answer.status_code in _SESSION_GONE:
             raise self._lost() from api.from_http_response(answer)
-        return retries.check(answer, 200, 201, _RESUME_INCOMPLETE)
+        return clients.check(answer, 200, 201, _RESUME_INCOMPLETE)
 
     def _lost(self) -> Unavailable:
-        return Unavailable(f"Cloud Storage lost the upload of {self._what[1]!r}.", resource=self._what[1])
+        return Unavailable(f"Cloud Storage lost the upload of {self._about[1]!r}.", resource=self._about[1])
 
     def _take(self, answer: Any) -> None:
         if answer.status_code == _RESUME_INCOMPLETE:
@@ -125,36 +130,3 @@ class Upload:
             self._kept = int(received.rpartition("-")[2]) + 1 if received else 0
         else:
             self._made = answer.json()
-
-
-def read_small(source: BinaryIO) -> tuple[bytes, bool]:
-    """Read one piece; return it, and whether it is all there is."""
-    pieces, missing = [], _PIECE
-    while missing and (piece := source.read(missing)):
-        pieces.append(piece)
-        missing -= len(piece)
-    return b"".join(pieces), missing > 0
-
-
-def _fill(memory: bytearray, ahead: bytes, source: BinaryIO) -> int:
-    memory[: len(ahead)] = ahead
-    filled = len(ahead)
-    with memoryview(memory) as view:
-        while filled < len(view):
-            count = _read_into(source, view[filled : filled + _PIECE])
-            if not count:
-                break
-            filled += count
-    return filled
-
-
-def _read_into(source: Any, view: memoryview) -> int:
-    if hasattr(source, "readinto"):
-        return source.readinto(view) or 0
-    piece = source.read(len(view))
-    view[: len(piece)] = piece
-    return len(piece)
-
-
-def _encoded(checksum: google_crc32c.Checksum) -> str:
-    return base64.b64encode(cast(bytes, checksum.digest())).decode()
