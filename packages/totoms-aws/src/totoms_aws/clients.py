@@ -1,7 +1,7 @@
 """The SDK's clients, and the threads that call them.
 
-Making a client takes tens of milliseconds, and each has a pool of connections of its own, so there is one for each
-service and region. Clients, unlike sessions, may be shared by threads
+Creating a client takes tens of milliseconds, and each has its own pool of connections, so there is one for each service
+and region. Clients, unlike sessions, may be shared by threads
 (https://docs.aws.amazon.com/boto3/latest/guide/clients.html).
 """
 

@@ -17,7 +17,7 @@ _ENVIRONMENT: Final = re.compile(r"[A-Za-z0-9/_+=.@-]{1,64}")
 
 
 class AWSConfiguration(HyperscalerConfiguration):
-    """Where on AWS the service runs: ``AWSConfiguration("eu-north-1", "prod")``. Constructing it does no I/O.
+    """Region and environment of the service: ``AWSConfiguration("eu-north-1", "prod")``. Constructing it does no I/O.
 
     Credentials, profiles, roles and ``AWS_ENDPOINT_URL`` are read by boto3
     (https://docs.aws.amazon.com/boto3/latest/guide/configuration.html).

@@ -93,7 +93,7 @@ def _setting(name: str, *variables: str, default: Any = "") -> Any:
 
 
 class AzureConfiguration(HyperscalerConfiguration):
-    """Where on Azure the service runs: ``AzureConfiguration("westeurope", "prod", ...)``. Constructing it does no I/O.
+    """The service's resources on Azure: ``AzureConfiguration("westeurope", "prod", ...)``. Constructing it does no I/O.
 
     Credentials are those that `DefaultAzureCredential` finds: a managed identity, a workload identity, the variables
     ``AZURE_TENANT_ID``, ``AZURE_CLIENT_ID`` and ``AZURE_CLIENT_SECRET``, or the developer's own

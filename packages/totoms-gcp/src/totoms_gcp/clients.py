@@ -46,9 +46,9 @@ _CHANNEL: Final = (
     ("grpc.max_reconnect_backoff_ms", 500),
 )
 TIMEOUT: Final = (5.0, 30.0)
-"""Of requests about files: seconds to connect, and between two pieces of an answer."""
+"""Time-outs of requests about files: seconds to connect, and between two pieces of an answer."""
 RETRY: Final = Retry(predicate=is_transient, initial=0.1, maximum=4.0, multiplier=2.0, timeout=15.0)
-"""Of requests about files. Instead of the client's own, which retries for two minutes."""
+"""Retries requests about files, instead of the client's own retry, which takes two minutes."""
 _PAUSES: Final = (0.1, 4.0)
 _TRIES: Final = 8
 _SECRETS_HOST: Final = "secretmanager.googleapis.com"
@@ -58,7 +58,7 @@ _SCOPES: Final = ("https://www.googleapis.com/auth/cloud-platform",)
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """What works on files.
+    """The client for files, and the session that streams their content.
 
     Attributes:
         client: The SDK's client.
@@ -77,7 +77,7 @@ class Files:
 
 
 def files(project: str) -> Files:
-    """Return what works on files of a project. It may block: call it in a thread.
+    """Return the clients for the files of a project. It may block: call it in a thread.
 
     Raises:
         google.auth.exceptions.GoogleAuthError: There are no credentials.
@@ -89,7 +89,7 @@ def secrets(location: str = "") -> SecretManagerServiceClient:
     """Return the client of Secret Manager. It may block: call it in a thread.
 
     Args:
-        location: Where regional secrets are; each region has a host of its own
+        location: The location of regional secrets; each has its own host
             (https://cloud.google.com/secret-manager/docs/reference/rest#regional-service-endpoint).
 
     Raises:
@@ -122,7 +122,7 @@ def request_options() -> dict[str, Any]:
 
 
 def pauses() -> Iterator[float]:
-    """Return the seconds to wait between tries that achieve nothing. After the last one, give up."""
+    """Yield the seconds to wait between attempts that achieve nothing; after the last one, fail."""
     return islice(exponential_sleep_generator(*_PAUSES), _TRIES)
 
 

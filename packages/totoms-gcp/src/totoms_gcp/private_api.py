@@ -1,4 +1,4 @@
-"""What totoms uses of Google's libraries that is not their documented interface: each with its reason and a fallback.
+"""The undocumented parts of Google's libraries that totoms uses, each with its reason and a fallback.
 
 A test in ``tests/gcp/test_gcp_private_api.py`` fails when one of them is gone or has changed.
 """
@@ -57,8 +57,8 @@ def pull_methods(transport: Any) -> PullMethods:
 def storage_client(project: str, credentials: Any, session: Any) -> Client:
     """Return a client of Cloud Storage that sends its requests by `session`.
 
-    Reason: its argument for that is ``_http``; with a session of its own it keeps ten connections, and the session that
-    streams files would have others. Fallback: a session of its own.
+    Reason: its argument for that is ``_http``; otherwise it has its own session with ten connections, and the session
+    that streams files would have others. Fallback: its own session.
     """
     from google.cloud.storage import Client
 

@@ -33,7 +33,7 @@ Attributes = dict[str, dict[str, Any]]
 
 @dataclass(slots=True)
 class Content:
-    """What a service published, taken out of what SQS or SNS delivered."""
+    """A published message, extracted from what SQS or SNS delivered."""
 
     body: bytes
     message_id: str

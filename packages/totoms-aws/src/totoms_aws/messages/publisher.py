@@ -71,7 +71,7 @@ class Publisher:
         entry: Entry = {"Message" if to_topic else "MessageBody": text, "MessageAttributes": attributes}
         shard = 0
         if is_fifo(destination):
-            # Without a key no order is wanted: in a group of its own the message waits for no other.
+            # A message without a key has its own group, so that it waits for no other.
             key = outgoing.ordering_key
             group = outgoing.message_id if key is None else message_group(key)
             entry |= {"MessageGroupId": group, "MessageDeduplicationId": outgoing.message_id}

@@ -41,7 +41,7 @@ from totoms_aws.messages.topics import Topics
 MAX_BYTES: Final = 2 * 1024 * 1024
 """Enough for a message of 256 KiB with every character escaped twice."""
 _CLOCK_SKEW: Final = timedelta(minutes=15)
-"""How far SNS's clock and ours may be apart."""
+"""The largest difference allowed between SNS's clock and this machine's."""
 _MAX_AGE: Final = timedelta(hours=1) + _CLOCK_SKEW
 """SNS tries for an hour at most: https://docs.aws.amazon.com/sns/latest/dg/sns-message-delivery-retries.html"""
 _UNSIGNED_ATTRIBUTES: Final = (TRACEPARENT_ATTRIBUTE,)
@@ -136,7 +136,7 @@ class PushReceiver:
 
     def _confirm(self, arn: str, token: str) -> None:
         with mapped_errors("the subscription to the topic", arn):
-            # Then nobody can end the subscription with the link that each notification contains.
+            # Otherwise anyone could unsubscribe with the link that each notification contains.
             self._topics.sns.confirm_subscription(TopicArn=arn, Token=token, AuthenticateOnUnsubscribe="true")
 
 

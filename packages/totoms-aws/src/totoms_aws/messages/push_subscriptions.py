@@ -26,7 +26,7 @@ from totoms_aws.messages.subscriptions import Source, incomplete, lacking_attrib
 from totoms_aws.messages.topics import RAW, Topics, find_subscription, is_confirmed
 
 _MAX_SECONDS: Final = 3600
-"""What SNS allows for all attempts together."""
+"""The longest time that SNS allows for all attempts."""
 _QUICK: Final = 10
 _RISING: Final = 5
 _MAX_PAUSE: Final = 60

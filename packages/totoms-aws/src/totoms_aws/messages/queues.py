@@ -20,9 +20,9 @@ from totoms_aws.messages.naming import is_fifo, is_url
 
 MAX_ENTRIES: Final = 10
 MAX_BYTES: Final = 256 * 1024
-"""Of one request to SNS (https://docs.aws.amazon.com/sns/latest/api/API_PublishBatch.html); SQS takes more."""
+"""Limit of one request to SNS (https://docs.aws.amazon.com/sns/latest/api/API_PublishBatch.html); SQS takes more."""
 RETENTION_SECONDS: Final = 14 * 24 * 3600
-"""How long queues made here keep a message: the longest that SQS allows."""
+"""Retention of the queues that are created here: the longest that SQS allows."""
 _EXISTS: Final = ("QueueAlreadyExists", "QueueNameExists")
 _LOST: Final = ("ReceiptHandleIsInvalid", "InvalidParameterValue", "MessageNotInflight", "InvalidIdFormat")
 _MAX_REMEMBERED: Final = 10_000

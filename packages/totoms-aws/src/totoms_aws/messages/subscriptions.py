@@ -28,7 +28,7 @@ _BACKLOG: Final = "ApproximateNumberOfMessages"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where the messages of a pulled subscription come from.
+    """The queues of a pulled subscription.
 
     Attributes:
         queue: The queue.
@@ -169,7 +169,7 @@ class Subscriptions:
         return Existing(pull=True, push=push, backlog=backlog, drain=drain, dead_letters=dead_letters)
 
     def _target(self, subscription: Subscription) -> tuple[TopicArn | None, str]:
-        """Return the topic, None for a queue of its own, and the queue's name."""
+        """Return the topic, None if there is only a queue, and the queue's name."""
         arn = self._topics.resolve(subscription.topic) if subscription.topic else None
         name = queue_name(subscription.name, fifo=arn is not None and is_fifo(arn.name))
         if subscription.ordered and not is_fifo(name):

@@ -56,11 +56,11 @@ _Link = TypeVar("_Link", bound=Link)
 class AzureMessageBus(MessageBus):
     """Publishes to topics and queues, receives from subscriptions, and accepts what Event Grid pushes.
 
-    Constructing it does no I/O. The operator makes the topics; the service makes its subscriptions, unless that is
-    switched off.
+    Constructing it does no I/O. The operator creates the topics; the service creates its subscriptions, unless
+    that is switched off.
 
     Attributes:
-        lease_seconds: How long locks last on subscriptions that the service makes.
+        lease_seconds: How long locks last on subscriptions that the service creates.
         look_seconds: How often a consumer looks for replayed dead letters.
         letters_patience: Seconds without a new dead letter after which there are no more.
         keys_uri: Where Entra ID publishes the keys of its tokens; empty for the cloud's own place.
@@ -68,7 +68,7 @@ class AzureMessageBus(MessageBus):
 
     capabilities = frozenset({PULL, PUSH, ORDERING, DELAY, QUEUES, DEAD_LETTERS})
     max_message_bytes: ClassVar[int] = 256_000
-    """Of 262,144 in the Standard tier, with what AMQP adds and room for a session and the names of properties
+    """The Standard tier allows 262,144, including AMQP's overhead, the session and the names of properties
     (https://learn.microsoft.com/azure/service-bus-messaging/service-bus-quotas)."""
     max_push_bytes: ClassVar[int] = 4 * 1024 * 1024
     """Event Grid takes events of 1 MB, and batches as many as the event subscription says, at most 1 MB
@@ -77,7 +77,7 @@ class AzureMessageBus(MessageBus):
     """https://learn.microsoft.com/azure/event-grid/delivery-and-retry"""
     lease_seconds: ClassVar[float] = 60.0
     lease_range = (5.0, 300.0)
-    """Of a lock: https://learn.microsoft.com/azure/service-bus-messaging/message-transfers-locks-settlement"""
+    """The limits of a lock: https://learn.microsoft.com/azure/service-bus-messaging/message-transfers-locks-settlement"""
     look_seconds: ClassVar[float] = 30.0
     letters_patience: ClassVar[float] = 2.0
     keys_uri: ClassVar[str] = ""
@@ -116,7 +116,7 @@ class AzureMessageBus(MessageBus):
         return self._receiver(subscription, self._with_replays(source, subscription) if entity.topic else source)
 
     async def _subscribe_push(self, subscription: Subscription, *, create: bool) -> None:
-        # The operator makes the event subscription. The service needs a queue for the messages that it cannot handle.
+        # The operator creates the event subscription. The service needs a queue for its dead letters.
         self._check_open()
         if not self._push_receiver.accepts:
             raise ConfigurationError(

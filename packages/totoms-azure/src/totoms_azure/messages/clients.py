@@ -2,7 +2,7 @@
 
 Two clients send and receive messages and belong to a bus and its event loop; one administers, for the process.
 
-The SDK gives each sender and receiver a connection of its own, so they are kept.
+The SDK opens a connection for each sender and receiver, so they are kept.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _TRY: Final[dict[str, Any]] = {"try_timeout": 10, "retry_backoff_factor": 0.2, "
 _ONCE: Final = {**_TRY, "retry_total": 0}
 _ADMINISTRATION_SECONDS: Final = 10
 SOCKET_SECONDS: Final = 0.05
-"""How long a read that finds nothing blocks the connection: the SDK reads and writes by turns."""
+"""How long an empty read blocks the connection: the SDK alternates between reading and writing."""
 
 _TABLE: Final[tuple[tuple[type[Exception], type[BackendError]], ...]] = (
     (amqp.MessagingEntityNotFoundError, NotFound),

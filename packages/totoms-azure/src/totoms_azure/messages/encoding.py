@@ -18,7 +18,7 @@ from totoms.errors import InvalidArgument
 from totoms.plugin import CONTENT_TYPE, ID_ATTRIBUTE, DeadLetterReason, Lease, Outgoing, Received, Subscription
 
 UNORDERED: Final = "totoms-unordered-"
-"""What the sessions of messages without an ordering key begin with."""
+"""Prefix of the sessions of messages without an ordering key."""
 REASON: Final = "DeadLetterReason"
 DESCRIPTION: Final = "DeadLetterErrorDescription"
 """The two properties that Service Bus has on a dead letter: a reason, and a description for people."""

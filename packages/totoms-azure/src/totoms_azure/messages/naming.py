@@ -14,9 +14,9 @@ from totoms.errors import NotFound
 from totoms.plugin import Subscription
 
 REPLAY: Final = "-replay"
-"""What the queue is called by which dead letters are replayed to a subscription."""
+"""Suffix of the queue through which dead letters are replayed to a subscription."""
 DEAD: Final = "-dead"
-"""What the queue is called that keeps the dead letters of a pushed subscription."""
+"""Suffix of the queue for the dead letters of a pushed subscription."""
 _ENTITY: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._/~-]{0,258}[A-Za-z0-9])?")
 _LONGEST_ENTITY: Final = 260
 _LONGEST_SUBSCRIPTION: Final = 50
@@ -42,12 +42,12 @@ class Entity:
 
     @property
     def kind(self) -> str:
-        """What it is, for a person."""
+        """The kind of entity, for errors."""
         return "the subscription" if self.topic else "the queue"
 
     @property
     def title(self) -> str:
-        """What it is and its name, for a person."""
+        """The kind of entity and its name, for errors."""
         return f"subscription {self.name!r} to the topic {self.topic!r}" if self.topic else f"queue {self.name!r}"
 
     def queue(self, ending: str) -> Entity:

@@ -1,4 +1,4 @@
-"""What a service needs at Service Bus: its subscription or queue, checked or made when the service starts."""
+"""Checking and creating the subscription or queue of a service when it starts."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _SESSION_WAIT: Final = 1.0
 
 
 class Subscriptions:
-    """Looks entities up, and makes them.
+    """Finds and creates entities.
 
     Args:
         clients: The bus's clients.
-        lease_seconds: How long locks last on entities that are made; at most 300.
+        lease_seconds: How long locks last on entities that are created; at most 300.
     """
 
     def __init__(self, clients: Clients, lease_seconds: float) -> None:
@@ -35,7 +35,7 @@ class Subscriptions:
         self._configured_lock: timedelta | None = None
 
     def use_lease(self, seconds: float) -> None:
-        """Have locks last `seconds`, also on entities that exist already."""
+        """Use locks of `seconds`, also on existing entities."""
         self._lock = self._configured_lock = timedelta(seconds=seconds)
 
     async def check(self, subscription: Subscription) -> None:
@@ -54,14 +54,14 @@ class Subscriptions:
             ) from error.__cause__
 
     async def make(self, subscription: Subscription) -> float | None:
-        """Make a subscription, unless it exists.
+        """Create a subscription, unless it exists.
 
         Returns:
-            How many seconds its locks last; None where the service may not look that up.
+            How many seconds its locks last; None if the service may not read that.
 
         Raises:
             NotFound: There is no such topic.
-            AccessDenied: It is missing, and the service may not make it.
+            AccessDenied: It is missing, and the service may not create it.
             BackendError: It exists with a setting that cannot be changed.
         """
         entity = entity_of(subscription)
@@ -90,10 +90,10 @@ class Subscriptions:
         return lock.total_seconds() if isinstance(lock, timedelta) else None
 
     async def make_queue(self, name: str) -> None:
-        """Make a queue, unless it exists.
+        """Create a queue, unless it exists.
 
         Raises:
-            AccessDenied: It is missing, and the service may not make it.
+            AccessDenied: It is missing, and the service may not create it.
         """
         entity = Entity("", name)
         try:
@@ -104,11 +104,11 @@ class Subscriptions:
             raise AccessDenied(f"The {entity.title} is missing, and may not be made.", resource=name) from error
 
     async def require_queue(self, name: str, *, create: bool) -> None:
-        """Check that a queue exists; with `create` it is made if it is missing.
+        """Check that a queue exists; with `create`, create it if it is missing.
 
         Raises:
             NotFound: It is missing, and `create` is off.
-            AccessDenied: It is missing, and the service may not make it.
+            AccessDenied: It is missing, and the service may not create it.
         """
         entity = Entity("", name)
         if create:

@@ -1,4 +1,4 @@
-"""Reads a blob chunk by chunk, each in a request of its own with its own retries."""
+"""Downloads from Blob Storage: each chunk is a request with its own retries."""
 
 from __future__ import annotations
 

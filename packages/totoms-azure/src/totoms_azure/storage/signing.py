@@ -13,7 +13,7 @@ from azure.storage.blob import BlobClient, BlobSasPermissions, BlobServiceClient
 from totoms.errors import Unsupported
 
 _KEY_SECONDS: Final = 7 * 86_400 - 60
-"""How long a user delegation key is valid: Azure allows seven days
+"""The validity of a user delegation key: Azure allows seven days
 (https://learn.microsoft.com/rest/api/storageservices/get-user-delegation-key)."""
 _CLOCK_SKEW: Final = timedelta(minutes=15)
 """How far Azure's clocks may be behind (https://learn.microsoft.com/azure/storage/common/storage-sas-overview)."""

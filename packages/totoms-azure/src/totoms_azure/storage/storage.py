@@ -55,7 +55,7 @@ _OPTIONS: Final[dict[str, Any]] = {
 
 
 class AzureCloudStorage(CloudStorage):
-    """The files of a container of Blob Storage, which the operator makes.
+    """Stores files in a container of Blob Storage, which must exist.
 
     Files over 6 MiB, or with a condition, are sent in blocks of that size, of which one is in memory.
 
@@ -217,12 +217,12 @@ def _transport() -> RequestsTransport:
 
 
 def _by_utf16(key: str) -> bytes:
-    """Return what Blob Storage sorts by."""
+    """Return the sort key of Blob Storage."""
     return key.encode("utf-16-be", "surrogatepass")
 
 
 def _by_code_points(keys: Iterable[str]) -> Iterator[str]:
-    """Give keys, which come in UTF-16 order, in the order of code points, holding back as few as possible.
+    """Yield keys that arrive in UTF-16 order in the order of code points, holding back as few as possible.
 
     The two orders differ where one key has a character beyond U+FFFF and another one from U+E000 on.
     """

@@ -37,11 +37,11 @@ from totoms_gcp.messages.subscriptions import Subscriptions
 class PubSubMessageBus(MessageBus):
     """Publishes to topics and pulls from subscriptions, or is pushed to. Constructing it does no I/O.
 
-    A topic is the operator's. The service makes the subscription, with a dead-letter policy, unless that is switched
-    off. Pub/Sub has no delays and no queues.
+    The operator creates topics. The service creates its subscription, with a dead-letter policy, unless that is
+    switched off. Pub/Sub has no delays and no queues.
 
     Attributes:
-        lease_seconds: The acknowledgement deadline of subscriptions that are made here.
+        lease_seconds: The acknowledgement deadline of subscriptions that are created here.
         look_seconds: How often a consumer looks for dead letters that were replayed.
         dead_letter_patience: Seconds without a new dead letter after which there are no more.
         keys_uri: Where Google publishes the keys of its tokens.
@@ -56,10 +56,10 @@ class PubSubMessageBus(MessageBus):
     """10 MB in base64, with the attributes and the names of the envelope."""
     push_patience: ClassVar[float] = 600.0
     """The longest acknowledgement deadline (https://cloud.google.com/pubsub/docs/push), which subscriptions that are
-    made here have."""
+    created here have."""
     lease_seconds: ClassVar[float] = 60.0
     lease_range = (10.0, 600.0)
-    """Of an acknowledgement deadline:
+    """The limits of an acknowledgement deadline:
     https://cloud.google.com/pubsub/docs/reference/rest/v1/projects.subscriptions#Subscription.FIELDS.ack_deadline_seconds"""
     look_seconds: ClassVar[float] = 5.0
     dead_letter_patience: ClassVar[float] = 2.0

@@ -50,7 +50,7 @@ _OPTIONS: Final = (
 _BATCHES: Final = BatchSettings(max_bytes=4_000_000, max_latency=0.001, max_messages=1000)
 _PUBLISH_RETRY: Final = RETRY.with_timeout(PUBLISH_SECONDS)
 _TOO_LATE: Final = "PERMANENT_FAILURE_INVALID_ACK_ID"
-"""How exactly-once delivery calls a lease that is over: https://cloud.google.com/pubsub/docs/exactly-once-delivery"""
+"""The result of exactly-once delivery for an expired lease: https://cloud.google.com/pubsub/docs/exactly-once-delivery"""
 _AcknowledgeRequest: Final = types.AcknowledgeRequest.pb()
 _ModifyAckDeadlineRequest: Final = types.ModifyAckDeadlineRequest.pb()
 _PullRequest: Final = types.PullRequest.pb()
@@ -73,7 +73,7 @@ class Clients:
     async def publisher(self, *, ordered: bool = False) -> BatchingClient:
         """Return the client that publishes in batches.
 
-        There are two, because one that keeps the order of keys retries messages without a key for ever, too.
+        There are two, because one that keeps the order of keys also retries messages without a key forever.
 
         Args:
             ordered: Whether it is for messages with an ordering key.
@@ -93,7 +93,7 @@ class Clients:
             return await run_in_thread(work, client)
 
     async def publish(self, topic: str, message: types.PubsubMessage) -> None:
-        """Publish one message in a request of its own.
+        """Publish one message in its own request.
 
         Args:
             topic: The path.
@@ -133,7 +133,7 @@ class Clients:
         """Settle messages of a subscription, at most `MAX_ACK_IDS`.
 
         Returns:
-            Those that failed: the error, or None where the lease is over.
+            Those that failed: the error, or None if the lease has expired.
 
         Raises:
             BackendError: It is unknown what became of any.
@@ -142,12 +142,12 @@ class Clients:
         return await self._settle(request, ack_ids)
 
     async def modify(self, subscription: str, ack_ids: Sequence[str], seconds: int) -> dict[str, BackendError | None]:
-        """Have leases end in `seconds` from now. It returns and raises the same as `acknowledge`."""
+        """Set leases to end in `seconds` from now. Returns and raises the same as `acknowledge`."""
         request = _ModifyAckDeadlineRequest(subscription=subscription, ack_ids=ack_ids, ack_deadline_seconds=seconds)
         return await self._settle(request, ack_ids)
 
     def give_back(self, subscription: str, ack_ids: Sequence[str]) -> None:
-        """Have messages delivered again at once. It does not wait: `flush` does."""
+        """Return messages for redelivery at once, without waiting for the answer; `flush` waits."""
         if ack_ids:
             self._begin(_ModifyAckDeadlineRequest(subscription=subscription, ack_ids=ack_ids, ack_deadline_seconds=0))
 
@@ -219,7 +219,7 @@ async def _call(method: Any, request: Any, timeout: float, dropped: Callable[[An
     done = asyncio.Event()
 
     def wake(_call: Any) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits
+        with contextlib.suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(done.set)
 
     routing = (("x-goog-request-params", f"subscription={request.subscription}"),)

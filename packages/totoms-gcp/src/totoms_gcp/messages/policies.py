@@ -15,7 +15,7 @@ from totoms_gcp.messages.naming import DEAD, companion
 
 MIN_ATTEMPTS: Final = 5
 MAX_ATTEMPTS: Final = 100
-"""What a dead-letter policy may allow."""
+"""The delivery attempts that a dead-letter policy may allow."""
 MIN_BACKOFF: Final = 10
 MAX_DEADLINE: Final = 600
 """Seconds: the longest acknowledgement deadline and back-off, and how long Pub/Sub waits for the answer to a push

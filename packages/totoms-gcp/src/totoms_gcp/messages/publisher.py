@@ -30,14 +30,14 @@ from totoms_gcp.private_api import is_stopped
 # The client's `publish` takes locks that its own threads hold, so one thread calls it, which keeps the order.
 _publish_thread: Final = Workers(1, "totoms pubsub publish")
 _SINGLE_REQUESTS: Final = 8
-"""How many messages are sent singly at a time."""
+"""Messages that are sent one by one, at the same time."""
 
 
 class _Waker:
     """Wakes an event loop for finished batches: once for all that have finished until it runs.
 
-    Google's client settles the messages of one request one after the other, in a thread of its own: to wake the loop
-    for each of them takes longer than to publish them. There is no lock for which the loop would have to wait: a batch
+    Google's client settles the messages of one request one after the other, in its own thread, and waking the loop for
+    each of them takes longer than publishing them. There is no lock for which the loop would have to wait: a batch
     is queued before the flag is read, and the flag is cleared before the queue is read.
     """
 
@@ -51,7 +51,7 @@ class _Waker:
         self._finished.append(batch)
         if not self._scheduled:
             self._scheduled = True
-            with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits
+            with contextlib.suppress(RuntimeError):  # the loop is closed
                 self.loop.call_soon_threadsafe(self._finish)
 
     def _finish(self) -> None:
@@ -72,7 +72,7 @@ class _Batch:
         self._lock = threading.Lock()
 
     def settle(self, index: int, error: BaseException | None) -> None:
-        """Note the result of one message. Callable in any thread."""
+        """Record the result of one message. Callable in any thread."""
         self.settled[index], self.errors[index] = True, error
         with self._lock:
             self._left -= 1
@@ -81,7 +81,7 @@ class _Batch:
             self._waker.wake(self)
 
     def settle_by(self, index: int, future: Any) -> None:
-        """Note the result that the client's future has."""
+        """Record the result of the client's future."""
         self.settle(index, future.exception())
 
     def finish(self) -> None:
@@ -164,7 +164,7 @@ class Publisher:
     async def _send_singly(
         self, outgoing: Sequence[Outgoing], refused: Sequence[int]
     ) -> dict[int, BackendError | None]:
-        """Send these again, each in a request of its own; those of one ordering key one after the other."""
+        """Send messages again, one per request; those of one ordering key one after the other."""
         by_key: dict[object, list[int]] = {}
         for index in refused:
             by_key.setdefault(outgoing[index].ordering_key or index, []).append(index)

@@ -1,4 +1,4 @@
-"""What a service needs at Pub/Sub: its subscription, and the topic and subscription that keep its dead letters."""
+"""Finding and creating subscriptions, and the topics and subscriptions for their dead letters and replays."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _OPTIONS: Final[dict[str, Any]] = {"retry": RETRY, "timeout": RPC_SECONDS}
 
 
 class Subscriptions:
-    """Finds, checks and makes subscriptions.
+    """Finds, checks and creates subscriptions.
 
     Args:
         clients: Of the bus.
         settings: The project, and as whom Pub/Sub pushes.
-        lease_seconds: The acknowledgement deadline of subscriptions that are made here.
+        lease_seconds: The acknowledgement deadline of subscriptions that are created here.
     """
 
     def __init__(self, clients: Clients, settings: GCPConfiguration, lease_seconds: int) -> None:
@@ -40,7 +40,7 @@ class Subscriptions:
         self._dead_letter_topics: dict[str, str] = {}
 
     def use_lease(self, seconds: int) -> None:
-        """Have acknowledgement deadlines of `seconds`, also on subscriptions that exist already."""
+        """Use acknowledgement deadlines of `seconds`, also on existing subscriptions."""
         self._lease_seconds, self._lease_configured = seconds, True
 
     def path(self, name: str) -> str:
@@ -78,7 +78,7 @@ class Subscriptions:
         return found
 
     async def make(self, subscription: Subscription) -> types.Subscription:
-        """Return the subscription, made where it is missing, with its policies.
+        """Return the subscription; create it, or change its policies, if needed.
 
         Raises:
             NotFound: There is no such topic.
@@ -104,7 +104,7 @@ class Subscriptions:
         return found
 
     async def make_replay(self, path: str) -> str:
-        """Make a second subscription of the same kind, to a topic of its own, for replayed dead letters.
+        """Create a topic for replayed dead letters, with a subscription of the same kind.
 
         Returns:
             The topic.
@@ -178,7 +178,7 @@ class Subscriptions:
         return found
 
     async def make_topic(self, path: str) -> None:
-        """Make a topic, unless it exists."""
+        """Create a topic, unless it exists."""
         try:
             await self._clients.administer_topics(
                 lambda client: _unless_exists(client.create_topic, name=path, **_OPTIONS), path
@@ -194,7 +194,7 @@ class Subscriptions:
         return [one for one in found if one is not None]
 
     async def _make(self, wanted: types.Subscription) -> types.Subscription:
-        """Make a subscription, or return the one that another process has just made."""
+        """Create a subscription, or return the one that another process has just created."""
 
         def create(client: Any) -> Any:
             return _unless_exists(client.create_subscription, wanted, **_OPTIONS)

@@ -21,7 +21,7 @@ SIGN_BLOB: Final = "https://iamcredentials.{domain}/v1/projects/-/serviceAccount
 """https://cloud.google.com/iam/docs/reference/credentials/rest/v1/projects.serviceAccounts/signBlob"""
 _TOKEN_SECONDS: Final = 10
 _UNKNOWN: Final = ("", "default")
-"""What the credentials of a machine call their account before they have their first token."""
+"""The account of a machine's credentials before their first token."""
 
 
 class GoogleSigner(Signing):

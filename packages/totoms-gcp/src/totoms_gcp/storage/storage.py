@@ -36,7 +36,7 @@ _GENERATION: Final = re.compile(r"[1-9][0-9]{0,17}")
 
 
 class GCSCloudStorage(CloudStorage):
-    """The files of a bucket of Cloud Storage, which its operator made.
+    """Stores files in a bucket of Cloud Storage, which must exist.
 
     Files larger than 1 MiB are uploaded in parts of 16 MiB, of which one is in memory. The etag is the generation.
     """

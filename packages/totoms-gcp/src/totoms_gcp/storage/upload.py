@@ -1,7 +1,7 @@
 """Uploading an object to Cloud Storage in a resumable session.
 
-The session has an address of its own. It says how much has arrived, and answers the same when its last part is sent
-again, so a lost answer leaves no doubt. The protocol:
+The session has its own address. It reports how much has arrived, and answers the same if its last part is sent again,
+so a lost answer leaves no doubt. The protocol:
 https://cloud.google.com/storage/docs/performing-resumable-uploads
 """
 
