@@ -185,7 +185,7 @@ async def test_without_create_only_reading_is_asked_for(broker: Broker) -> None:
 )
 async def test_what_may_not_be_made_is_named(broker: Broker, method: str, named: str) -> None:
     broker.server.denied = {method}
-    with pytest.raises(AccessDenied, match=f"{named}.* missing, and may not be made"):
+    with pytest.raises(AccessDenied, match=f"{named}.* missing, and the service may not create it"):
         await broker.bus()._subscribe(PULLED, create=True)
 
 

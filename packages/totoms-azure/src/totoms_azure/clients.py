@@ -120,6 +120,6 @@ def _outage_as_cause() -> Iterator[None]:
     except (ServiceRequestError, ServiceResponseError) as error:
         # The SDK raises these once a credential has worked. As they are, the client would repeat its request, each
         # time with all the tries for a token.
-        raise ClientAuthenticationError("No token can be had now.") from error
+        raise ClientAuthenticationError("No token is available now.") from error
     finally:
         _last_failure.error = None

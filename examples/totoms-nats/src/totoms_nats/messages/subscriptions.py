@@ -113,7 +113,7 @@ class Subscriptions:
                 storage=api.StorageType.FILE,
                 duplicate_window=120,
             )
-            await call(lambda js: js.add_stream(config), f"The stream {name} cannot be made", name)
+            await call(lambda js: js.add_stream(config), f"The stream {name} cannot be created", name)
         return None
 
     async def _bucket(self, name: str, *, create: bool) -> str | None:
@@ -127,7 +127,7 @@ class Subscriptions:
             def make(js: JetStreamContext) -> object:
                 return js.create_key_value(bucket=name, history=1, ttl=_NOTES_SECONDS, replicas=self._settings.replicas)
 
-            await call(make, f"The bucket {name} cannot be made", name)  # type: ignore[arg-type]
+            await call(make, f"The bucket {name} cannot be created", name)  # type: ignore[arg-type]
         return None
 
     async def _consumer(
@@ -147,7 +147,7 @@ class Subscriptions:
                 max_ack_pending=-1,  # what waits for another attempt counts as pending, and must not block the rest
             )
             found = await self._connection.call(
-                lambda js: js.add_consumer(stream, wanted), f"The consumer {name} cannot be made", name
+                lambda js: js.add_consumer(stream, wanted), f"The consumer {name} cannot be created", name
             )
         config = found.config
         if config.filter_subject not in (subject, None):

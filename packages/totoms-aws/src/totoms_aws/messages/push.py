@@ -73,7 +73,7 @@ class PushReceiver:
 
         Raises:
             Unauthorized, Forbidden: It is not from SNS, or not about a topic of this service.
-            Undecidable: The certificate is out of reach.
+            Undecidable: The certificate cannot be fetched.
             BackendError: SNS does not confirm now, or STS does not say which account a topic's bare name belongs to.
         """
         body = await request.read(verified=False)  # the proof is in it

@@ -72,7 +72,7 @@ class PushReceiver:
 
         Raises:
             Unauthorized, Forbidden: It does not come from Event Grid, or not from a topic of the service.
-            Undecidable: The keys are out of reach.
+            Undecidable: The keys cannot be fetched.
         """
         if request.method == "OPTIONS":
             return self._allow_origin(request)

@@ -76,7 +76,7 @@ class PushVerifier:
 
         Raises:
             Unauthorized, Forbidden: It does not come from Event Grid. At most Entra ID's keys were fetched, and seldom.
-            Undecidable: The keys are out of reach.
+            Undecidable: The keys cannot be fetched.
         """
         if not self.accepts:
             raise Forbidden(

@@ -76,7 +76,7 @@ class Subscriptions:
             try:
                 await self._connect(subscription, entity)
             except NotFound:
-                message = f"The {entity.title} is missing, and could not be made."
+                message = f"The {entity.title} is missing and could not be created."
                 raise type(error)(message, resource=subscription.name) from error.__cause__
             return None
         if bool(found.requires_session) != subscription.ordered:
@@ -101,7 +101,9 @@ class Subscriptions:
         except AccessDenied as error:
             if await self.exists(entity):
                 return
-            raise AccessDenied(f"The {entity.title} is missing, and may not be made.", resource=name) from error
+            raise AccessDenied(
+                f"The {entity.title} is missing, and the service may not create it.", resource=name
+            ) from error
 
     async def require_queue(self, name: str, *, create: bool) -> None:
         """Check that a queue exists; with `create`, create it if it is missing.
@@ -261,6 +263,6 @@ def _is_refusal(error: BackendError) -> bool:
 
 def _other_order(entity: Entity) -> BackendError:
     return BackendError(
-        f"The {entity.title} was made with another setting of `ordered`, which cannot be changed.",
+        f"The {entity.title} was created with another setting of `ordered`, which cannot be changed.",
         resource=str(entity),
     )

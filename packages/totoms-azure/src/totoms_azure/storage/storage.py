@@ -79,7 +79,7 @@ class AzureCloudStorage(CloudStorage):
 
     def _write(self, key: str, source: BinaryIO, options: WriteOptions) -> str:
         if options.if_match is not None and not _ETAG.fullmatch(options.if_match):
-            raise PreconditionFailed(f"{self._label(key)} never had that etag.", resource=key)
+            raise PreconditionFailed(f"{self._label(key)} does not have that etag.", resource=key)
         blocks = read_chunks(source, BLOCK)
         first = next(blocks, b"")
         try:

@@ -81,7 +81,7 @@ class Upload:
         if not gone:
             raise error
         raise Unavailable(
-            f"Another upload of {self._label} ended while this one was under way.", resource=self._key
+            f"Another upload of {self._label} ended during this one and dropped its blocks.", resource=self._key
         ) from error
 
 

@@ -76,9 +76,9 @@ def check_fixed(found: types.Subscription, needed: types.Subscription) -> None:
         BackendError: It belongs to another topic, or has another setting for ordering.
     """
     if found.topic != needed.topic:
-        problem = f"is one to the topic {found.topic!r}, not {needed.topic!r}"
+        problem = f"is attached to the topic {found.topic!r}, not {needed.topic!r}"
     elif found.enable_message_ordering != needed.enable_message_ordering:
-        problem = "was made with another setting of `ordered`, which cannot be changed"
+        problem = "was created with another setting of `ordered`, which cannot be changed"
     else:
         return
     raise BackendError(f"The subscription {needed.name!r} {problem}.", resource=needed.name)

@@ -41,7 +41,7 @@ class PushReceiver:
     Args:
         settings: The account that Pub/Sub pushes as, and the audience of its tokens.
         topics: The topics of the service: from logical name to the provider's.
-        subscriptions: Looks up subscriptions that were made by hand.
+        subscriptions: Looks up subscriptions that the service did not create.
         keys_uri: Where Google publishes its keys.
     """
 
@@ -67,7 +67,7 @@ class PushReceiver:
 
         Raises:
             Unauthorized, Forbidden: It does not come from Pub/Sub, or is not for this service.
-            Undecidable: Google's keys are out of reach.
+            Undecidable: Google's keys cannot be fetched.
         """
         # All subscriptions of a service push to one address, so the token is verified before it is known which it is.
         subscribed = next(iter(self._subscribed.values()), None)
@@ -92,7 +92,7 @@ class PushReceiver:
         audience = self._audience or url
         if not self._account or not audience:
             # It is not configured who may push, and the requested address is the caller's own claim.
-            raise Forbidden("PushReceiver are not accepted: GCP_PUSH_SERVICE_ACCOUNT or GCP_PUSH_AUDIENCE is not set.")
+            raise Forbidden("Pushes are not accepted: GCP_PUSH_SERVICE_ACCOUNT or GCP_PUSH_AUDIENCE is not set.")
         email = token.claims.get("email")
         if not isinstance(email, str) or not hmac.compare_digest(email.encode(), self._account.encode()):
             raise Forbidden("The push comes from another account.")  # before its signature costs anything
@@ -105,7 +105,7 @@ class PushReceiver:
         await tokens.verify(token, time.time())
 
     async def _look_up(self, path: str) -> Subscription:
-        """Return the subscription of a verified request, if it was made by hand for a topic of this service."""
+        """Return the subscription of a verified request if the service did not create it, but has its topic."""
         if not self._subscribed and path.startswith("projects/"):
             for original in dict.fromkeys((path, path.removesuffix(REPLAY))):
                 found = await self._subscriptions.find(original)

@@ -184,7 +184,9 @@ class Subscriptions:
                 lambda client: _unless_exists(client.create_topic, name=path, **_OPTIONS), path
             )
         except AccessDenied as error:
-            raise AccessDenied(f"The topic {path!r} is missing, and may not be made.", resource=path) from error
+            raise AccessDenied(
+                f"The topic {path!r} is missing, and the service may not create it.", resource=path
+            ) from error
 
     async def _of_topic(self, topic: str) -> list[types.Subscription]:
         paths = await self._clients.administer_topics(
@@ -202,7 +204,7 @@ class Subscriptions:
         try:
             made: types.Subscription | None = await self._clients.administer(create, "the subscription", wanted.name)
         except AccessDenied as error:
-            message = f"The subscription {wanted.name!r} is missing, and may not be made."
+            message = f"The subscription {wanted.name!r} is missing, and the service may not create it."
             raise AccessDenied(message, resource=wanted.name) from error
         if made is None:  # another process was faster
             made = await self.find(wanted.name)

@@ -75,7 +75,7 @@ class GCSCloudStorage(CloudStorage):
         if options.if_match is None:
             return None
         if not _GENERATION.fullmatch(options.if_match):
-            raise PreconditionFailed(f"{self._label(key)} never had that etag.", resource=key)
+            raise PreconditionFailed(f"{self._label(key)} does not have that etag.", resource=key)
         return int(options.if_match)
 
     def _read(self, key: str, start: int, length: int | None) -> Iterator[bytes]:
