@@ -177,6 +177,7 @@ class StorageDriver(ABC):  # noqa: B024 - its abstract methods are marked by bac
         Raises:
             Unavailable: The file was replaced during each attempt.
         """
+        failure: BaseException | None = None
         for _ in range(_COPY_ATTEMPTS):
             version = find(source)
             try:

@@ -118,10 +118,11 @@ def fill(memory: memoryview, source: BinaryIO, piece: int, seen: Callable[[memor
         seen: Called with each piece that was read, such as the update of a checksum.
     """
     filled = 0
+    read_into: Callable[[memoryview], int | None] | None = getattr(source, "readinto", None)
     while filled < len(memory):
         part = memory[filled : filled + piece]
-        if hasattr(source, "readinto"):
-            count = source.readinto(part) or 0
+        if read_into is not None:
+            count = read_into(part) or 0
         else:
             read = source.read(len(part))
             count = len(read)
