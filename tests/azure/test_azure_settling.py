@@ -193,9 +193,7 @@ async def test_who_stops_puts_back_what_is_paused(namespace: Namespace) -> None:
     assert (namespace.locked(), namespace.counts()) == (1, [1, 0])
     await bus._nack(received[1], 60.0)  # a handler that ends while its service stops
     assert (namespace.locked(), namespace.counts()) == (0, [1, 1])
-    (again, _) = await namespace.received(bus, 2)
-    await bus._nack(again, 60.0)  # it receives again, so there are pauses again
-    assert namespace.locked() == 2
+    assert await bus._receive(namespace.subscription, 1, 600.0) == []
 
 
 async def test_close_puts_back_what_is_paused(namespace: Namespace) -> None:

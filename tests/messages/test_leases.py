@@ -27,7 +27,7 @@ class Broker(LeasingReceiver):
         self.answers: dict[str, Sequence[BackendError | None]] = {}
         self.gate: dict[str, asyncio.Event] = {}
 
-    async def receive(self, max_messages: int, wait: float) -> list[Received]:
+    async def _fetch(self, most: int, wait: float) -> list[Received]:
         raise NotImplementedError
 
     async def _ask(self, operation: str, batch: Sequence[Received]) -> Sequence[BackendError | None]:
@@ -68,7 +68,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-def broker(clock: Clock) -> Broker:
+async def broker(clock: Clock) -> Broker:
     return Broker()
 
 

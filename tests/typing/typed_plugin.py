@@ -32,7 +32,7 @@ class SkylineSecrets(SecretsManager):
 
 
 class SkylineReceiver(LeasingReceiver):
-    async def receive(self, max_messages: int, wait: float) -> list[Received]:
+    async def _fetch(self, most: int, wait: float) -> list[Received]:
         return [Received(b"{}", "1", 1, self.subscription, lease=Lease("handle", 30.0), lease_seconds=30.0)]
 
     async def _ack(self, held: Sequence[Received]) -> Sequence[BackendError | None]:

@@ -29,7 +29,6 @@ class BusOfTests(ByName, AWSMessageBus):
     """With leases that end within a test."""
 
     lease_seconds = LEASE_SECONDS
-    longest_poll = 1.0
     undelivered_pause = 0.0
 
 

@@ -89,14 +89,14 @@ class MemoryMessageBus(plugin.MessageBus):
 class MemoryReceiver(plugin.LeasingReceiver):
     def __init__(self, subscription: plugin.Subscription, queue: Queue, lease_seconds: float) -> None:
         super().__init__(subscription)
-        self._queue, self._seconds, self._stopped = queue, lease_seconds, False
+        self._queue, self._seconds = queue, lease_seconds
 
-    async def receive(self, max_messages: int, wait: float) -> list[plugin.Received]:
+    async def _fetch(self, most: int, wait: float) -> list[plugin.Received]:
         end = time.monotonic() + wait
         while True:
             now = time.monotonic()
-            due = [(key, one) for key, one in self._queue.messages.items() if one.due <= now][:max_messages]
-            if due or self._stopped or now >= end:
+            due = [(key, one) for key, one in self._queue.messages.items() if one.due <= now][:most]
+            if due or now >= end:
                 return [self._lease(key, one, now) for key, one in due]
             await asyncio.sleep(0.01)
 
@@ -104,9 +104,6 @@ class MemoryReceiver(plugin.LeasingReceiver):
         one.due, one.attempts = now + self._seconds, one.attempts + 1
         lease = plugin.Lease(one, self._seconds, now)
         return plugin.Received(one.body, key, one.attempts, self.subscription, one.attributes, lease, self._seconds)
-
-    async def stop(self) -> None:
-        self._stopped = True
 
     async def _ack(self, held: Sequence[plugin.Received]) -> Sequence[errors.BackendError | None]:
         for one in held:

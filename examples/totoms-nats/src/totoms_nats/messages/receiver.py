@@ -28,9 +28,8 @@ from totoms_nats.messages.subscriptions import Subscriptions
 
 _ID_HEADER: Final = "Nats-Msg-Id"
 _LONGEST_PULL: Final = 1.0
-"""Seconds within which `receive` returns after `stop`. A lease is counted from the beginning of the pull."""
+"""Seconds. A lease is counted from the beginning of the pull."""
 _REFUSED_PAUSE: Final = 0.25
-_CLOSE_PATIENCE: Final = 2.0
 _SETTLE_PATIENCE: Final = 5.0
 
 
@@ -72,38 +71,18 @@ class NatsReceiver(LeasingReceiver):
         self._subscriptions = subscriptions
         self._dead_letters = NatsDeadLetters(subscription.name, connection, subscriptions)
         self._notes = subscriptions.names.attempts
-        self._stopping = asyncio.Event()
         self._next_look = float("-inf")
-        self._tasks: set[asyncio.Task[None]] = set()
 
-    async def receive(self, max_messages: int, wait: float) -> list[Received]:
-        """Return what there is; if there is nothing, the first message that comes within `wait` seconds."""
-        end = time.monotonic() + wait
-        while True:
-            batch = await self._take(max_messages)
-            remaining = end - time.monotonic()
-            if batch or remaining <= 0 or self._stopping.is_set():
-                return batch
-            source = self._sources[-1]
-            begun, longest = time.monotonic(), min(remaining, _longest_pull(source))
-            batch = await self._pull(source, 1, longest)
-            if batch:
-                return batch
-            if time.monotonic() - begun < longest / 2:  # refused: too many wait at this consumer
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_REFUSED_PAUSE):
-                        await self._stopping.wait()
-
-    async def stop(self) -> None:
-        """End the wait of `receive`, within `_LONGEST_PULL`."""
-        self._stopping.set()
-
-    async def close(self) -> None:
-        """Stop, and wait until what came too late is given back."""
-        self._stopping.set()
-        end = time.monotonic() + _CLOSE_PATIENCE
-        while self._tasks and time.monotonic() < end:
-            await asyncio.wait(self._tasks, timeout=_CLOSE_PATIENCE)
+    async def _fetch(self, most: int, wait: float) -> list[Received]:
+        batch = await self._take(most)
+        if batch or not wait:
+            return batch
+        source = self._sources[-1]
+        begun, longest = time.monotonic(), min(wait, _longest_pull(source))
+        batch = await self._pull(source, 1, longest)
+        if not batch and time.monotonic() - begun < longest / 2:  # refused: too many wait at this consumer
+            await self._sleep(_REFUSED_PAUSE)
+        return batch
 
     async def _take(self, max_messages: int) -> list[Received]:
         batch: list[Received] = []
@@ -120,26 +99,10 @@ class NatsReceiver(LeasingReceiver):
         client = await self._connection.client()
         begun = time.monotonic()
         pull = Pull(client, source, max_messages)
-        running = self._start(pull.run(wait))
-        try:
-            await asyncio.shield(running)
-        except asyncio.CancelledError:
-            self._start(self._give_back(pull, running, source, begun))
-            raise
+        await pull.run(wait)
         if not pull.answered and not pull.messages:
             await self._subscriptions.sources_of(self.subscription, create=False)  # NotFound if the consumer is gone
         return await self._lease(pull.messages, source, begun)
-
-    async def _give_back(self, pull: Pull, running: asyncio.Task[None], source: Source, begun: float) -> None:
-        with contextlib.suppress(BackendError):
-            await running
-            await self.release(await self._lease(pull.messages, source, begun))
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
     async def _lease(self, messages: Sequence[Msg], source: Source, begun: float) -> list[Received]:
         batch = []

@@ -32,7 +32,7 @@ from totoms_aws.messages.publisher import Publisher
 from totoms_aws.messages.push import MAX_BYTES, PushReceiver
 from totoms_aws.messages.push_subscriptions import PushSubscriptions
 from totoms_aws.messages.queues import Queues
-from totoms_aws.messages.receiver import LONGEST_POLL, SQSReceiver
+from totoms_aws.messages.receiver import SQSReceiver
 from totoms_aws.messages.signatures import Certificates
 from totoms_aws.messages.subscriptions import Source, Subscriptions
 from totoms_aws.messages.topics import Topics
@@ -43,7 +43,6 @@ class AWSMessageBus(MessageBus):
 
     Attributes:
         lease_seconds: How long a lease lasts. The core renews those of messages that are being handled.
-        longest_poll: Seconds that one request waits for messages.
         undelivered_pause: Seconds between looks for messages that SNS could not push.
     """
 
@@ -58,7 +57,6 @@ class AWSMessageBus(MessageBus):
     lease_range = (1.0, 12 * 3600.0)
     """The limits of a visibility timeout:
     https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-visibility-timeout.html"""
-    longest_poll: ClassVar[float] = LONGEST_POLL
     undelivered_pause: ClassVar[float] = 30.0
 
     def __init__(self, environment: TotoEnvironment | None = None, topics: Mapping[str, str] | None = None) -> None:
@@ -118,13 +116,6 @@ class AWSMessageBus(MessageBus):
         await asyncio.gather(self._publisher.flush(), *(receiver.close() for receiver in self._open_receivers))
 
     def _receiver(self, subscription: Subscription, source: Source, pause: float = 0.0) -> SQSReceiver:
-        made = SQSReceiver(
-            subscription,
-            source,
-            self._queues,
-            lease_seconds=self._lease,
-            longest_poll=self.longest_poll,
-            pause=pause,
-        )
+        made = SQSReceiver(subscription, source, self._queues, lease_seconds=self._lease, pause=pause)
         self._open_receivers.append(made)
         return made

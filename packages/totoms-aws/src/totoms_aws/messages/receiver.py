@@ -1,8 +1,7 @@
 """Receiving and settling the messages of one queue of SQS.
 
-A lease is SQS's visibility timeout. Long polls run in threads. A poll cannot be cancelled, and if its connection is
-closed, the messages that it brings stay hidden until the timeout. So a poll that is no longer wanted runs out, and its
-messages are released. It is short, because a service that stops waits for it.
+A lease is SQS's visibility timeout. Long polls run in threads. A poll cannot be cancelled: if its connection is closed,
+the messages that it brings stay hidden until the timeout.
 """
 
 from __future__ import annotations
@@ -10,10 +9,8 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from functools import partial
 from typing import Any, Final
 
@@ -26,8 +23,6 @@ from totoms_aws.messages.encoding import PREFIX, from_queue, to_attributes, with
 from totoms_aws.messages.queues import MAX_ENTRIES, Entry, Queue, Queues, Results, tens
 from totoms_aws.messages.subscriptions import Source
 
-LONGEST_POLL: Final = 2.0
-"""Seconds. SQS would wait for 20, and so would a service that stops."""
 EARLIER_ATTEMPTS: Final = f"{PREFIX}Attempts"
 """Attribute of a released message: the attempts that it had before."""
 _COUNT: Final = re.compile("[0-9]{1,6}")  # any publisher can write this attribute
@@ -36,7 +31,6 @@ _MAX_DELAY: Final = 43_200
 _POLLS: Final = 4
 """Concurrent polls while there are many messages."""
 _FIFO_POLLS: Final = 10
-_CLOSE_PATIENCE: Final = 4.0
 
 
 class SQSReceiver(LeasingReceiver):
@@ -47,7 +41,6 @@ class SQSReceiver(LeasingReceiver):
         source: Where its messages are.
         queues: The queues of the bus.
         lease_seconds: How long a lease lasts, in whole seconds.
-        longest_poll: Seconds that one request waits for messages.
         pause: Seconds until a queue that was empty is polled again.
     """
 
@@ -58,86 +51,41 @@ class SQSReceiver(LeasingReceiver):
         queues: Queues,
         *,
         lease_seconds: int,
-        longest_poll: float = LONGEST_POLL,
         pause: float = 0.0,
     ) -> None:
         super().__init__(subscription)
         self.source = source
         self._queues = queues
         self._lease_seconds = lease_seconds
-        self._longest_poll = longest_poll
         self._pause = pause
         self._quiet_until = 0.0
         self._many = False
-        self._stopping: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._abandoned: set[_Poll] = set()
 
-    async def receive(self, max_messages: int, wait: float) -> list[Received]:
-        """Lease up to `max_messages`; wait up to `wait` seconds for the first. See `Receiver.receive`."""
-        end = time.monotonic() + wait
-        while not self._stopping.done():
-            quiet = min(self._quiet_until, end) - time.monotonic()
-            if quiet > 0:
-                await asyncio.wait({self._stopping}, timeout=quiet)
-                continue
-            if self._quiet_until > time.monotonic():
-                break
-            remaining = max(0.0, end - time.monotonic())
-            batch = await self._poll(max_messages, min(remaining, self._longest_poll))
-            if not batch:
-                self._quiet_until = time.monotonic() + self._pause
-            if batch or not remaining:
-                return batch
-        return []
-
-    async def stop(self) -> None:
-        """Make `receive` return at once, now and later."""
-        if not self._stopping.done():
-            self._stopping.set_result(None)
-
-    async def close(self) -> None:
-        """Stop, and wait until what abandoned polls brought is released."""
-        await self.stop()
-        late = [asyncio.wrap_future(poll.done) for poll in self._abandoned if not poll.done.done()]
-        if late:
-            await asyncio.wait([asyncio.gather(*late, return_exceptions=True)], timeout=_CLOSE_PATIENCE)
-
-    async def _poll(self, most: int, linger: float) -> list[Received]:
-        each = (
-            1 if self.source.queue.fifo else MAX_ENTRIES
-        )  # of one group SQS would give several, to be handled together
+    async def _fetch(self, most: int, wait: float) -> list[Received]:
+        wait = min(wait, self._lease_seconds / 4)  # a lease is counted from the beginning of the poll
+        quiet = self._quiet_until - time.monotonic()
+        if quiet > 0:
+            await self._sleep(min(quiet, wait))
+            return []
+        each = 1 if self.source.queue.fifo else MAX_ENTRIES  # of one group SQS would give several, handled together
         number = 1
         if self._many:  # one poll gives ten at most: use several, which do not wait
-            number, linger = min(math.ceil(most / each), _FIFO_POLLS if self.source.queue.fifo else _POLLS), 0.0
+            number, wait = min(math.ceil(most / each), _FIFO_POLLS if self.source.queue.fifo else _POLLS), 0.0
         sizes = [min(each, left) for left in range(most, max(0, most - number * each), -each)]
-        polls = [_Poll(partial(self._request, size, math.ceil(linger)), self._give_back, size) for size in sizes]
-        # Never cancelled: the messages that the polls bring must be released, and their errors be read.
-        answered = asyncio.gather(*(asyncio.wrap_future(poll.done) for poll in polls), return_exceptions=True)
-        try:
-            waiting: set[asyncio.Future[Any]] = {answered, self._stopping}
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        except asyncio.CancelledError:
-            self._abandon(polls)
-            raise
-        if not answered.done():
-            self._abandon(polls)
-            return []
-        answers = answered.result()
+        polls = [POLLING.run(self._request, size, math.ceil(wait)) for size in sizes]
+        answers = await asyncio.gather(*polls, return_exceptions=True)
         brought = [answer for answer in answers if not isinstance(answer, BaseException)]
         received = [one for batch in brought for one in batch]
         self._many = any(
-            not isinstance(answer, BaseException) and len(answer) == poll.size
-            for poll, answer in zip(polls, answers, strict=True)
+            not isinstance(answer, BaseException) and len(answer) == size
+            for size, answer in zip(sizes, answers, strict=True)
         )
         failures = [answer for answer in answers if isinstance(answer, BaseException)]
         if failures and not received:
             raise failures[0]
+        if not received:
+            self._quiet_until = time.monotonic() + self._pause
         return received
-
-    def _abandon(self, polls: list[_Poll]) -> None:
-        for poll in polls:
-            poll.abandon()
-        self._abandoned = {poll for poll in (*self._abandoned, *polls) if not poll.done.done()}
 
     # --- settling ---
 
@@ -238,54 +186,6 @@ class SQSReceiver(LeasingReceiver):
             new_id = f"{message['MessageId']}-{received.attempt}"
             return {**entry, "MessageGroupId": _group_of(received), "MessageDeduplicationId": new_id}
         return {**entry, "DelaySeconds": 0}  # not the queue's own delay
-
-
-class _Poll:
-    """One request for messages, in a thread of its own.
-
-    Args:
-        request: Receives messages.
-        give_back: Releases them.
-        size: How many messages it brings at most.
-
-    Attributes:
-        done: Resolves to the messages.
-    """
-
-    def __init__(
-        self, request: Callable[[], list[Received]], give_back: Callable[[Sequence[Received]], None], size: int
-    ) -> None:
-        self.size = size
-        self._request = request
-        self._give_back = give_back
-        self._lock = threading.Lock()
-        self._abandoned = False
-        self._brought: list[Received] = []
-        self.done: Future[list[Received]] = POLLING.submit(self._run)
-
-    def abandon(self) -> None:
-        """Release the messages that it has brought, or will bring."""
-        with self._lock:
-            self._abandoned = True
-            brought, self._brought = self._brought, []
-        if brought:
-            self.done = POLLING.submit(self._release, brought)
-
-    def _run(self) -> list[Received]:
-        if self._abandoned:  # before its turn came
-            return []
-        brought = self._request()
-        with self._lock:
-            if not self._abandoned:
-                self._brought = brought
-                return brought
-        return self._release(brought)
-
-    def _release(self, brought: list[Received]) -> list[Received]:
-        held = [one for one in brought if one.lease.held]
-        if held:
-            self._give_back(held)
-        return []
 
 
 def _group_of(received: Received) -> str:

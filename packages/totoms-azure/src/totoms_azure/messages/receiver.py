@@ -15,7 +15,7 @@ from typing import Final
 
 from azure.servicebus.aio import ServiceBusReceiver
 
-from totoms.errors import BackendError, Closed
+from totoms.errors import BackendError
 from totoms.plugin import DeadLetterReason, LeasingReceiver, Received, Subscription, lease_lost
 from totoms_azure.messages.encoding import Death
 from totoms_azure.messages.link import Link, LinkLease
@@ -37,32 +37,19 @@ class AzureReceiver(LeasingReceiver):
         super().__init__(subscription)
         self._source = source
         self._pauses: dict[LinkLease, asyncio.Task[None]] = {}
-        self._stopping = asyncio.Event()
-        self._closed = False
-
-    async def receive(self, max_messages: int, wait: float) -> list[Received]:
-        """Lease up to `max_messages`; wait up to `wait` seconds for the first."""
-        if self._closed:
-            raise Closed("The message bus is closed.")
-        self._stopping.clear()
-        try:
-            return await self._source.receive(max_messages, wait)
-        except BackendError:
-            if self._closed:  # its connection was closed meanwhile
-                return []
-            raise
 
     async def stop(self) -> None:
-        """Have `receive` return, put paused messages back, and make no pauses until it is called again."""
-        self._stopping.set()
+        """Make `receive` return, now and later; put paused messages back, and make no pauses any more."""
+        await super().stop()
         await asyncio.gather(self._source.stop(), self._finish_pauses())
 
     async def close(self) -> None:
-        """Put paused messages back, and close the connections."""
-        self._stopping.set()
-        await self._finish_pauses()
-        self._closed = True
+        """Stop, and close the connections."""
+        await super().close()
         await self._source.close()
+
+    async def _fetch(self, most: int, wait: float) -> list[Received]:
+        return await self._source.receive(most, wait)
 
     async def _ack(self, held: Sequence[Received]) -> Sequence[BackendError | None]:
         return await _by_link(held, Link.complete)
@@ -72,7 +59,7 @@ class AzureReceiver(LeasingReceiver):
 
     async def _nack(self, received: Received, delay: float) -> None:
         lease: LinkLease = received.lease
-        if delay <= 0 or self._stopping.is_set():
+        if delay <= 0 or self.stopped:
             await lease.link.abandon(lease)
             return
         paused = lease.handed_on()
@@ -103,11 +90,9 @@ class AzureReceiver(LeasingReceiver):
 
     async def _pause(self, lease: LinkLease, delay: float) -> None:
         until = time.monotonic() + delay
-        while lease.held and not self._stopping.is_set() and (left := until - time.monotonic()) > 0:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(left, lease.seconds / 3)):
-                    await self._stopping.wait()
-            if not self._stopping.is_set() and time.monotonic() < until:
+        while lease.held and not self.stopped and (left := until - time.monotonic()) > 0:
+            await self._sleep(min(left, lease.seconds / 3))
+            if not self.stopped and time.monotonic() < until:
                 with contextlib.suppress(BackendError):  # there is time for another try before the lock ends
                     await lease.link.renew([lease])
         if lease.held:

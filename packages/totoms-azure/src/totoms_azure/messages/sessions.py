@@ -148,8 +148,7 @@ class SessionSource:
         self._stopping = False
 
     async def receive(self, most: int, wait: float) -> list[Received]:
-        """Lease up to `most` messages, each of another session; wait up to `wait` seconds for the first."""
-        self._stopping = False
+        """Lease up to `most` messages, each of another session. Return none if there are none after `wait` seconds."""
         self._demand.wanted.set()  # sessions that wait at the demand before look for this one
         self._demand = _Demand(most)
         for _ in range(self._busy + most - len(self._sessions)):

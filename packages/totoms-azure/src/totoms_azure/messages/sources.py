@@ -27,11 +27,11 @@ class Source(Protocol):
     """Where one subscription is received from."""
 
     async def receive(self, most: int, wait: float) -> list[Received]:
-        """Lease up to `most` messages; wait up to `wait` seconds for the first."""
+        """Lease up to `most` messages. Return none if there are none, after `wait` seconds or earlier."""
         ...
 
     async def stop(self) -> None:
-        """Have a `receive` that waits return soon, and see that nothing more arrives."""
+        """Make a waiting `receive` return, and let nothing more arrive. It is not called again."""
         ...
 
     async def close(self) -> None:
@@ -56,7 +56,6 @@ class PlainSource:
 
     async def receive(self, most: int, wait: float) -> list[Received]:
         """See `Source`."""
-        self._stopping = False
         until = time.monotonic() + wait
         while not self._stopping:
             requested, began = min(most, self._at_once), time.monotonic()
@@ -93,7 +92,6 @@ class NoSource:
 
     async def receive(self, most: int, wait: float) -> list[Received]:
         """Wait until the time is over or `stop` is called."""
-        self._stopped.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(wait):
                 await self._stopped.wait()
@@ -128,28 +126,21 @@ class WithReplays:
 
     async def receive(self, most: int, wait: float) -> list[Received]:
         """See `Source`."""
-        self._stopping = False
-        until = time.monotonic() + wait
-        while not self._stopping:
-            if time.monotonic() >= self._next_look:
-                if time.monotonic() > self._turn_ends:  # new messages have a turn while many are replayed
-                    self._turn_ends = time.monotonic() + _TURN
-                    batch = await self._source.receive(most, _SHORT_WAIT)
-                    if batch:
-                        return batch
-                replayed = await self._look(most)
-                self._next_look = time.monotonic() + (0.0 if replayed else self._look_every)
-                if not replayed:
-                    self._turn_ends = float("inf")
-                elif self._turn_ends == float("inf"):
-                    self._turn_ends = time.monotonic() + _TURN
-                if replayed or self._stopping:  # stopped during the look
-                    return replayed
-            left = until - time.monotonic()
-            batch = await self._source.receive(most, max(0.0, min(left, self._next_look - time.monotonic())))
-            if batch or time.monotonic() >= until:
-                return batch
-        return []
+        if time.monotonic() >= self._next_look:
+            if time.monotonic() > self._turn_ends:  # new messages have a turn while many are replayed
+                self._turn_ends = time.monotonic() + _TURN
+                batch = await self._source.receive(most, _SHORT_WAIT)
+                if batch or self._stopping:
+                    return batch
+            replayed = await self._look(most)
+            self._next_look = time.monotonic() + (0.0 if replayed else self._look_every)
+            if not replayed:
+                self._turn_ends = float("inf")
+            elif self._turn_ends == float("inf"):
+                self._turn_ends = time.monotonic() + _TURN
+            if replayed or self._stopping:
+                return replayed
+        return await self._source.receive(most, max(0.0, min(wait, self._next_look - time.monotonic())))
 
     async def stop(self) -> None:
         """See `Source`."""

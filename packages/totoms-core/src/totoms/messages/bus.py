@@ -14,7 +14,7 @@ from typing import ClassVar, Final
 from totoms.environment import TotoEnvironment, current_environment, implementation
 from totoms.errors import BackendError, Closed, InvalidArgument, MessageTooLarge, NotFound, Unsupported
 from totoms.messages.dead_letters import DeadLetter, DeadLetterStore
-from totoms.messages.leases import check_lease
+from totoms.messages.lease_setting import check_lease
 from totoms.messages.message import MessageDestination, TotoMessage
 from totoms.messages.outgoing import Outgoing, to_outgoing
 from totoms.messages.push_request import PushReply, PushRequest

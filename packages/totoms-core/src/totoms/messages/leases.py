@@ -7,15 +7,20 @@ prevent that, the deadline of each lease is kept here, and a later settlement is
 from __future__ import annotations
 
 import asyncio
-import math
+import contextlib
 import time
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
-from totoms.errors import BackendError, ConfigurationError, LeaseLost
+from totoms.errors import BackendError, Closed, LeaseLost
 from totoms.messages.dead_letters import DeadLetterReason
 from totoms.messages.receiver import Received, Receiver
+from totoms.messages.subscription import Subscription
+
+_LONGEST_FETCH: Final = 2.0
+"""Seconds that one fetch waits for messages. It cannot be cut short, so this is also how long a stop may take."""
+_CLOSE_PATIENCE: Final = 4.0
 
 
 class Lease:
@@ -61,11 +66,87 @@ class Lease:
 
 
 class LeasingReceiver(Receiver):
-    """A receiver that tracks its leases. `Received.lease` is a `Lease`.
+    """A receiver that tracks its leases. `Received.lease` is a `Lease`. Create it on the event loop.
 
     Settling a message twice does nothing the second time. Settling one whose lease expired raises `LeaseLost`. The
     operations that a backend implements get each held message once.
+
+    A fetch is never cancelled, because a broker may have leased messages that are still on their way. When `receive` is
+    cancelled or stopped, the fetch runs to its end, and the messages it returns are released.
     """
+
+    def __init__(self, subscription: Subscription) -> None:
+        super().__init__(subscription)
+        self._stopped: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._closed = False
+        self._fetching: asyncio.Task[list[Received]] | None = None
+        self._abandoned: set[asyncio.Task[None]] = set()
+
+    async def receive(self, max_messages: int, wait: float) -> list[Received]:
+        """Lease up to `max_messages`; see `Receiver.receive`.
+
+        Raises:
+            Closed: The receiver is closed.
+        """
+        if self._closed:
+            raise Closed("The message bus is closed.")
+        until = time.monotonic() + wait
+        if self._abandoned:  # of a call that was cancelled: a backend fetches once at a time
+            await asyncio.wait(self._abandoned, timeout=wait)
+        while not (self.stopped or self._abandoned):
+            batch = await self._fetch_once(max_messages, min(max(0.0, until - time.monotonic()), _LONGEST_FETCH))
+            if batch or time.monotonic() >= until:
+                return batch
+        return []
+
+    @property
+    def stopped(self) -> bool:
+        """Whether `stop` was called. A stopped receiver receives nothing any more."""
+        return self._stopped.done()
+
+    async def stop(self) -> None:
+        """Make `receive` return nothing at once, now and later; release what a running fetch returns."""
+        if not self.stopped:
+            self._stopped.set_result(None)
+        self._abandon()
+
+    async def close(self) -> None:
+        """Stop, and wait a few seconds until what abandoned fetches returned is released."""
+        self._closed = True
+        with contextlib.suppress(BackendError):  # the connection is closed anyway
+            await self.stop()
+        if self._abandoned:
+            await asyncio.wait(self._abandoned, timeout=_CLOSE_PATIENCE)
+
+    async def _fetch_once(self, most: int, wait: float) -> list[Received]:
+        fetching = self._fetching = asyncio.create_task(
+            self._fetch(most, wait), name=f"totoms fetch from {self.subscription.name}"
+        )
+        try:
+            waiting: set[asyncio.Future[Any]] = {fetching, self._stopped}
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            self._abandon()
+            raise
+        if self._fetching is None:  # abandoned by `stop`
+            return []
+        self._fetching = None
+        return fetching.result()
+
+    def _abandon(self) -> None:
+        fetching, self._fetching = self._fetching, None
+        if fetching is not None:
+            releasing = asyncio.create_task(self._release_late(fetching))
+            self._abandoned.add(releasing)
+            releasing.add_done_callback(self._abandoned.discard)
+
+    async def _release_late(self, fetching: asyncio.Task[list[Received]]) -> None:
+        with contextlib.suppress(BackendError):  # what is not released is delivered again when its lease expires
+            await self.release(await fetching)
+
+    async def _sleep(self, seconds: float) -> None:
+        """Sleep for `seconds`, or until `stop` is called."""
+        await asyncio.wait({self._stopped}, timeout=seconds)
 
     async def ack(self, batch: Sequence[Received]) -> Sequence[BackendError | None]:
         """Settle messages; see `Receiver.ack`.
@@ -138,6 +219,13 @@ class LeasingReceiver(Receiver):
     # --- implemented by a backend ---
 
     @abstractmethod
+    async def _fetch(self, most: int, wait: float) -> list[Received]:
+        """Lease up to `most` messages. Return none if there are none, after `wait` seconds or earlier.
+
+        It is called again until `receive` has messages. One call runs at a time, and to its end.
+        """
+
+    @abstractmethod
     async def _ack(self, held: Sequence[Received]) -> Sequence[BackendError | None]:
         """Settle messages. Return for each None, LeaseLost, or another error if it may or may not be settled."""
 
@@ -195,26 +283,3 @@ def _note(
         else:
             lease.renewed(since)
     return failure
-
-
-def check_lease(seconds: float, allowed: tuple[float, float] | None, hyperscaler: str) -> None:
-    """Check that a backend supports leases of `seconds`.
-
-    Args:
-        seconds: The configured length.
-        allowed: The shortest and the longest lease of the backend; None if it cannot be configured.
-        hyperscaler: Names the backend in the error.
-
-    Raises:
-        ConfigurationError: The backend does not support it; the error gives the supported range.
-    """
-    if allowed is None:
-        raise ConfigurationError(
-            f"MessageBusConfig.lease cannot be set: the {hyperscaler} message bus has fixed leases."
-        )
-    least, most = allowed
-    if not least <= seconds <= most:
-        range_of = f"from {least:g} to {most:g}" if math.isfinite(most) else f"{least:g} or more"
-        raise ConfigurationError(
-            f"MessageBusConfig.lease is {seconds:g} seconds; the {hyperscaler} message bus takes {range_of}."
-        )

@@ -86,4 +86,7 @@ class Receiver(ABC):
         """Store the message and the reason as a dead letter, then settle it."""
 
     async def stop(self) -> None:
-        """Make a waiting `receive` return soon with what it has. By default, its `wait` runs out."""
+        """Make a waiting `receive` return soon with what it has. By default, its `wait` runs out.
+
+        A receiver that was stopped is not used to receive again, only to settle.
+        """

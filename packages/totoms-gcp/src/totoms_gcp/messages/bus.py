@@ -112,6 +112,6 @@ class PubSubMessageBus(MessageBus):
         return PubSubDeadLetters(name, self._clients, self._subscriptions, self.dead_letter_patience)
 
     async def _close(self) -> None:
-        await asyncio.gather(*(receiver.stop() for receiver in self._open_receivers))
+        await asyncio.gather(*(receiver.close() for receiver in self._open_receivers))
         await asyncio.gather(self._publisher.flush(), self._clients.flush())
         await self._clients.close()

@@ -63,36 +63,26 @@ class PubSubReceiver(LeasingReceiver):
         self._replays = Replays(clients, replay, partial(self._pull, replay), lease_seconds, look_seconds)
         self._new_messages_turn = False
         self._turn_ends = 0.0
-        self._stopping = False
         self._pulling: asyncio.Task[list[Received]] | None = None
         self._asked = 0
 
-    async def receive(self, max_messages: int, wait: float) -> list[Received]:
-        """Lease up to `max_messages`; wait up to `wait` seconds for the first."""
-        self._stopping = False
-        until = time.monotonic() + wait
-        while not self._stopping:
-            batch = await self._receive(max_messages, until)
-            if batch or time.monotonic() >= until:
-                return batch
-        return []
-
     async def stop(self) -> None:
-        """Make a `receive` that waits return now, and give back what was not received."""
-        self._stopping = True
+        """Make `receive` return, now and later, and give back what was pulled and not received."""
+        await super().stop()
         self._end_pull()
         self._replays.stop()
 
     # --- pulling ---
 
-    async def _receive(self, most: int, until: float) -> list[Received]:
+    async def _fetch(self, most: int, wait: float) -> list[Received]:
+        until = time.monotonic() + wait
         replays = self._replays
         if replays.busy:
             if time.monotonic() > self._turn_ends:
                 self._take_turns()
             if self._new_messages_turn:
                 batch = await self._take(most, _BRIEF_WAIT)
-                if batch or self._stopping:
+                if batch or self.stopped:
                     return batch
                 self._end_pull()
                 self._take_turns()
@@ -100,7 +90,7 @@ class PubSubReceiver(LeasingReceiver):
         replays.look(most)
         looking = replays.arrival is not None
         batch = await self._take(most, (until if looking else min(until, replays.next_look)) - time.monotonic())
-        if not batch and not self._stopping and (replayed := replays.take(most)):
+        if not batch and not self.stopped and (replayed := replays.take(most)):
             self._end_pull()  # what it might still bring would be more than was asked for
             self._new_messages_turn, self._turn_ends = False, time.monotonic() + _TURN
             return replayed
@@ -115,7 +105,7 @@ class PubSubReceiver(LeasingReceiver):
         if self._asked > most:
             self._end_pull()
         if self._pulling is None:
-            if self._stopping:
+            if self.stopped:
                 return []
             self._asked = most
             name = f"totoms pull of {self._path}"
