@@ -17,7 +17,7 @@ from totoms import CloudStorage, MessageBus, MessageDestination, SecretsManager,
 from totoms.errors import AccessDenied, BackendError, NotFound, PreconditionFailed, Unavailable
 from totoms_aws import clients
 from totoms_aws.configuration import AWSConfiguration
-from totoms_aws.errors import mapped
+from totoms_aws.errors import translate
 from totoms_aws.storage import upload
 
 SETTINGS = AWSConfiguration(region=aws_kit.REGION, environment="test")
@@ -245,7 +245,7 @@ def test_settings_of_the_sdk_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch
 
 
 def test_unknown_error_of_the_sdk_is_still_mapped() -> None:
-    error = mapped(RuntimeError("with a secret in it"), "the topic", "a-topic")
+    error = translate(RuntimeError("with a secret in it"), "the topic", "a-topic")
 
     assert type(error) is BackendError
     assert str(error) == "The request to AWS for the topic 'a-topic' failed: RuntimeError."

@@ -114,7 +114,7 @@ async def test_replay_ended_half_way_loses_nothing(broker: Broker) -> None:
     bus, received = await subscribed(broker, b"1", b"2", b"3")
     for one in received:
         await bus._dead_letter(one, REASON)
-    await bus._subscriptions.make_replay(f"projects/{broker.project}/subscriptions/shop-posts")
+    await bus._subscriptions.create_replay(f"projects/{broker.project}/subscriptions/shop-posts")
     broker.server.faults["Publish"] += [StatusCode.PERMISSION_DENIED]
     with pytest.raises(BackendError):
         await bus.replay_dead_letters("shop-posts")

@@ -228,7 +228,7 @@ async def test_every_subscription_that_the_operator_made_is_taken(pusher: PubSub
     await pusher.connect()
     maker = pusher.bus()
     other = Subscription("tested-orders", "orders-topic", "orders", delivery="push", push_url=pusher.url)
-    await maker._subscriptions.make_topic(maker._subscriptions.topic(other))
+    await maker._subscriptions.create_topic(maker._subscriptions.topic(other))
     await maker._subscribe_push(other, create=True)
     bus = pusher.bus(push_audience=pusher.url)
     bus.topics["orders"] = "orders-topic"
@@ -241,7 +241,7 @@ async def test_every_subscription_that_the_operator_made_is_taken(pusher: PubSub
 async def test_replayed_dead_letter_of_a_subscription_that_the_operator_made_is_taken(
     pusher: PubSubPushHarness,
 ) -> None:
-    await (await pusher.connect())._subscriptions.make_replay(pusher.path)
+    await (await pusher.connect())._subscriptions.create_replay(pusher.path)
     bus = pusher.bus(push_audience=pusher.url)
     one = await _accept(bus, pusher.request(BODY, pusher.token(), path=f"{pusher.path}-replay"))
     assert one.subscription.name == "tested-posts"

@@ -20,7 +20,7 @@ from nats.js import JetStreamContext
 from totoms.errors import AccessDenied, Closed, ConfigurationError, NotFound, Unavailable
 from totoms.plugin import ClientRegistry
 from totoms_nats.configuration import NatsConfiguration
-from totoms_nats.errors import mapped, mapped_errors
+from totoms_nats.errors import mapped_errors, translate
 from totoms_nats.private_api import is_denied_publish, keep_reconnecting
 
 DEADLINE: Final = 8.0
@@ -156,7 +156,7 @@ class Connection:
         return content
 
     async def call(self, work: Callable[[JetStreamContext], Awaitable[_Result]], action: str, resource: str) -> _Result:
-        """Call `work` with JetStream's interface, again while answers get lost. See `mapped` for the other two."""
+        """Call `work` with JetStream's interface, again while answers get lost. See `translate` for the other two."""
 
         async def ask(client: Client) -> _Result:
             return await work(client.jetstream(timeout=_TRY))
@@ -176,7 +176,7 @@ class Connection:
             except (AccessDenied, Closed, NotFound):
                 raise
             except Exception as error:
-                raised = error if isinstance(error, Unavailable) else mapped(error, action, resource)
+                raised = error if isinstance(error, Unavailable) else translate(error, action, resource)
                 if raised is None:
                     raise
                 if self._denials > denials:

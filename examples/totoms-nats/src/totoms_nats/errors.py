@@ -34,7 +34,7 @@ _TABLE: Final[tuple[tuple[type[Exception], type[BackendError]], ...]] = (
 )
 
 
-def mapped(error: Exception, action: str, resource: str | None = None) -> BackendError | None:
+def translate(error: Exception, action: str, resource: str | None = None) -> BackendError | None:
     """Return the error of totoms for an error of NATS, or None for any other error.
 
     Args:
@@ -56,5 +56,5 @@ def mapped(error: Exception, action: str, resource: str | None = None) -> Backen
     return None
 
 
-mapped_errors = error_mapping(mapped)
-"""Raises NATS' errors in its block as those of totoms. The arguments are those of `mapped`."""
+mapped_errors = error_mapping(translate)
+"""Raises NATS' errors in its block as those of totoms. The arguments are those of `translate`."""

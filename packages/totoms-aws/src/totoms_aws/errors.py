@@ -71,7 +71,7 @@ _NO_CREDENTIALS: Final = (
 _UNREACHABLE: Final = (ConnectionError, HTTPClientError, IncompleteReadError, MetadataRetrievalError, OSError)
 
 
-def mapped(error: Exception, what: str, resource: str) -> BackendError:
+def translate(error: Exception, what: str, resource: str) -> BackendError:
     """Return the error of totoms for one of the SDK's; raise it ``from`` that one.
 
     Args:
@@ -95,8 +95,8 @@ def mapped(error: Exception, what: str, resource: str) -> BackendError:
     return BackendError(f"The request to AWS for {name} failed: {type(error).__name__}.", resource=resource)
 
 
-mapped_errors = error_mapping(mapped)
-"""Raises the SDK's errors of its block as those of totoms. The arguments are those of `mapped`."""
+mapped_errors = error_mapping(translate)
+"""Raises the SDK's errors of its block as those of totoms. The arguments are those of `translate`."""
 
 
 def code_of(error: ClientError) -> str:

@@ -11,7 +11,7 @@ from totoms.errors import NotFound, Unavailable
 from totoms.plugin import SecretsManager, TotoEnvironment
 from totoms_aws.clients import client
 from totoms_aws.configuration import AWSConfiguration
-from totoms_aws.errors import code_of, mapped, mapped_errors
+from totoms_aws.errors import code_of, mapped_errors, translate
 
 _MAX_NAME: Final = 512
 # An equals sign is escaped only where it would look like an escape.
@@ -46,12 +46,12 @@ class AWSSecretsManager(SecretsManager):
         try:
             answer = store.get_secret_value(SecretId=identifier, **wanted)
         except ClientError as error:
-            problem = mapped(error, "the secret", name)
+            problem = translate(error, "the secret", name)
             if isinstance(problem, NotFound) or code_of(error) == _DELETED:
                 problem = self._missing(name, version)
             raise problem from error
         except BotoCoreError as error:
-            raise mapped(error, "the secret", name) from _without_content(error)
+            raise translate(error, "the secret", name) from _without_content(error)
         return _value(answer, name)
 
     def _missing(self, name: str, version: str | None) -> NotFound:

@@ -85,20 +85,20 @@ class AWSMessageBus(MessageBus):
         if create:
             source = await SETTLING.run(self._subscriptions.create, subscription, self._lease)
         else:
-            source = await SETTLING.run(self._subscriptions.find, subscription)
+            source = await SETTLING.run(self._subscriptions.check, subscription)
         return self._receiver(subscription, source)
 
     async def _subscribe_push(self, subscription: Subscription, *, create: bool) -> None:
         self._check_open()
         subscriptions = self._push_subscriptions
-        await SETTLING.run(subscriptions.create if create else subscriptions.find, subscription)
+        await SETTLING.run(subscriptions.create if create else subscriptions.check, subscription)
         self._push_receiver.add(subscription)
 
     async def _existing(self, subscription: Subscription) -> Existing | None:
         return await SETTLING.run(self._subscriptions.existing, subscription)
 
     async def _push_lacks(self, subscription: Subscription, address: str) -> str:
-        return await SETTLING.run(self._push_subscriptions.problems, subscription, address)
+        return await SETTLING.run(self._push_subscriptions.push_gaps, subscription, address)
 
     async def _undelivered(self, subscription: Subscription) -> SQSReceiver | None:
         source = await SETTLING.run(self._push_subscriptions.find_undelivered, subscription)

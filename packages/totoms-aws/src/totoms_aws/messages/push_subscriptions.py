@@ -49,7 +49,7 @@ class PushSubscriptions:
         self._topics = topics
         self._queues = queues
 
-    def find(self, subscription: Subscription) -> None:
+    def check(self, subscription: Subscription) -> None:
         """Check that all parts are there, and change nothing. The subscription may wait for its confirmation.
 
         Raises:
@@ -94,7 +94,7 @@ class PushSubscriptions:
                         SubscriptionArn=subscribed, AttributeName=name, AttributeValue=value
                     )
 
-    def problems(self, subscription: Subscription, address: str) -> str:
+    def push_gaps(self, subscription: Subscription, address: str) -> str:
         """Return what the subscription of an address lacks to survive an outage, with the command; "" for nothing."""
         arn = self._topics.resolve(subscription.topic)
         subscriptions = self._topics.subscriptions_of(subscription.topic, arn)
@@ -103,7 +103,7 @@ class PushSubscriptions:
             if found is not None and is_confirmed(found):
                 queue = undelivered_queue_name(queue_name(f"push-{subscription.logical_name}"))
                 queue_arn = f"arn:{arn.partition}:sqs:{arn.region}:{arn.account}:{queue}"
-                return _problems(self._topics.attributes_of(found, subscription.name), found, queue_arn)
+                return _gaps(self._topics.attributes_of(found, subscription.name), found, queue_arn)
         return ""
 
     def find_undelivered(self, subscription: Subscription) -> Source | None:
@@ -169,7 +169,7 @@ def _target(subscription: Subscription, topics: Topics) -> tuple[TopicArn, str, 
     return arn, url, dead_queue_name(queue_name(subscription.name))
 
 
-def _problems(found: Mapping[str, str], arn: str, queue_arn: str) -> str:
+def _gaps(found: Mapping[str, str], arn: str, queue_arn: str) -> str:
     lacking, commands = [], []
     if not found.get(_REDRIVE):
         lacking.append("has no redrive policy, so messages that SNS cannot deliver are lost")

@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError
 from totoms.errors import BackendError, LeaseLost, MessageTooLarge, NotFound, Unavailable
 from totoms_aws.clients import client
 from totoms_aws.configuration import AWSConfiguration
-from totoms_aws.errors import code_of, mapped, mapped_errors
+from totoms_aws.errors import code_of, mapped_errors, translate
 from totoms_aws.messages.encoding import size_of
 from totoms_aws.messages.naming import is_fifo, is_url
 
@@ -209,7 +209,7 @@ def send_together(
         send: The SDK's operation for several.
         send_one: The SDK's operation for one.
         entries: Without ids.
-        about: What errors name: arguments of `mapped`.
+        about: What errors name: arguments of `translate`.
     """
     try:
         if len(entries) == 1:
@@ -217,10 +217,10 @@ def send_together(
             return [None]
         answer = send([{"Id": str(number), **entry} for number, entry in enumerate(entries)])
     except Exception as error:
-        if len(entries) > 1 and type(mapped(error, *about)) in (BackendError, MessageTooLarge):
+        if len(entries) > 1 and type(translate(error, *about)) in (BackendError, MessageTooLarge):
             # AWS refuses all for one that is wrong: send each alone.
             return [send_together(send, send_one, [entry], about)[0] for entry in entries]
-        return [_caused(mapped(error, *about), error)] * len(entries)
+        return [_caused(translate(error, *about), error)] * len(entries)
     results = results_of(answer, len(entries), about)
     for number, (entry, result) in enumerate(zip(entries, results, strict=True)):
         # The SDK retries a message that AWS could not take just now if it is alone, but not in a batch. In a group
@@ -239,7 +239,7 @@ def results_of(answer: dict[str, Any], number: int, about: tuple[str, str]) -> R
         results[int(entry["Id"])] = None
     for entry in answer.get("Failed") or ():
         failure = ClientError({"Error": {"Code": entry["Code"]}, "ResponseMetadata": {}}, "Batch")  # type: ignore[typeddict-item]
-        results[int(entry["Id"])] = _caused(mapped(failure, *about), failure)
+        results[int(entry["Id"])] = _caused(translate(failure, *about), failure)
     return results
 
 

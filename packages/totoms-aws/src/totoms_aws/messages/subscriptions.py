@@ -53,7 +53,7 @@ class Subscriptions:
         self._topics = topics
         self._queues = queues
 
-    def find(self, subscription: Subscription) -> Source:
+    def check(self, subscription: Subscription) -> Source:
         """Find all parts of the subscription, and change nothing.
 
         Raises:

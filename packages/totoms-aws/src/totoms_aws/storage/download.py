@@ -8,7 +8,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from totoms.errors import BackendError, Unavailable
 from totoms.plugin import ResumingDownload
-from totoms_aws.errors import mapped, status_of
+from totoms_aws.errors import status_of, translate
 
 
 class Download(ResumingDownload):
@@ -17,7 +17,7 @@ class Download(ResumingDownload):
     Args:
         s3: The client.
         place: ``Bucket`` and ``Key``.
-        about: How errors name the object: arguments of `mapped`.
+        about: How errors name the object: arguments of `translate`.
         start: The first byte.
         length: How many bytes at most; None for all.
 
@@ -48,4 +48,4 @@ class Download(ResumingDownload):
         if resuming and isinstance(error, ClientError) and status_of(error) == 412:
             what, key = self._about
             return Unavailable(f"The file was replaced while it was read: {what} {key!r}.", resource=key)
-        return mapped(error, *self._about)
+        return translate(error, *self._about)

@@ -104,7 +104,7 @@ class AzureMessageBus(MessageBus):
         entity = entity_of(subscription)
         lock_seconds = None
         if create:
-            lock_seconds = await self._subscriptions.make(subscription)
+            lock_seconds = await self._subscriptions.create(subscription)
         else:
             await self._subscriptions.check(subscription)
         source: Source

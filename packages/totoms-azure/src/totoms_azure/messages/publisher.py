@@ -194,7 +194,7 @@ class Publisher:
         missing = [index for index, error in enumerate(results) if isinstance(error, NotFound)]
         if missing and not entity.topic:
             try:
-                await self._subscriptions.make_queue(entity.name)
+                await self._subscriptions.create_queue(entity.name)
             except BackendError as error:
                 return [error if index in missing else result for index, result in enumerate(results)]
             for index, result in zip(missing, await self._send(entity, [messages[n] for n in missing]), strict=True):

@@ -53,7 +53,7 @@ class Subscriptions:
                 f"There is no {entity.title}; and create_subscriptions is off.", resource=subscription.name
             ) from error.__cause__
 
-    async def make(self, subscription: Subscription) -> float | None:
+    async def create(self, subscription: Subscription) -> float | None:
         """Create a subscription, unless it exists.
 
         Returns:
@@ -71,7 +71,7 @@ class Subscriptions:
             if found is None:
                 if entity.topic:
                     await self._check_topic(entity.topic)
-                found = await self._make(entity, subscription.ordered, deliveries)
+                found = await self._create(entity, subscription.ordered, deliveries)
         except (AccessDenied, Unavailable) as error:  # a service that may receive may lack the right to manage
             try:
                 await self._connect(subscription, entity)
@@ -89,7 +89,7 @@ class Subscriptions:
         lock: object = found.lock_duration
         return lock.total_seconds() if isinstance(lock, timedelta) else None
 
-    async def make_queue(self, name: str) -> None:
+    async def create_queue(self, name: str) -> None:
         """Create a queue, unless it exists.
 
         Raises:
@@ -97,7 +97,7 @@ class Subscriptions:
         """
         entity = Entity("", name)
         try:
-            await self._make(entity, False, _MOST_DELIVERIES)
+            await self._create(entity, False, _MOST_DELIVERIES)
         except AccessDenied as error:
             if await self.exists(entity):
                 return
@@ -114,7 +114,7 @@ class Subscriptions:
         """
         entity = Entity("", name)
         if create:
-            await self.make_queue(name)
+            await self.create_queue(name)
         elif not await self.exists(entity):
             raise NotFound(f"There is no {entity.title}; and create_subscriptions is off.", resource=name)
 
@@ -191,7 +191,7 @@ class Subscriptions:
         except NotFound as error:
             raise NotFound(f"There is no topic {topic!r}.", resource=topic) from error.__cause__
 
-    async def _make(self, entity: Entity, ordered: bool, deliveries: int) -> Any:
+    async def _create(self, entity: Entity, ordered: bool, deliveries: int) -> Any:
         settings: dict[str, Any] = {
             "requires_session": ordered,
             "lock_duration": self._lock,
@@ -199,7 +199,7 @@ class Subscriptions:
             "dead_lettering_on_message_expiration": True,
         }
 
-        def make(client: Any) -> Any:
+        def create(client: Any) -> Any:
             try:
                 if entity.topic:
                     return client.create_subscription(entity.topic, entity.name, **settings)
@@ -207,7 +207,7 @@ class Subscriptions:
             except ResourceExistsError:  # another process was faster
                 return None
 
-        made = await self._clients.administer(make, entity.kind, str(entity))
+        made = await self._clients.administer(create, entity.kind, str(entity))
         return made if made is not None else await self._find(entity)
 
     async def _update(self, entity: Entity, wanted: Any) -> None:

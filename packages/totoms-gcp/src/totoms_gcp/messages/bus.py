@@ -94,13 +94,13 @@ class PubSubMessageBus(MessageBus):
 
     async def _prepare(self, subscription: Subscription, create: bool) -> types.Subscription:
         self._check_open()
-        return await (self._subscriptions.make if create else self._subscriptions.check)(subscription)
+        return await (self._subscriptions.create if create else self._subscriptions.check)(subscription)
 
     async def _existing(self, subscription: Subscription) -> Existing | None:
         return await self._subscriptions.existing(subscription)
 
     async def _push_lacks(self, subscription: Subscription, address: str) -> str:
-        return await self._subscriptions.outage_gaps(subscription, address)
+        return await self._subscriptions.push_gaps(subscription, address)
 
     async def _accept_push(self, request: PushRequest) -> PushReply | Sequence[Received]:
         return [await self._push_receiver.accept(request)]

@@ -73,7 +73,7 @@ class PubSubDeadLetters(DeadLetterStore):
                 if letter.message_id in replayed:
                     continue  # dead-lettered again meanwhile: without this, one call might go on for ever
                 replayed.add(letter.message_id)
-                topic = topic or await self._subscriptions.make_replay(self._path)
+                topic = topic or await self._subscriptions.create_replay(self._path)
                 message = encode(letter.body, letter.attributes, held.ordering_key, letter.message_id)
                 await self._clients.publish(topic, message)
                 await self._delete(held)

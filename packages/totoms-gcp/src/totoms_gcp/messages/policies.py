@@ -133,7 +133,7 @@ def missing(found: types.Subscription, needed: types.Subscription, attempts: int
     return gaps
 
 
-def outage_gaps(found: types.Subscription) -> str:
+def push_gaps(found: types.Subscription) -> str:
     """Return what a push subscription lacks so that an outage of an hour costs no message; see `_push_lacks`."""
     gaps, options = [], []
     policy = found.dead_letter_policy

@@ -77,7 +77,7 @@ class Subscriptions:
             )
         return found
 
-    async def make(self, subscription: Subscription) -> types.Subscription:
+    async def create(self, subscription: Subscription) -> types.Subscription:
         """Return the subscription; create it, or change its policies, if needed.
 
         Raises:
@@ -92,10 +92,10 @@ class Subscriptions:
             topic = wanted.dead_letter_policy.dead_letter_topic = self.dead_letter_topic(wanted.name)
             dead = companion(wanted.name, DEAD).subscription
             if await self.find(dead) is None:
-                await self.make_topic(topic)
-                await self._make_dead(dead, topic)
+                await self.create_topic(topic)
+                await self._create_dead(dead, topic)
         if found is None:
-            found = await self._make(wanted)
+            found = await self._create(wanted)
         policies.check_fixed(found, wanted)
         changed = policies.changes(found, wanted, deadline=self._lease_configured)
         if changed:
@@ -103,7 +103,7 @@ class Subscriptions:
             found = await self._administer("update_subscription", wanted.name, request=request)
         return found
 
-    async def make_replay(self, path: str) -> str:
+    async def create_replay(self, path: str) -> str:
         """Create a topic for replayed dead letters, with a subscription of the same kind.
 
         Returns:
@@ -114,8 +114,8 @@ class Subscriptions:
             model = await self.find(path)
             if model is None:
                 raise NotFound(f"There is no subscription {path!r}.", resource=path)
-            await self.make_topic(replay.topic)
-            await self._make(
+            await self.create_topic(replay.topic)
+            await self._create(
                 types.Subscription(
                     name=replay.subscription,
                     topic=replay.topic,
@@ -162,11 +162,11 @@ class Subscriptions:
             dead_letters=tuple(f"the topic {self.dead_letter_topic(one.name)!r}" for one in pushing),
         )
 
-    async def outage_gaps(self, subscription: Subscription, address: str) -> str:
+    async def push_gaps(self, subscription: Subscription, address: str) -> str:
         """Return what the push subscription to an address lacks so that an outage of an hour costs no message."""
         found = await self._of_topic(self.topic(subscription))
         pushing = next((one for one in found if one.push_config.push_endpoint == address), None)
-        return policies.outage_gaps(pushing) if pushing is not None else ""
+        return policies.push_gaps(pushing) if pushing is not None else ""
 
     async def find(self, path: str) -> types.Subscription | None:
         """Return a subscription, or None."""
@@ -177,7 +177,7 @@ class Subscriptions:
         self._dead_letter_topics[path] = found.dead_letter_policy.dead_letter_topic
         return found
 
-    async def make_topic(self, path: str) -> None:
+    async def create_topic(self, path: str) -> None:
         """Create a topic, unless it exists."""
         try:
             await self._clients.administer_topics(
@@ -195,7 +195,7 @@ class Subscriptions:
         found = await asyncio.gather(*(self.find(one) for one in paths))
         return [one for one in found if one is not None]
 
-    async def _make(self, wanted: types.Subscription) -> types.Subscription:
+    async def _create(self, wanted: types.Subscription) -> types.Subscription:
         """Create a subscription, or return the one that another process has just created."""
 
         def create(client: Any) -> Any:
@@ -212,7 +212,7 @@ class Subscriptions:
             raise NotFound(f"The subscription {wanted.name!r} was deleted meanwhile.", resource=wanted.name)
         return made
 
-    async def _make_dead(self, path: str, topic: str) -> None:
+    async def _create_dead(self, path: str, topic: str) -> None:
         for seconds in _RETENTIONS:
             wanted = types.Subscription(
                 name=path,
@@ -222,7 +222,7 @@ class Subscriptions:
                 message_retention_duration=Duration(seconds=seconds),
             )
             try:
-                await self._make(wanted)
+                await self._create(wanted)
             except BackendError as error:
                 if seconds == _RETENTIONS[-1] or not isinstance(error.__cause__, api.InvalidArgument):
                     raise
