@@ -44,8 +44,9 @@ from totoms.errors import (
     Unsupported,
     ValidationError,
 )
+from totoms.execution import ExecutionContext
 from totoms.http.access import public
-from totoms.http.context import ExecutionContext, current_user
+from totoms.http.context import current_user
 from totoms.http.delegate import toto_delegate
 from totoms.logging.logger import TotoLogger
 from totoms.messages.bus import MessageBus

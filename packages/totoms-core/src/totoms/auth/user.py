@@ -18,8 +18,7 @@ class NeverFromARequest:
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
         from pydantic_core import core_schema
 
-        written = handler(source) if issubclass(cls, UserContext) else core_schema.any_schema()
-        return core_schema.chain_schema([core_schema.is_instance_schema(cls), written])
+        return core_schema.chain_schema([core_schema.is_instance_schema(cls), handler(source)])
 
 
 class Claims(Mapping[str, Any]):

@@ -21,7 +21,7 @@ import typing_extensions
 from fastapi import Request
 
 from totoms.auth.user import UserContext
-from totoms.http.context import ExecutionContext
+from totoms.execution import ExecutionContext
 
 Role = str
 """``request``, ``user`` or ``execution``."""

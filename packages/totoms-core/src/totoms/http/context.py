@@ -1,11 +1,10 @@
-"""The context of a request: the caller, authenticated once, and the `ExecutionContext` of a delegate."""
+"""The context of a request: the caller, authenticated once, and its `ExecutionContext`."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from fastapi import Request
 from fastapi.openapi.models import HTTPBearer as HTTPBearerModel
@@ -13,54 +12,18 @@ from fastapi.security.base import SecurityBase
 from starlette.exceptions import HTTPException, WebSocketException
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
-from typing_extensions import TypeVar
 
-from totoms.auth.user import NeverFromARequest, UserContext
+from totoms.auth.user import UserContext
 from totoms.context import current_cid, sane_cid
 from totoms.environment import TotoEnvironment
 from totoms.errors import ConfigurationError, Unauthorized, Undecidable
+from totoms.execution import ExecutionContext
 from totoms.logging.logger import TotoLogger
 
 if TYPE_CHECKING:
     from totoms.auth.authenticator import Authenticator
     from totoms.controller_config import TotoControllerConfig
     from totoms.messages.bus import MessageBus
-    from totoms.storage.storage import CloudStorage
-
-ConfigT = TypeVar("ConfigT", default=Any)
-"""The configuration class of a service; Any by default, so that a bare ``ExecutionContext`` is valid."""
-
-
-@dataclass
-class ExecutionContext(NeverFromARequest, Generic[ConfigT]):
-    """The services that totoms offers to a delegate, for one request.
-
-    With ``ExecutionContext[BlogConfig]`` type checkers know the type of `config`.
-
-    Attributes:
-        logger: ``exec_context.logger.log(exec_context.cid, "...")``.
-        cid: The correlation id of the request.
-        config: The service's loaded configuration.
-        message_bus: To publish messages. None in a service without a message bus; the annotation leaves None out for
-            the sake of the others.
-        environment: The environment of the service: its hyperscaler and settings.
-    """
-
-    logger: TotoLogger
-    cid: str
-    config: ConfigT
-    message_bus: MessageBus
-    environment: TotoEnvironment
-
-    def get_storage(self, bucket_name: str) -> CloudStorage:
-        """Return the storage of a bucket on the service's hyperscaler.
-
-        Args:
-            bucket_name: The bucket's name, without a path.
-        """
-        from totoms.storage.storage import CloudStorage  # imported here because few services use storage
-
-        return CloudStorage(bucket_name, self.logger, self.cid, environment=self.environment)
 
 
 class Runtime(Protocol):
@@ -83,7 +46,7 @@ class Runtime(Protocol):
 
     @property
     def message_bus(self) -> MessageBus:
-        """The message bus; None without one."""
+        """The message bus; False in a service that declares none."""
         ...
 
     @property

@@ -17,7 +17,8 @@ from fastapi import Request
 from totoms.auth.user import UserContext
 from totoms.declaration.requires import Requires
 from totoms.errors import ConfigurationError, InsufficientScope, TotoError
-from totoms.http.context import ExecutionContext, execution_context, identify
+from totoms.execution import ExecutionContext
+from totoms.http.context import execution_context, identify
 from totoms.http.parameters import HIDDEN, Parameters
 from totoms.http.responses import answer_elsewhere
 from totoms.threads import current_delegate_pool, run_delegate

@@ -20,8 +20,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from totoms.auth.user import UserContext
 from totoms.context import current_cid, current_traceparent, new_cid, remember_traceparent, sane_cid
 from totoms.environment import scoped
+from totoms.execution import ExecutionContext
 from totoms.http.access import Access, Decisions
-from totoms.http.context import CORRELATION_ID, Call, ExecutionContext, Runtime, identify_scope
+from totoms.http.context import CORRELATION_ID, Call, Runtime, identify_scope
 from totoms.http.cors import CORS
 from totoms.http.gate import refuse_websocket
 from totoms.http.hosts import has_local_host

@@ -19,8 +19,9 @@ from starlette.requests import HTTPConnection
 
 from totoms.auth.user import UserContext
 from totoms.errors import ConfigurationError
+from totoms.execution import ExecutionContext
 from totoms.http.annotations import ROLES, TYPES, Role, names_of
-from totoms.http.context import CALLER, DEPENDENCIES, ExecutionContext, execution_dependency
+from totoms.http.context import CALLER, DEPENDENCIES, execution_dependency
 
 _NAMED: Final[dict[str, Role]] = {
     "request": "request",

@@ -21,8 +21,9 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute, compile_path
 from starlette.types import Receive, Scope, Send
 
 from totoms.auth.user import UserContext
+from totoms.execution import ExecutionContext
 from totoms.http import private_api
-from totoms.http.context import ExecutionContext, execution_context, identify
+from totoms.http.context import execution_context, identify
 from totoms.http.delegate import Delegate, delegate_of
 from totoms.http.private_api import handle_error
 from totoms.http.requests import TotoRequest

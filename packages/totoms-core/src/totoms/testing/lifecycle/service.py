@@ -19,7 +19,7 @@ from totoms.declaration.api import APIConfiguration, APIEndpoint
 from totoms.declaration.messaging import MessageBusConfig, MessageBusHandlerConfig, MessageBusTopicConfig
 from totoms.declaration.service import TotoMicroserviceConfiguration
 from totoms.environment import TotoEnvironment
-from totoms.http.context import ExecutionContext
+from totoms.execution import ExecutionContext
 from totoms.http.delegate import toto_delegate
 from totoms.messages.handler import TotoMessageHandler
 from totoms.messages.message import MessageDestination, ProcessingResponse, ProcessingStatus, TotoMessage
