@@ -51,9 +51,12 @@ from totoms.http.delegate import toto_delegate
 from totoms.logging.logger import TotoLogger
 from totoms.messages.bus import MessageBus
 from totoms.messages.dead_letters import DeadLetter
+from totoms.messages.events import TotoEvent
+from totoms.messages.function_handler import toto_handler
 from totoms.messages.handler import TotoMessageHandler
 from totoms.messages.message import Delivery, MessageDestination, ProcessingResponse, ProcessingStatus, TotoMessage
 from totoms.messages.subscription import RetryPolicy
+from totoms.messages.upcast import upcast
 from totoms.plugins import loader as _plugins  # noqa: F401 - registers itself with totoms.environment
 from totoms.secrets.manager import SecretsManager
 from totoms.service import TotoMicroservice
@@ -104,6 +107,7 @@ __all__ = [
     "TotoControllerConfig",
     "TotoEnvironment",
     "TotoError",
+    "TotoEvent",
     "TotoLogger",
     "TotoMessage",
     "TotoMessageHandler",
@@ -121,6 +125,8 @@ __all__ = [
     "determine_environment",
     "public",
     "toto_delegate",
+    "toto_handler",
+    "upcast",
 ]
 
 

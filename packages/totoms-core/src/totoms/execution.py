@@ -28,7 +28,7 @@ class ExecutionContext(Generic[ConfigT]):
         logger: ``exec_context.logger.log(exec_context.cid, "...")``.
         cid: The correlation id of the request or message.
         config: The service's loaded configuration.
-        message_bus: To publish messages. False in a service that declares none; then its methods raise
+        message_bus: To publish messages; a false object in a service that declares none, whose methods raise
             ConfigurationError.
         environment: The environment of the service: its hyperscaler and settings.
     """

@@ -7,17 +7,20 @@ import os
 from typing import Final
 from urllib.parse import urlsplit
 
+from totoms.context import current_cid
 from totoms.controller_config import TotoControllerConfig
-from totoms.declaration.messaging import MessageBusConfig
+from totoms.declaration.messaging import MessageBusConfig, MessageBusHandlerConfig
 from totoms.declaration.service import TotoMicroserviceConfiguration
 from totoms.environment import TotoEnvironment
 from totoms.errors import ConfigurationError
+from totoms.execution import ExecutionContext
 from totoms.logging.describe import describe_error
 from totoms.logging.logger import TotoLogger
 from totoms.loop_watch import LoopWatch
 from totoms.messages.bus import ORDERING, PULL, PUSH, MessageBus
 from totoms.messages.consumer import Consumer
 from totoms.messages.delivery import require_capabilities
+from totoms.messages.handler import BoundHandler, TotoMessageHandler
 from totoms.messages.push.endpoint import PushEndpoint
 from totoms.messages.push_request import EVENTS_PATH
 from totoms.messages.receiver import Receiver
@@ -99,12 +102,24 @@ class Messaging:
         if declared.lease is not None:
             bus.use_lease(declared.lease)
         _check_capabilities(bus, declared)
-        handlers = [handler.handler_class(config, bus, environment) for handler in declared.message_handlers]
-        for handler in handlers:
+        bus.publishes = {
+            topic.logical_name: topic.publishes for topic in declared.topics if topic.publishes is not None
+        }
+
+        def context() -> ExecutionContext:
+            return ExecutionContext(logger, current_cid.get(), config, bus, environment)
+
+        def handler_of(one: MessageBusHandlerConfig) -> TotoMessageHandler | BoundHandler:
+            if one.function is not None:
+                return one.function.bind(context)
+            assert one.handler_class is not None
+            handler = one.handler_class(config, bus, environment)
             handler.logger = logger  # of this service, where there are several
+            return handler
+
         heard = declared.heard
         router = MessageRouter(
-            handlers,
+            [handler_of(one) for one in declared.message_handlers],
             retry=declared.retry,
             timeout=declared.handler_timeout,
             logger=logger,

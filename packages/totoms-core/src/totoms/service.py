@@ -23,6 +23,7 @@ from totoms.http.context import set_default_runtime
 from totoms.http.lifespan import Lifecycle, initialised_by_lifespan
 from totoms.logging.logger import TotoLogger, configure_logging, flush_logging
 from totoms.messages.bus import MessageBus
+from totoms.messages.undeclared import UndeclaredMessageBus
 from totoms.threads import run_in_thread
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class TotoMicroservice:
         configuration: The declaration (also as `microservice_configuration`).
         environment: Where it runs.
         config: The service's loaded `TotoControllerConfig`.
-        message_bus: The bus to publish to; None for a service without messaging.
+        message_bus: The bus to publish to; a false object without messaging, whose methods say what to declare.
         logger: The logger: ``logger.log(cid, "...")``.
         app: The FastAPI app, for other servers, for tests, and to extend.
         state: "starting", "ready", "draining" or "stopped".
@@ -62,7 +63,7 @@ class TotoMicroservice:
         self.environment = environment
         self.config = config
         self.logger = logger
-        self.message_bus: MessageBus = messaging.bus if messaging else None  # type: ignore[assignment]
+        self.message_bus: MessageBus = messaging.bus if messaging else UndeclaredMessageBus(environment)
         self.state: Literal["starting", "ready", "draining", "stopped"] = "starting"
         from totoms.auth.authenticator import Authenticator  # late, to keep `import totoms` fast
         from totoms.http.app import create_app

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import pydantic
 from pydantic import Field
 
 from totoms.declaration.base import Declaration, refuse_duplicates
-from totoms.messages.handler import TotoMessageHandler
+from totoms.messages.events import TotoEvent, check_event_class
+from totoms.messages.function_handler import FunctionHandler, function_handler_of
+from totoms.messages.handler import TotoMessageHandler, check_handler_class
 from totoms.messages.subscription import DeliveryMode, RetryPolicy
+from totoms.messages.upcast import check_upcasts
 from totoms.threads import MOST_THREADS
 
 
@@ -23,6 +27,8 @@ class MessageBusTopicConfig(Declaration):
         subscription: The name of the service's subscription; by default ``{service_name}-{logical_name}``.
         ordered: Whether messages with the same ordering key are handled in order.
         subscribe: False to only publish: handlers without a topic do not subscribe to it.
+        publishes: The events that the service may publish to it. Others are refused before anything is sent, and so is
+            a `TotoMessage` whose data is not valid for its event. By default, everything may be published.
     """
 
     logical_name: Annotated[str, Field(min_length=1)]
@@ -30,19 +36,45 @@ class MessageBusTopicConfig(Declaration):
     subscription: Annotated[str, Field(min_length=1)] | None = None
     ordered: bool = False
     subscribe: bool = True
+    publishes: list[type[TotoEvent]] | None = None
+
+    @pydantic.field_validator("publishes", mode="before")
+    @classmethod
+    def _are_events(cls, value: Any) -> Any:
+        for one in value if isinstance(value, list | tuple) else ():
+            check_event_class(one)
+        return value
+
+    @pydantic.field_validator("publishes")
+    @classmethod
+    def _distinct_events(cls, value: list[type[TotoEvent]] | None) -> list[type[TotoEvent]] | None:
+        refuse_duplicates("event", [f"{one.__toto_type__} version {one.__toto_version__}" for one in value or ()])
+        return value
 
 
 class MessageBusHandlerConfig(Declaration):
-    """A message handler.
+    """A message handler: exactly one of `handler_class` and `handler`.
 
     Attributes:
         handler_class: A subclass of `TotoMessageHandler`, instantiated once with (config, message_bus, environment).
         topic: The logical name of its topic, or a list of them. By default, it takes messages of every topic without
             ``subscribe=False`` for which there is no handler of that topic.
+        handler: A function decorated with `toto_handler`.
     """
 
-    handler_class: type[TotoMessageHandler]
+    handler_class: type[TotoMessageHandler] | None = None
     topic: str | list[str] | None = None
+    handler: Callable[..., Any] | None = None
+
+    @property
+    def function(self) -> FunctionHandler | None:
+        """The decorated function, as the router needs it; None for a class."""
+        return function_handler_of(self.handler)
+
+    @property
+    def name(self) -> str:
+        """The name of the class or function."""
+        return getattr(self.handler_class or self.handler, "__name__", "")
 
     @property
     def topics(self) -> list[str]:
@@ -59,12 +91,34 @@ class MessageBusHandlerConfig(Declaration):
     @pydantic.field_validator("handler_class", mode="before")
     @classmethod
     def _is_handler(cls, value: Any) -> Any:
+        if value is None:
+            return value
+        if function_handler_of(value) is not None:
+            raise ValueError(f"{value.__name__} is a function: write handler={value.__name__}")
         if not (inspect.isclass(value) and issubclass(value, TotoMessageHandler)):
             raise ValueError("must be a subclass of TotoMessageHandler")
-        missing = sorted(getattr(value, "__abstractmethods__", ()))
-        if missing:
-            raise ValueError(f"{value.__name__} does not implement {', '.join(missing)}")
+        check_handler_class(value)
         return value
+
+    @pydantic.field_validator("handler", mode="before")
+    @classmethod
+    def _is_decorated(cls, value: Any) -> Any:
+        if value is None:
+            return value
+        if inspect.isclass(value):
+            raise ValueError(f"{value.__name__} is a class: write handler_class={value.__name__}")
+        function = function_handler_of(value)
+        if function is None:
+            raise ValueError("must be a function decorated with @toto_handler")
+        if function.event is not None:
+            check_upcasts(function.event)
+        return value
+
+    @pydantic.model_validator(mode="after")
+    def _one_of_both(self) -> MessageBusHandlerConfig:
+        if (self.handler_class is None) == (self.handler is None):
+            raise ValueError("needs exactly one of handler_class and handler")
+        return self
 
 
 class MessageBusConfig(Declaration):
@@ -109,9 +163,8 @@ class MessageBusConfig(Declaration):
     @pydantic.field_validator("message_handlers")
     @classmethod
     def _distinct_handlers(cls, value: list[MessageBusHandlerConfig]) -> list[MessageBusHandlerConfig]:
-        refuse_duplicates(
-            "handler", [f"{handler.handler_class.__module__}.{handler.handler_class.__qualname__}" for handler in value]
-        )
+        given = [handler.handler_class or handler.handler for handler in value]
+        refuse_duplicates("handler", [f"{one.__module__}.{one.__qualname__}" for one in given if one is not None])
         return value
 
     @pydantic.model_validator(mode="after")
@@ -121,13 +174,9 @@ class MessageBusConfig(Declaration):
             for name in handler.topics:
                 if name not in subscribed:
                     known = ", ".join(map(repr, subscribed)) or "none"
-                    raise ValueError(
-                        f"{handler.handler_class.__name__} names the undeclared topic {name!r}: declared are {known}"
-                    )
+                    raise ValueError(f"{handler.name} names the undeclared topic {name!r}: declared are {known}")
                 if not subscribed[name]:
-                    raise ValueError(
-                        f"{handler.handler_class.__name__} names the topic {name!r}, which has subscribe=False"
-                    )
+                    raise ValueError(f"{handler.name} names the topic {name!r}, which has subscribe=False")
         return self
 
     @property

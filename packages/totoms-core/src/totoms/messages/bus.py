@@ -12,11 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar, Final
 
 from totoms.environment import TotoEnvironment, current_environment, implementation
-from totoms.errors import BackendError, Closed, InvalidArgument, MessageTooLarge, NotFound, Unsupported
+from totoms.errors import BackendError, Closed, InvalidArgument, NotFound, Unsupported
 from totoms.messages.dead_letters import DeadLetter, DeadLetterStore
+from totoms.messages.events import TotoEvent
 from totoms.messages.lease_setting import check_lease
-from totoms.messages.message import MessageDestination, TotoMessage
+from totoms.messages.message import MessageDestination
 from totoms.messages.outgoing import Outgoing, to_outgoing
+from totoms.messages.publishes import Publishable, to_publish, version_to_publish
 from totoms.messages.push_request import PushReply, PushRequest
 from totoms.messages.receiver import Received, Receiver
 from totoms.messages.subscription import Existing, Subscription
@@ -36,6 +38,9 @@ class MessageBus(ABC):  # noqa: B024 - its abstract methods are marked by backen
     Args:
         environment: Where the service runs; by default the current one.
         topics: The provider's identifier for each logical name.
+
+    Attributes:
+        publishes: For topics that declare it, by logical name, the events that may be published.
     """
 
     capabilities: ClassVar[frozenset[str]] = frozenset({PULL})
@@ -63,12 +68,13 @@ class MessageBus(ABC):  # noqa: B024 - its abstract methods are marked by backen
     def __init__(self, environment: TotoEnvironment | None = None, topics: Mapping[str, str] | None = None) -> None:
         self.environment = environment or current_environment()
         self.topics: dict[str, str] = dict(topics or {})
+        self.publishes: Mapping[str, Sequence[type[TotoEvent]]] = {}
         self._closed = False
 
     async def publish_message(
         self,
         destination: MessageDestination,
-        message: TotoMessage,
+        message: Publishable,
         *,
         ordering_key: str | None = None,
         delay: float = 0.0,
@@ -77,7 +83,8 @@ class MessageBus(ABC):  # noqa: B024 - its abstract methods are marked by backen
 
         Args:
             destination: A topic by its logical name, or a queue.
-            message: The message. An empty `cid` becomes that of the request or message being handled.
+            message: The message, or its data if that is a `TotoEvent`. An empty `cid` becomes that of the request or
+                message being handled.
             ordering_key: Messages with the same key are handled in order, if the subscription is ordered.
             delay: Seconds before it may be delivered.
 
@@ -87,7 +94,7 @@ class MessageBus(ABC):  # noqa: B024 - its abstract methods are marked by backen
         Raises:
             NotFound: The topic is not in the configuration, or does not exist at the provider.
             NotSerializable: The message cannot be written as JSON.
-            InvalidArgument: `delay` is negative or infinite.
+            InvalidArgument: The topic does not declare this message, or `delay` is negative or infinite.
             MessageTooLarge: It is over the broker's limit. Nothing was sent.
             Unsupported: The backend does not support ordering keys, delay or queues.
             Closed: After `close`.
@@ -102,7 +109,7 @@ class MessageBus(ABC):  # noqa: B024 - its abstract methods are marked by backen
     async def publish_messages(
         self,
         destination: MessageDestination,
-        messages: Iterable[TotoMessage],
+        messages: Iterable[Publishable],
         *,
         ordering_key: str | None = None,
         delay: float = 0.0,
@@ -162,9 +169,10 @@ class MessageBus(ABC):  # noqa: B024 - its abstract methods are marked by backen
         self._use_lease(seconds)
 
     def _outgoing(
-        self, destination: MessageDestination, message: TotoMessage, ordering_key: str | None, delay: float
+        self, destination: MessageDestination, message: Publishable, ordering_key: str | None, delay: float
     ) -> Outgoing:
         self._check_open()
+        message = to_publish(destination, message)
         topic = None
         if destination.topic is not None:
             topic = self.topics.get(destination.topic)
@@ -185,13 +193,9 @@ class MessageBus(ABC):  # noqa: B024 - its abstract methods are marked by backen
             self._require(DELAY)
             if not 0 < delay < float("inf"):
                 raise InvalidArgument("delay must be a finite number of seconds, zero or more.")
-        outgoing = to_outgoing(message, topic, destination.queue, ordering_key, delay)
-        size = outgoing.size_over(self.max_message_bytes)
-        if size:
-            raise MessageTooLarge(
-                f"The message is {size} bytes; the limit is {self.max_message_bytes}.",
-                resource=destination.topic or destination.queue,
-            )
+        version = version_to_publish(message, destination.topic, self.publishes)
+        outgoing = to_outgoing(message, topic, destination.queue, ordering_key, delay, version)
+        outgoing.check_size(self.max_message_bytes, destination.topic or destination.queue)
         return outgoing
 
     def _store(self, subscription: str) -> DeadLetterStore:

@@ -170,7 +170,10 @@ class Consumer:
             if outcome.action is Action.DEAD_LETTER:
                 await self._receiver.dead_letter(received, outcome.reason or DeadLetterReason("unknown"))
             else:
-                await self._receiver.nack(received, received.subscription.retry.backoff(received.attempt))
+                delay = outcome.delay
+                if delay is None:
+                    delay = received.subscription.retry.backoff(received.attempt)
+                await self._receiver.nack(received, delay)
         except LeaseLost:
             self._log_redelivery(received)
         except Exception as error:  # it is delivered again when its lease expires

@@ -13,12 +13,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, Generic
 
 import orjson
+from typing_extensions import TypeVar
 
 from totoms.context import current_cid, new_cid
 from totoms.errors import InvalidArgument, NotSerializable, UndecodableMessage
+from totoms.messages.events import TotoEvent, type_of
 from totoms.strict_json import encodable, explain, plain
 
 TYPE_ATTRIBUTE: Final = "messageType"
@@ -32,6 +34,9 @@ CONTENT_TYPE: Final = "application/json"
 
 _DIGITS_TO_ZERO: Final = bytes.maketrans(b"123456789", b"000000000")
 _LONG_INTEGER: Final = b"0" * 19
+
+DataT = TypeVar("DataT", default=Any)
+"""The class of a message's data; Any by default, so that a bare ``TotoMessage`` is valid."""
 
 _second: tuple[int, str] = (0, "")
 
@@ -76,20 +81,20 @@ class Delivery:
 
 
 @dataclass
-class TotoMessage:
-    """A message (an event).
+class TotoMessage(Generic[DataT]):
+    """A message. ``TotoMessage[PostCreated]`` is one whose data is a `PostCreated`.
 
     Attributes:
         timestamp: When it happened; a free string, by default now as ``YYYY.MM.DD HH:MM:SS``.
         cid: The correlation id; by default that of the request or message being handled.
         id: The identifier of the *object* the event is about; by default a random one.
-        type: The event type, by which it is routed to a handler. Required.
+        type: The event type, by which it is routed to a handler; by default that of `data`, if it is a `TotoEvent`.
         msg: A line for the log; by default empty.
-        data: The payload: anything JSON can hold.
+        data: The payload: a `TotoEvent`, or anything JSON can hold.
         delivery: How a received message reached the handler; None on a message to publish.
 
     Raises:
-        InvalidArgument: `type` is missing or not a string.
+        InvalidArgument: `type` is missing, not a string, or not that of the event in `data`; or the event is abstract.
     """
 
     timestamp: str = field(default_factory=_now)
@@ -97,10 +102,12 @@ class TotoMessage:
     id: str = field(default_factory=new_cid)
     type: str = ""
     msg: str = ""
-    data: Any = field(default_factory=dict)
+    data: DataT = field(default_factory=dict)  # type: ignore[assignment]
     delivery: Delivery | None = field(default=None, compare=False, repr=False, kw_only=True)
 
     def __post_init__(self) -> None:
+        if isinstance(self.data, TotoEvent):
+            self.type = type_of(self.data, self.type)
         if not isinstance(self.type, str) or not self.type:
             raise InvalidArgument("TotoMessage.type must be a non-empty string: messages are routed by it.")
 
@@ -153,15 +160,17 @@ _TEXTS: Final = ("timestamp", "cid", "id", "type", "msg")
 _STRINGS: Final = {str}
 
 
-def encode_message(message: TotoMessage) -> bytes:
+def encode_message(message: TotoMessage[Any]) -> bytes:
     """Encode a message into the wire form. Fields other than `type` are written as they are, strings or not.
 
     Raises:
-        InvalidArgument: `type` is not a string.
+        InvalidArgument: `type` is not a string, or not that of the event in `data`.
         NotSerializable: JSON cannot hold it: NaN, a lone surrogate, a value of an unknown class, a cycle.
     """
     if not isinstance(message.type, str) or not message.type:
         raise InvalidArgument(f"TotoMessage.type must be a string that is not empty, not {message.type!r:.100}.")
+    if isinstance(message.data, TotoEvent):
+        type_of(message.data, message.type)
     wire = {
         "timestamp": message.timestamp,
         "cid": message.cid,
@@ -199,7 +208,7 @@ def has_long_integer(body: bytes) -> bool:
     return _LONG_INTEGER in body.translate(_DIGITS_TO_ZERO)
 
 
-def decode_message(body: bytes, delivery: Delivery | None = None, *, type_attribute: str = "") -> TotoMessage:
+def decode_message(body: bytes, delivery: Delivery | None = None, *, type_attribute: str = "") -> TotoMessage[Any]:
     """Decode the wire form.
 
     Publishers of totoms 1.x and others write numbers and null where the form has strings: null or a missing field

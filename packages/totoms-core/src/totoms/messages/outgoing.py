@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from totoms.context import current_cid, current_traceparent, new_cid
+from totoms.errors import MessageTooLarge
+from totoms.messages.events import VERSION_ATTRIBUTE
 from totoms.messages.message import (
     CONTENT_TYPE,
     CONTENT_TYPE_ATTRIBUTE,
@@ -43,20 +45,35 @@ class Outgoing:
     ordering_key: str | None = None
     delay: float = 0.0
 
-    def size_over(self, limit: int) -> int:
-        """Return the size of body and attributes in bytes if it is over `limit`, else 0."""
+    def check_size(self, limit: int, resource: str | None) -> None:
+        """Check the size of body and attributes.
+
+        Args:
+            limit: The broker's limit in bytes.
+            resource: The name of the topic or queue, for the error.
+
+        Raises:
+            MessageTooLarge: They are larger.
+        """
         if len(self.body) + _MAX_ATTRIBUTE_BYTES + 4 * len(self.attributes[TYPE_ATTRIBUTE]) <= limit:
-            return 0
+            return
         size = len(self.body) + sum(len(name) + len(value.encode()) for name, value in self.attributes.items())
-        return size if size > limit else 0
+        if size > limit:
+            raise MessageTooLarge(f"The message is {size} bytes; the limit is {limit}.", resource=resource)
 
 
 def to_outgoing(
-    message: TotoMessage, topic: str | None, queue: str | None, ordering_key: str | None, delay: float
+    message: TotoMessage[Any],
+    topic: str | None,
+    queue: str | None,
+    ordering_key: str | None,
+    delay: float,
+    version: int | None = None,
 ) -> Outgoing:
     """Encode a message and give it a new message id.
 
-    An empty `cid` of the message becomes that of the request or message being handled, else a new one.
+    `version` is that of the event, None for untyped data. An empty `cid` of the message becomes that of the request or
+    message being handled, else a new one.
 
     Raises:
         NotSerializable: The message cannot be written as JSON.
@@ -66,6 +83,8 @@ def to_outgoing(
     body = encode_message(message)
     message_id = new_cid()
     attributes = {TYPE_ATTRIBUTE: message.type, ID_ATTRIBUTE: message_id, CONTENT_TYPE_ATTRIBUTE: CONTENT_TYPE}
+    if version is not None:
+        attributes[VERSION_ATTRIBUTE] = str(version)
     traceparent = current_traceparent()
     if traceparent:
         attributes[TRACEPARENT_ATTRIBUTE] = traceparent

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Final
 
@@ -14,7 +14,9 @@ from totoms.errors import ConfigurationError, NonRetryableError, UndecodableMess
 from totoms.logging.describe import error_location, error_text, printable, texts_shown
 from totoms.logging.logger import TotoLogger
 from totoms.messages.dead_letters import DeadLetterReason
-from totoms.messages.handler import TotoMessageHandler
+from totoms.messages.deadlines import Deadlines
+from totoms.messages.events import VERSION_ATTRIBUTE, InvalidEvent, TotoEvent, UnknownVersion
+from totoms.messages.handler import BoundHandler, TotoMessageHandler, bind
 from totoms.messages.message import (
     TRACEPARENT_ATTRIBUTE,
     TYPE_ATTRIBUTE,
@@ -27,47 +29,8 @@ from totoms.messages.message import (
 )
 from totoms.messages.receiver import Received
 from totoms.messages.subscription import RetryPolicy
+from totoms.messages.upcast import read_event
 from totoms.threads import MOST_THREADS, Workers
-
-
-class Deadlines:
-    """Cancels tasks that take longer than `seconds`.
-
-    Args:
-        seconds: How long a task may take between :meth:`begin` and :meth:`end`.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        # In the order in which they began, so also by deadline.
-        self._due: dict[asyncio.Task[Any], float] = {}
-        self._expired: set[asyncio.Task[Any]] = set()
-        self._timer: asyncio.TimerHandle | None = None
-
-    def begin(self, task: asyncio.Task[Any]) -> None:
-        """Start the deadline of `task`, the current one."""
-        loop = asyncio.get_running_loop()
-        self._due[task] = loop.time() + self._seconds
-        if self._timer is None:
-            self._timer = loop.call_later(self._seconds, self._expire, loop)
-
-    def end(self, task: asyncio.Task[Any]) -> None:
-        """Stop the deadline of `task`. If it had passed, undo the cancellation (`Task.uncancel`)."""
-        if self._due.pop(task, None) is None and task in self._expired:
-            self._expired.remove(task)
-            task.uncancel()
-
-    def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
-        now = loop.time()
-        self._timer = None
-        for task, due in list(self._due.items()):
-            if due > now:
-                self._timer = loop.call_at(due, self._expire, loop)
-                return
-            del self._due[task]
-            self._expired.add(task)
-            task.cancel()
-
 
 _MAX_LOGGED_TYPES: Final = 1000
 """Publishers choose message types, so the number of types remembered as logged is bounded."""
@@ -89,11 +52,13 @@ class Outcome:
         action: How to settle it.
         reason: Why it is dead-lettered, for DEAD_LETTER.
         ignored: Whether no handler takes the type, or the handler returned IGNORED.
+        delay: The pause before a RETRY in seconds; None for that of the retry policy.
     """
 
     action: Action
     reason: DeadLetterReason | None = None
     ignored: bool = False
+    delay: float | None = None
 
 
 @dataclass(slots=True)
@@ -115,7 +80,7 @@ class MessageRouter:
     """Decodes a delivery, runs the handler for its topic and type, and returns the outcome.
 
     Args:
-        handlers: The service's handlers.
+        handlers: The service's handlers: instances of handler classes, or bound ones.
         retry: After how many attempts a message is dead-lettered.
         timeout: Seconds after which a handler is cancelled and counts as failed.
         logger: The service's logger.
@@ -129,7 +94,7 @@ class MessageRouter:
 
     def __init__(
         self,
-        handlers: Sequence[TotoMessageHandler],
+        handlers: Sequence[TotoMessageHandler[Any, Any] | BoundHandler],
         *,
         retry: RetryPolicy,
         timeout: float,
@@ -146,20 +111,17 @@ class MessageRouter:
         self._logged_types: set[str] = set()
         self._unhandled = frozenset(unhandled)
         # By topic and type; the topic is None for a handler of all topics.
-        self._handlers: dict[tuple[str | None, str], Callable[[TotoMessage], Any]] = {}
+        self._handlers: dict[tuple[str | None, str], BoundHandler] = {}
         for handler, own_topics in zip(handlers, topics or [()] * len(handlers), strict=True):
-            message_type = handler.get_handled_message_type()
-            name = type(handler).__name__
-            if not isinstance(message_type, str) or not message_type:
-                raise ConfigurationError(f"{name}.get_handled_message_type() must return a non-empty string.")
-            process = _awaitable(handler.process_message, self._threads)
+            bound = handler if isinstance(handler, BoundHandler) else bind(handler)
+            bound = replace(bound, process=_awaitable(bound.process, self._threads))
             for topic in own_topics or (None,):
-                if (topic, message_type) in self._handlers:
+                if (topic, bound.message_type) in self._handlers:
                     of = f" of topic {topic!r}" if topic else ""
                     raise ConfigurationError(
-                        f"Two handlers for message type {message_type!r}{of}; the second is {name}."
+                        f"Two handlers for message type {bound.message_type!r}{of}; the second is {bound.name}."
                     )
-                self._handlers[topic, message_type] = process
+                self._handlers[topic, bound.message_type] = bound
 
     async def handle(self, received: Received) -> Outcome:
         """Run the handler for one delivery. Raises only CancelledError, if the current task is cancelled."""
@@ -198,32 +160,59 @@ class MessageRouter:
             return self._dead_letter(received, "undecodable", error)
         current_cid.set(sane_cid(message.cid))
         remember_traceparent(received.attributes.get(TRACEPARENT_ATTRIBUTE))
-        process = self._find_handler(subscription.logical_name, message.type)
-        if process is None:
+        handler = self._find_handler(subscription.logical_name, message.type)
+        if handler is None:
             self._log_once(message.type, f"No handler for messages of type {message.type!r}")
             return _IGNORED
         if received.attempt > self._retry.max_attempts:
             # It may be what killed its consumers, before they could nack it.
             self._logger.log(current_cid.get(), f"Message {received.message_id}: every lease expired.", "ERROR")
             return self._dead_letter(received, "lease_expired", None)
-        return await self._run(process, message, received)
+        if handler.event is not None:
+            refused = self._read_event(handler.event, message, received)
+            if refused is not None:
+                return refused
+        return await self._run(handler, message, received)
 
-    def _find_handler(self, topic: str, message_type: str) -> Callable[[TotoMessage], Any] | None:
+    def _read_event(self, event: type[TotoEvent], message: TotoMessage, received: Received) -> Outcome | None:
+        """Make the data of a message an event; return an outcome if that fails."""
+        version = received.attributes.get(VERSION_ATTRIBUTE)
+        try:
+            message.data = read_event(event, message.data, version, vouched=received.attributes_vouched)
+        except InvalidEvent as error:
+            text = f"Message {received.message_id} of type {message.type} is invalid: {error}"
+            self._logger.log(current_cid.get(), text, "ERROR")
+            return self._dead_letter(received, "invalid", error)
+        except NonRetryableError as error:
+            self._log_failure(message, received, error_location(error), error)
+            return self._dead_letter(received, "non_retryable", error)
+        except Exception as error:  # an upcast is the user's code
+            newer = isinstance(error, UnknownVersion)
+            if newer:
+                self._log_failure(message, received, str(error))
+            else:
+                self._log_failure(message, received, error_location(error), error)
+            outcome = self._failed(received, error, "unknown_version" if newer else "attempts_exhausted")
+            # A deployment of the newer version may be under way.
+            return replace(outcome, delay=self._retry.max_backoff)
+        return None
+
+    def _find_handler(self, topic: str, message_type: str) -> BoundHandler | None:
         found = self._handlers.get((topic, message_type))
         if found is None and topic not in self._unhandled:
             found = self._handlers.get((None, message_type))
         return found
 
-    async def _run(self, process: Callable[[TotoMessage], Any], message: TotoMessage, received: Received) -> Outcome:
+    async def _run(self, handler: BoundHandler, message: TotoMessage, received: Received) -> Outcome:
         task = asyncio.current_task()
         assert task is not None
         self._deadlines.begin(task)
         try:
             try:
-                response = await process(message)
+                response = await handler.process(message)
             finally:
                 self._deadlines.end(task)
-            status = _status(response)
+            status = _status(response, handler)
         except NonRetryableError as error:
             self._log_failure(message, received, error_location(error), error)
             return self._dead_letter(received, "non_retryable", error)
@@ -236,13 +225,19 @@ class MessageRouter:
             return _SUCCESS
         if status is ProcessingStatus.IGNORED:
             return _IGNORED
+        if not isinstance(response, ProcessingResponse):
+            problem = _wrong_response(response, handler)
+            self._log_failure(message, received, problem)
+            return self._failed(received, TypeError(problem))
         text = f": {response.error}" if response.error and texts_shown() else ""
         self._log_failure(message, received, f"the handler returned FAILED{text}")
         return self._failed(received, response.error or "")
 
-    def _failed(self, received: Received, error: BaseException | str | None) -> Outcome:
+    def _failed(
+        self, received: Received, error: BaseException | str | None, reason: str = "attempts_exhausted"
+    ) -> Outcome:
         if received.attempt >= self._retry.max_attempts:
-            return self._dead_letter(received, "attempts_exhausted", error)
+            return self._dead_letter(received, reason, error)
         return _RETRY
 
     def _dead_letter(self, received: Received, reason: str, error: BaseException | str | None) -> Outcome:
@@ -279,8 +274,18 @@ def _awaitable(process: Callable[[TotoMessage], Any], threads: Workers) -> Calla
     return in_thread
 
 
-def _status(response: Any) -> ProcessingStatus:
-    if not isinstance(response, ProcessingResponse):
-        raise TypeError(f"process_message returned {type(response).__name__}, not a ProcessingResponse")
-    status = response.status
-    return status if type(status) is ProcessingStatus else ProcessingStatus(status)
+def _status(response: Any, handler: BoundHandler) -> ProcessingStatus | None:
+    """Return the status of a response; None if a handler must not return it."""
+    if isinstance(response, ProcessingResponse):
+        status = response.status
+        return status if type(status) is ProcessingStatus else ProcessingStatus(status)
+    return ProcessingStatus.SUCCESS if response is None and handler.none_succeeds else None
+
+
+def _wrong_response(response: object, handler: BoundHandler) -> str:
+    if response is None:
+        return (
+            f"{handler.name} returned None: return ProcessingResponse(status=ProcessingStatus.SUCCESS), or annotate it "
+            "`-> None`"
+        )
+    return f"{handler.name} returned a {type(response).__name__}, not a ProcessingResponse"

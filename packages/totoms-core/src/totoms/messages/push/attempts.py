@@ -38,15 +38,26 @@ class Failures:
 
     def __init__(self, most: int = _MOST) -> None:
         self._most = most
-        self._failed: dict[DeliveryKey, int] = {}
+        self._failed: dict[DeliveryKey, tuple[int, float]] = {}
 
     def of(self, key: DeliveryKey) -> int:
         """Return how often the handler failed for a message."""
-        return self._failed.get(key, 0)
+        return self._failed[key][0] if key in self._failed else 0
 
-    def add(self, key: DeliveryKey) -> None:
-        """Count one more failure."""
-        self._failed[key] = self._failed.pop(key, 0) + 1
+    def pause(self, key: DeliveryKey, now: float) -> float:
+        """Return the seconds in which the handler must not run for a message again."""
+        return max(0.0, self._failed[key][1] - now) if key in self._failed else 0.0
+
+    def add(self, key: DeliveryKey, until: float = 0.0) -> None:
+        """Count one more failure.
+
+        Args:
+            key: The message.
+            until: The time until which the handler must not run for it again.
+        """
+        failures = self.of(key) + 1
+        self._failed.pop(key, None)  # to the end of the order
+        self._failed[key] = failures, until
         if len(self._failed) > self._most:
             del self._failed[next(iter(self._failed))]
 

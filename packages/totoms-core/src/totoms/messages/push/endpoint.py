@@ -7,6 +7,7 @@ handler count as attempts; see :mod:`totoms.messages.push.attempts`.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -208,13 +209,16 @@ class PushEndpoint:
 
     async def _settle(self, received: Received, key: DeliveryKey, until: float) -> _Result:
         """Run the handler of a message in a slot, and dead-letter the message if the outcome says so."""
+        pause = self._failures.pause(key, self._clock())
+        if pause:  # brokers choose the time of a redelivery themselves
+            return Undecidable("The message waits for a newer version of the service.", retry_after=math.ceil(pause))
         try:
             await self._slots.take(len(received.body), until)
             try:
                 received.attempt = self._failures.of(key) + 1
                 outcome = await self._router.handle(received)
                 if outcome.action is Action.RETRY:
-                    self._failures.add(key)
+                    self._failures.add(key, 0.0 if outcome.delay is None else self._clock() + outcome.delay)
                     return outcome
                 if outcome.action is Action.DEAD_LETTER:
                     await self._dead_letter(received, outcome.reason or DeadLetterReason("unknown"))

@@ -28,8 +28,10 @@ from totoms.local.secrets import JWT_KEY_SECRET, LocalSecretsManager
 from totoms.local.storage.storage import LocalCloudStorage
 from totoms.logging.masking import forget_secrets
 from totoms.messages.dead_letters import DeadLetterReason
-from totoms.messages.message import TotoMessage, decode_message
+from totoms.messages.events import TotoEvent
+from totoms.messages.message import DataT, MessageDestination, TotoMessage, decode_message
 from totoms.messages.outgoing import Outgoing
+from totoms.messages.publishes import Publishable
 from totoms.messages.receiver import Received
 from totoms.messages.subscription import Subscription
 from totoms.plugins import loader as plugins
@@ -41,8 +43,8 @@ HYPERSCALER: Final = "testing"
 
 
 @dataclass(slots=True)
-class PublishedMessage(TotoMessage):
-    """A message as the service under test published it.
+class PublishedMessage(TotoMessage[DataT]):
+    """A message as the service under test published it. The data of an event is an event of the same class.
 
     Attributes:
         topic: The logical name of the topic, or None.
@@ -80,7 +82,7 @@ class TestBackend:
     def __init__(self, secrets: Mapping[str, str | bytes] | None = None) -> None:
         self.secrets: MutableMapping[str, str | bytes] = {JWT_KEY_SECRET: new_cid() + new_cid(), **(secrets or {})}
         self.now = time.time()
-        self.published: list[PublishedMessage] = []
+        self.published: list[PublishedMessage[Any]] = []
         self.settled: Callable[[], None] = lambda: None
         self.root = Path(tempfile.gettempdir()) / f"totoms-{new_cid()}"  # the backend creates it, for its owner only
         _provide()
@@ -165,17 +167,31 @@ class TestBackendMessageBus(LocalMessageBus):
 
     __test__ = False
 
+    def __init__(self, environment: TotoEnvironment | None = None, topics: Mapping[str, str] | None = None) -> None:
+        super().__init__(environment, topics)
+        self._events: dict[str, TotoEvent] = {}
+
     def _get_writer(self) -> Writer:
         writer = super()._get_writer()
         writer.clock = _backend_of(self.environment).clock
         return writer
 
+    def _outgoing(
+        self, destination: MessageDestination, message: Publishable, ordering_key: str | None, delay: float
+    ) -> Outgoing:
+        outgoing = super()._outgoing(destination, message, ordering_key, delay)
+        data = message.data if isinstance(message, TotoMessage) else message
+        if isinstance(data, TotoEvent):
+            self._events[outgoing.message_id] = data.model_copy(deep=True)
+        return outgoing
+
     async def _publish(self, batch: Sequence[Outgoing]) -> Sequence[BackendError | None]:
         results = await super()._publish(batch)
         names = {identifier: name for name, identifier in self.topics.items()}
         for outgoing, error in zip(batch, results, strict=True):
+            event = self._events.pop(outgoing.message_id, None)
             if error is None:
-                _backend_of(self.environment).published.append(_published(outgoing, names))
+                _backend_of(self.environment).published.append(_published(outgoing, names, event))
         return results
 
     async def _subscribe(self, subscription: Subscription, *, create: bool) -> LocalReceiver:
@@ -209,7 +225,7 @@ class TestBackendMessageBus(LocalMessageBus):
         return await self._do(lambda connection: connection.execute(sql, (now, *rows)).fetchone()[0])
 
 
-def _published(outgoing: Outgoing, names: Mapping[str, str]) -> PublishedMessage:
+def _published(outgoing: Outgoing, names: Mapping[str, str], event: TotoEvent | None) -> PublishedMessage[Any]:
     message = decode_message(outgoing.body)
     return PublishedMessage(
         message.timestamp,
@@ -217,7 +233,7 @@ def _published(outgoing: Outgoing, names: Mapping[str, str]) -> PublishedMessage
         message.id,
         message.type,
         message.msg,
-        message.data,
+        message.data if event is None else event,
         topic=names.get(outgoing.topic) if outgoing.topic else None,
         queue=outgoing.queue,
         message_id=outgoing.message_id,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from totoms.messages.handler import BoundHandler
 from totoms.messages.message import ProcessingResponse, TotoMessage
 from totoms.messages.receiver import Received
 from totoms.messages.router import Action, MessageRouter, Outcome
@@ -19,7 +19,7 @@ class HandledMessage:
         message: The message that the handler got; None if no handler ran.
         outcome: The decision of the service: ``outcome.action`` is what it does at the broker, ``outcome.reason`` why
             it dead-letters the message, ``outcome.ignored`` whether no handler takes the type.
-        response: The response of the handler; None if it raised or did not run.
+        response: The response of the handler; None if it returned None, raised or did not run.
         error: The exception of the handler, or None.
     """
 
@@ -70,16 +70,16 @@ class RecordingRouter(MessageRouter):
         self._handled.append(result)
         return result
 
-    async def _run(self, process: Callable[[TotoMessage], Any], message: TotoMessage, received: Received) -> Outcome:
+    async def _run(self, handler: BoundHandler, message: TotoMessage, received: Received) -> Outcome:
         run = self._runs[received]
         run.message = message
 
         async def watched(message: TotoMessage) -> Any:
             try:
-                run.response = await process(message)
+                run.response = await handler.process(message)
             except BaseException as error:
                 run.error = error
                 raise
             return run.response
 
-        return await super()._run(watched, message, received)
+        return await super()._run(replace(handler, process=watched), message, received)

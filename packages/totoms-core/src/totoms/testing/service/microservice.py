@@ -16,6 +16,7 @@ from totoms.declaration.service import TotoMicroserviceConfiguration
 from totoms.environment import TotoEnvironment, scope_environment
 from totoms.errors import ConfigurationError, NotFound
 from totoms.http.lifespan import Lifespan
+from totoms.messages.events import VERSION_ATTRIBUTE, TotoEvent
 from totoms.messages.message import ID_ATTRIBUTE, TYPE_ATTRIBUTE, TotoMessage, encode_message
 from totoms.messages.receiver import Received
 from totoms.messages.subscription import Subscription
@@ -51,7 +52,8 @@ class TestMicroservice:
 
     Attributes:
         secrets: The secrets of the service; a change takes effect at the next read.
-        published: The published messages, in order: each a `TotoMessage` with its destination.
+        published: The published messages, in order: each a `TotoMessage` with its destination, and with the event as
+            its data if one was published.
         handled: The deliveries and their outcomes, in the order in which they ended, redeliveries included.
         environment: The environment of the service, for ``SecretsManager(service.environment)`` and others.
     """
@@ -69,7 +71,7 @@ class TestMicroservice:
         self._user = user
         self._backend = TestBackend(secrets)
         self.secrets: MutableMapping[str, str | bytes] = self._backend.secrets
-        self.published: list[PublishedMessage] = self._backend.published
+        self.published: list[PublishedMessage[Any]] = self._backend.published
         self.handled: list[HandledMessage] = []
         self.environment: TotoEnvironment = self._backend.environment
         self._microservice: TotoMicroservice | None = None
@@ -141,7 +143,7 @@ class TestMicroservice:
 
     async def deliver(
         self,
-        message: TotoMessage | bytes,
+        message: TotoMessage[Any] | TotoEvent | bytes,
         *,
         topic: str | None = None,
         attempt: int = 1,
@@ -153,10 +155,10 @@ class TestMicroservice:
         ``outcome.action`` says whether a broker would deliver it again.
 
         Args:
-            message: A message, or bytes as another program might have published them.
+            message: A message, an event as the data of one, or bytes as another program might have published them.
             topic: The logical name of its topic; needed only if the service has several.
             attempt: The number of this delivery, from 1.
-            attributes: Attributes besides the message type and id.
+            attributes: Attributes besides the message type, the id, and the version of an event.
 
         Raises:
             ConfigurationError: The service has no message bus.
@@ -171,8 +173,12 @@ class TestMicroservice:
             raise NotFound(f"deliver(..., topic={topic!r}): the service's topics are: {known}.", resource=topic)
         message_id = new_cid()
         sent = {ID_ATTRIBUTE: message_id, **(attributes or {})}
+        if isinstance(message, TotoEvent):
+            message = TotoMessage(data=message)
         if isinstance(message, TotoMessage):
             sent.setdefault(TYPE_ATTRIBUTE, message.type)
+            if isinstance(message.data, TotoEvent):
+                sent.setdefault(VERSION_ATTRIBUTE, str(message.data.__toto_version__))
         subscription = Subscription(
             f"{self.microservice.service_name}-{name}",
             self.microservice.message_bus.topics[name],
