@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from totoms.messages.router import Deadlines
+from totoms.messages.deadlines import Deadlines
 
 
 async def watched(deadlines: Deadlines, work: asyncio.Event | None = None) -> str:

@@ -14,12 +14,16 @@ from totoms import (
     NonRetryableError,
     ProcessingResponse,
     ProcessingStatus,
+    RetryPolicy,
+    TotoEvent,
     TotoMessage,
     Unauthorized,
     Undecidable,
+    toto_handler,
 )
 from totoms.logging.logger import TotoLogger
 from totoms.messages.dead_letters import DeadLetterReason
+from totoms.messages.function_handler import function_handler_of
 from totoms.messages.message import encode_message
 from totoms.messages.push.attempts import HandledMessages
 from totoms.messages.push.endpoint import PushEndpoint
@@ -376,3 +380,29 @@ async def test_genuine_pushes_and_confirmations_are_signs_of_a_subscription(bus:
     assert seen == []  # a handshake that names no topic
     await push.respond(request(POST, BROKER))
     assert seen == ["posts"]
+
+
+async def test_message_of_a_newer_version_waits_for_a_deployment_whatever_the_broker_does(bus: MemoryBus) -> None:
+    class First(TotoEvent, type="postCreated"):
+        slug: str
+
+    @toto_handler
+    async def handle(message: TotoMessage[First]) -> None:
+        raise AssertionError("it must not run")
+
+    function = function_handler_of(handle)
+    assert function is not None
+    now = [0.0]
+    router = make_router(function.bind(lambda: None))  # type: ignore[arg-type, return-value]
+    router._retry = RetryPolicy(2, 1.0, 300.0)
+    push = PushEndpoint(bus, router, max_concurrency=4, url=None, logger=TotoLogger("blog"), clock=lambda: now[0])
+    newer = {**BROKER, "x-version": "2"}
+    assert (await answer(push, request(POST, newer))).status_code == 500
+    for now[0] in (1.0, 299.0):
+        with pytest.raises(Undecidable) as raised:
+            await answer(push, request(POST, newer))
+        assert raised.value.retry_after == 300 - now[0]
+    assert bus.dead == []
+    now[0] = 300.0
+    assert (await answer(push, request(POST, newer))).status_code == 200
+    assert [(why.reason, why.attempts) for _, why in bus.dead] == [("unknown_version", 2)]

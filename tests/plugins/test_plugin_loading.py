@@ -424,7 +424,7 @@ def totoms_secrets_manager():
         service_name="blog", environment=environment, message_bus_configuration=MessageBusConfig()
     )
 
-    assert (await TotoMicroservice.create(without)).message_bus is None
+    assert not (await TotoMicroservice.create(without)).message_bus
     with pytest.raises(PluginLoadError) as caught:
         await TotoMicroservice.create(needing)
 

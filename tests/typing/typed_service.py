@@ -70,7 +70,7 @@ async def create_post(request: Request, user_context: UserContext, exec_context:
     assert_type(storage, CloudStorage)
     assert_type(storage.get_file_content("a.txt"), str | None)
     assert_type(storage.list_files("a/"), list[str])
-    if exec_context.message_bus is not None:
+    if exec_context.message_bus:
         message = TotoMessage(type="postCreated", data=body)
         assert_type(await exec_context.message_bus.publish_message(MessageDestination(topic="posts"), message), str)
     return {"status": "created"}

@@ -125,7 +125,8 @@ class MemoryBus(MessageBus):
             return PushReply(200, {"validationResponse": "yes"})
         body = await request.read(verified=True)
         message_id = request.headers.get("x-id", "pushed")
-        return [Received(body, message_id, int(request.headers.get("x-attempt", "1")), SUBSCRIPTION)]
+        attributes = {"schemaVersion": version} if (version := request.headers.get("x-version")) else {}
+        return [Received(body, message_id, int(request.headers.get("x-attempt", "1")), SUBSCRIPTION, attributes)]
 
 
 SUBSCRIPTION = Subscription("blog-posts", "posts-topic", "posts", retry=RetryPolicy(3, 0.0, 0.0))
