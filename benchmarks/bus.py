@@ -2,7 +2,8 @@
 
 - *bare*: SQLite in WAL mode, ``synchronous=FULL``: publishers hand rows to one writer thread, which inserts what has
   gathered, deletes what it inserted before, commits, and wakes them. No broker at all: the price of durability.
-- *totoms*: `publish_message` to a handler that says SUCCESS, with everything on.
+- *totoms*: `publish_message` to a handler that says SUCCESS, with everything on; *typed* and *untyped* publish the same
+  data as a `TotoEvent`, to a handler of it, and as a dictionary.
 - *FastStream on NATS JetStream*: file storage, pull consumer, explicit acks (needs nats-server and faststream).
 
 Messages of 1 KiB; uvloop for all; the rounds interleaved, each figure the median. Run as ``python -m benchmarks.bus``.
@@ -22,7 +23,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
@@ -34,6 +38,7 @@ from totoms import (
     ProcessingResponse,
     ProcessingStatus,
     TotoEnvironment,
+    TotoEvent,
     TotoMessage,
     TotoMessageHandler,
     TotoMicroservice,
@@ -45,6 +50,18 @@ ROUNDS = 5
 PAYLOAD = "x" * 1000
 PUBLISHERS = 64
 MANY, FEW = 20_000, 2_000
+
+
+class Posted(TotoEvent, type="posted"):
+    slug: str
+    title: str
+    created: datetime
+    words: int
+    text: str
+
+
+EVENT = Posted(slug="hello", title="Hello", created=datetime.now(UTC), words=200, text="x" * 900)
+DATA = EVENT.model_dump(mode="json")
 
 
 async def together(number: int, total: int, publish: Callable[[int], Awaitable[object]]) -> None:
@@ -144,16 +161,23 @@ class Counted:
             self.done.set()
 
 
-async def totoms(publishers: int, total: int) -> float:
+async def totoms(publishers: int, total: int, data: Any = PAYLOAD) -> float:
     counted = Counted(total)
 
-    class Handler(TotoMessageHandler):
+    class Untyped(TotoMessageHandler):
         def get_handled_message_type(self) -> str:
             return "posted"
 
         async def process_message(self, message: TotoMessage) -> ProcessingResponse:
             counted.one()
             return ProcessingResponse(ProcessingStatus.SUCCESS)
+
+    class Typed(TotoMessageHandler[Posted]):
+        async def process_message(self, message: TotoMessage[Posted]) -> ProcessingResponse:
+            counted.one()
+            return ProcessingResponse(ProcessingStatus.SUCCESS)
+
+    handler = Typed if isinstance(data, Posted) else Untyped
 
     with tempfile.TemporaryDirectory() as root:
         service = await TotoMicroservice.create(
@@ -162,7 +186,7 @@ async def totoms(publishers: int, total: int) -> float:
                 environment=TotoEnvironment("local", LocalConfiguration(root=Path(root))),
                 message_bus_configuration=MessageBusConfig(
                     topics=[MessageBusTopicConfig(logical_name="posts", secret="posts_topic")],
-                    message_handlers=[MessageBusHandlerConfig(handler_class=Handler)],
+                    message_handlers=[MessageBusHandlerConfig(handler_class=handler)],
                     max_concurrency=256,
                 ),
             )
@@ -175,7 +199,7 @@ async def totoms(publishers: int, total: int) -> float:
             await together(
                 publishers,
                 total,
-                lambda _: bus.publish_message(destination, TotoMessage(type="posted", data=PAYLOAD)),
+                lambda _: bus.publish_message(destination, TotoMessage(type="posted", data=data)),
             )
             await counted.done.wait()
             return total / (time.perf_counter() - began)
@@ -240,6 +264,8 @@ def main() -> None:
         ("totoms, 64 publishers", totoms, PUBLISHERS, MANY),
         ("bare commits, one after another", bare_commits, 1, FEW),
         ("totoms, one publisher", totoms, 1, FEW),
+        ("totoms, 64 publishers, untyped", partial(totoms, data=DATA), PUBLISHERS, MANY),
+        ("totoms, 64 publishers, typed", partial(totoms, data=EVENT), PUBLISHERS, MANY),
     ]
     try:
         import faststream.nats  # noqa: F401 - is it there?
@@ -262,6 +288,8 @@ def main() -> None:
     print(f"GOAL {ours / median['bare, 64 publishers']:.2f} >= 0.4 local bus, 64 publishers, of bare group commit")
     alone = median["totoms, one publisher"] / median["bare commits, one after another"]
     print(f"GOAL {alone:.2f} >= 0.7 local bus, one publisher, of bare commits")
+    typed = median["totoms, 64 publishers, typed"] / median["totoms, 64 publishers, untyped"]
+    print(f"GOAL {typed:.2f} >= 0.9 local bus, 64 publishers, typed messages, of untyped ones")
     if "FastStream on NATS JetStream, 64 publishers" in median:
         ratio = ours / median["FastStream on NATS JetStream, 64 publishers"]
         print(f"GOAL {ratio:.2f} >= 2 local bus, 64 publishers, of FastStream on NATS JetStream")
