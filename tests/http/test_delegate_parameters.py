@@ -17,7 +17,7 @@ from fastapi import FastAPI
 
 from totoms import APIConfiguration, APIEndpoint, ConfigurationError, TotoMicroserviceConfiguration, toto_delegate
 from totoms.auth.user import UserContext
-from totoms.http.context import ExecutionContext
+from totoms.execution import ExecutionContext
 from totoms.testing import TestMicroservice
 
 KEY = "a signing key of at least thirty-two bytes"
