@@ -141,9 +141,7 @@ class TotoMicroservice:
         environment = configuration.environment or TotoEnvironment.from_variables()
         configure_logging(errors=configuration.log.errors)
         logger = TotoLogger.get_instance(configuration.service_name)
-        origin = (
-            "" if configuration.environment else " (HYPERSCALER)" if os.environ.get("HYPERSCALER") else " (default)"
-        )
+        origin = "" if configuration.environment else " (HYPERSCALER)" if os.getenv("HYPERSCALER") else " (default)"
         logger.log("init", f"Starting {configuration.service_name} on hyperscaler {environment.hyperscaler}{origin}.")
         with scope_environment(environment):
             try:
