@@ -214,7 +214,7 @@ def test_port_out_of_range_is_one_line_and_status_two(start: Any, port: str) -> 
 
 def test_factory_serves_with_several_workers_under_uvicorn(local_root: str, token: str) -> None:
     port = free_port()
-    arguments = ["blog_service:app", "--factory", "--workers", "2", "--port", str(port), "--app-dir", str(BLOG.parent)]
+    arguments = ["blog:app", "--factory", "--workers", "2", "--port", str(port), "--app-dir", str(BLOG.parent)]
     server = Process("-m", "uvicorn", *arguments, root=local_root)
     try:
         for _ in range(2):
@@ -225,5 +225,7 @@ def test_factory_serves_with_several_workers_under_uvicorn(local_root: str, toke
         server.expect("handler done by a worker")
         server.send(signal.SIGTERM)
         assert server.wait() in (0, -signal.SIGTERM)
+        closed = [line for line in server.lines if line.startswith("closed by ")]
+        assert len(closed) == len(set(closed)) == 2
     finally:
         server.kill()

@@ -22,6 +22,7 @@ from jwt.algorithms import RSAAlgorithm
 from totoms.auth.authenticator import Authenticator
 from totoms.auth.verifiers import Verifier
 from totoms.declaration.api import APIConfiguration, APIEndpoint
+from totoms.health import Readiness
 from totoms.http.app import Push, create_app
 from totoms.logging.formats import JSONFormatter
 from totoms.logging.logger import TotoLogger
@@ -65,6 +66,10 @@ class Service:
     awaited_topics: list[str] = field(default_factory=list)
     authenticator: Any = None
     app: FastAPI = field(init=False)
+
+    @property
+    def readiness(self) -> Readiness:
+        return Readiness([], self.config, self.logger)
 
     @property
     def logger(self) -> TotoLogger:

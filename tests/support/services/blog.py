@@ -78,6 +78,11 @@ class HungHandler(TotoMessageHandler):
         return ProcessingResponse(ProcessingStatus.SUCCESS)
 
 
+class Announced(TotoControllerConfig):
+    async def close(self) -> None:
+        print(f"closed by {os.getpid()}", flush=True)
+
+
 class NeedsSecret(TotoControllerConfig):
     async def load(self) -> TotoControllerConfig:
         await super().load()
@@ -89,7 +94,7 @@ def configuration() -> TotoMicroserviceConfiguration:
     return TotoMicroserviceConfiguration(
         service_name="blog",
         base_path="/blog",
-        custom_config=NeedsSecret if os.environ.get("BLOG_NEEDS_SECRET") else TotoControllerConfig,
+        custom_config=NeedsSecret if os.environ.get("BLOG_NEEDS_SECRET") else Announced,
         shutdown_grace=float(os.environ.get("BLOG_GRACE", "10")),
         server=ServerConfiguration(shutdown_delay=float(os.environ.get("BLOG_DELAY", "0"))),
         api_configuration=APIConfiguration(

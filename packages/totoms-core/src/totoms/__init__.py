@@ -14,6 +14,7 @@ from totoms.declaration.api import APIConfiguration, APIEndpoint, CORSConfigurat
 from totoms.declaration.logging import LogConfiguration
 from totoms.declaration.messaging import MessageBusConfig, MessageBusHandlerConfig, MessageBusTopicConfig
 from totoms.declaration.requires import Requires
+from totoms.declaration.resources import Bucket, Resources
 from totoms.declaration.server import ServerConfiguration
 from totoms.declaration.service import TotoMicroserviceConfiguration
 from totoms.environment import TotoEnvironment
@@ -69,6 +70,7 @@ __all__ = [
     "APIEndpoint",
     "AccessDenied",
     "BackendError",
+    "Bucket",
     "CORSConfiguration",
     "Closed",
     "CloudStorage",
@@ -101,6 +103,7 @@ __all__ = [
     "ProcessingResponse",
     "ProcessingStatus",
     "Requires",
+    "Resources",
     "RetryPolicy",
     "SecretsManager",
     "ServerConfiguration",

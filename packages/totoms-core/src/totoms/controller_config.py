@@ -56,6 +56,7 @@ class TotoControllerConfig:
     mongo_pwd = _Loaded()
     """The password of the Mongo database."""
     _is_loaded = False
+    _declared_buckets: frozenset[str] | None = None
 
     def __init__(self, environment: TotoEnvironment) -> None:
         self.environment = environment
@@ -86,6 +87,24 @@ class TotoControllerConfig:
             )
         self._is_loaded = True
         return self
+
+    async def close(self) -> None:
+        """Close what :meth:`load` opened, such as a pool of connections. By default nothing.
+
+        Called once, in every process, when the service has drained: no request and no handler is running any more, and
+        messages can still be published. It may take 10 s, and may be a ``def``, which runs in a thread. It is not
+        called if :meth:`load` raised.
+        """
+
+    def _warn_of_undeclared(self, bucket_name: str) -> None:
+        """Log once that `bucket_name` is missing from the declared `Resources`, if there are any."""
+        if self._declared_buckets is not None and bucket_name not in self._declared_buckets:
+            self._declared_buckets |= {bucket_name}
+            self.logger.log(
+                None,
+                f"The bucket {bucket_name!r} is not declared: add Bucket({bucket_name!r}) to Resources.",
+                "WARNING",
+            )
 
     async def _optional(self, reading: Awaitable[str]) -> str | None:
         # A service may not need it: the authenticator decides which verifiers there are.

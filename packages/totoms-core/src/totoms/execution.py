@@ -54,4 +54,8 @@ class ExecutionContext(Generic[ConfigT]):
         """
         from totoms.storage.storage import CloudStorage  # imported here because few services use storage
 
+        warn = getattr(self.config, "_warn_of_undeclared", None)  # a test may pass any object as config
+        if warn is not None:
+            warn(bucket_name)
+
         return CloudStorage(bucket_name, self.logger, self.cid, environment=self.environment)

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import threading
-from collections.abc import AsyncIterator, Mapping, MutableMapping
+from collections.abc import MutableMapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 from weakref import WeakValueDictionary
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from totoms.clients import close_clients
 from totoms.controller_config import TotoControllerConfig
 from totoms.declaration.api import APIConfiguration
 from totoms.declaration.service import TotoMicroserviceConfiguration
 from totoms.environment import TotoEnvironment, scope_environment, scoped, set_default_environment
-from totoms.errors import BackendError, Closed, ConfigurationError
+from totoms.errors import BackendError, ConfigurationError
+from totoms.health import Readiness
 from totoms.http.context import set_default_runtime
 from totoms.http.lifespan import Lifecycle, initialised_by_lifespan
-from totoms.logging.logger import TotoLogger, configure_logging, flush_logging
+from totoms.lifecycle import ServiceLifecycle, cannot_start
+from totoms.loading import check_resources, close_config, forgotten_load, load_config
+from totoms.logging.logger import TotoLogger, configure_logging
 from totoms.messages.bus import MessageBus
 from totoms.messages.undeclared import UndeclaredMessageBus
-from totoms.threads import run_in_thread
 
 if TYPE_CHECKING:
     from totoms.messaging import Messaging
@@ -70,11 +71,9 @@ class TotoMicroservice:
 
         api = configuration.api_configuration or APIConfiguration()
         self.authenticator = Authenticator(config, api)
+        self.readiness = Readiness(configuration.readiness_checks, config, logger)
         self._messaging = messaging
         self._serving: Serving | None = None
-        self._started = False
-        self._stopped = False
-        self._drain_task: asyncio.Task[None] | None = None
         app = create_app(
             self,
             api,
@@ -83,9 +82,9 @@ class TotoMicroservice:
             max_push_bytes=messaging.push.max_body_bytes if messaging else 0,
             information={"version": configuration.version, "description": configuration.description},
         )
-        app.lifecycle = Lifecycle(self._startup, self._drain, self._shutdown)
-        self._users_lifespan: Any = app.router.lifespan_context
-        app.router.lifespan_context = cast(Any, self._lifespan)
+        self._lifecycle = ServiceLifecycle(self, messaging, self._forget)
+        app.lifecycle = Lifecycle(self._lifecycle.start, self._lifecycle.drain, self._lifecycle.close)
+        app.router.lifespan_context = cast(Any, partial(self._lifecycle.lifespan, app.router.lifespan_context))
         self._seal = app.seal
         self._share = app.shared
         self.app: FastAPI = app
@@ -145,18 +144,37 @@ class TotoMicroservice:
         logger.log("init", f"Starting {configuration.service_name} on hyperscaler {environment.hyperscaler}{origin}.")
         with scope_environment(environment):
             try:
-                made = configuration.custom_config(environment)
-                config = await made.load() or made
-                messaging = None
-                if declared := configuration.message_bus_configuration:
-                    from totoms.messaging import Messaging  # only for services with messaging
-
-                    messaging = await Messaging.build(configuration, declared, environment, config, logger)
+                await check_resources(configuration, environment, logger)
+                config = await load_config(configuration, environment, logger)
             except BackendError as error:
-                raise ConfigurationError(
-                    f"{configuration.service_name} cannot start: {error.message}", resource=error.resource
-                ) from error
+                raise cannot_start(configuration, error) from error
+            try:
+                return await cls._build(configuration, environment, config, logger)
+            except BaseException as error:
+                await close_config(config, logger)
+                if isinstance(error, BackendError):
+                    raise cannot_start(configuration, error) from error
+                raise
+
+    @classmethod
+    async def _build(
+        cls,
+        configuration: TotoMicroserviceConfiguration,
+        environment: TotoEnvironment,
+        config: TotoControllerConfig,
+        logger: TotoLogger,
+    ) -> TotoMicroservice:
+        messaging = None
+        if declared := configuration.message_bus_configuration:
+            from totoms.messaging import Messaging  # only for services with messaging
+
+            messaging = await Messaging.build(configuration, declared, environment, config, logger)
+        try:
             return cls(configuration, environment, config, logger, messaging)
+        except ConfigurationError as error:
+            if hint := forgotten_load(config):
+                raise ConfigurationError(f"{error.message} {hint}") from error
+            raise
 
     @classmethod
     def asgi(cls, configuration: TotoMicroserviceConfiguration) -> ASGIApp:
@@ -229,72 +247,14 @@ class TotoMicroservice:
         if self._serving is not None and self._serving.listening:
             self._serving.end()
         else:
-            await self._shutdown()
+            await self._lifecycle.close()
 
-    @contextlib.asynccontextmanager
-    async def _lifespan(self, app: FastAPI) -> AsyncIterator[Mapping[str, Any] | None]:
-        """Start and stop with ``app.router.lifespan_context``, for an app that mounts this one.
-
-        Under a server, the app itself does both (:mod:`totoms.http.lifespan`).
-        """
-        async with self._users_lifespan(app) as state:
-            if app.state.under_server:
-                yield state
-                return
-            try:
-                await self._startup()
-                yield state
-            finally:
-                await self._shutdown()
-
-    async def _startup(self) -> None:
-        if self.state in ("draining", "stopped"):
-            raise Closed("This microservice was stopped; create a new one.", resource=self.service_name)
-        if self._started:
-            return
-        self._started = True
-        self._seal()
-        with scope_environment(self.environment):
-            if self._messaging is not None:
-                try:
-                    await self._messaging.start()
-                except BackendError as error:
-                    await self._shutdown()
-                    raise ConfigurationError(
-                        f"{self.service_name} cannot start: {error.message}", resource=error.resource
-                    ) from error
-        self.state = "ready"
-
-    def _begin_to_drain(self) -> None:
-        """Start to drain, in the background."""
-        if self._drain_task is None:
-            self.state = "draining"
-            self.logger.log("shutdown", f"{self.service_name} is draining.")
-            grace = self.configuration.shutdown_grace
-            messaging = self._messaging
-            self._drain_task = asyncio.create_task(messaging.stop_receiving(grace) if messaging else asyncio.sleep(0))
-
-    async def _drain(self) -> None:
-        """Stop receiving messages, and wait for running handlers, at most for the grace."""
-        self._begin_to_drain()
-        assert self._drain_task is not None
-        await asyncio.wait({self._drain_task})
-
-    async def _shutdown(self) -> None:
-        """Drain, then close the message bus. A second call does nothing."""
-        await self._drain()
-        done, self._stopped = self._stopped, True
-        if not done:
-            self.state = "stopped"
-            if self._messaging is not None:
-                await self._messaging.close()
-            if self._by_environment.get(id(self.environment)) is self:
-                del self._by_environment[id(self.environment)]
-            if TotoMicroservice._default is self:
-                TotoMicroservice._default = None
-                set_default_environment(None)
-                set_default_runtime(None)
-            if not self._by_environment:
-                await run_in_thread(close_clients)
-            self.logger.log("shutdown", f"{self.service_name} has stopped.")
-            flush_logging()
+    def _forget(self) -> bool:
+        """Remove the microservice from the process's registry. Return whether it was the last one."""
+        if self._by_environment.get(id(self.environment)) is self:
+            del self._by_environment[id(self.environment)]
+        if TotoMicroservice._default is self:
+            TotoMicroservice._default = None
+            set_default_environment(None)
+            set_default_runtime(None)
+        return not self._by_environment

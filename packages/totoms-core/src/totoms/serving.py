@@ -53,15 +53,15 @@ class Serving:
         finally:
             listener.close()
             self._server = None
-            await service._drain()
+            await service._lifecycle.drain()
             await lifespan.stop()
-            await service._shutdown()
+            await service._lifecycle.close()
 
     def end(self) -> None:
         """Stop listening, and start to drain."""
         if self._server is not None:
             self._server.should_exit = True
-        self._service._begin_to_drain()
+        self._service._lifecycle.begin_to_drain()
 
     def _end_soon(self) -> None:
         """Report not ready, and end after the shutdown delay, in which load balancers notice it."""

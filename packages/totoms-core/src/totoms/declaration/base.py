@@ -26,7 +26,7 @@ class Declaration(BaseModel):
         try:
             super().__init__(**given)
         except pydantic.ValidationError as error:
-            raise ConfigurationError(_explain(type(self).__name__, fields, error)) from None
+            raise ConfigurationError(_explain(type(self).__name__, fields, error, len(args))) from None
         _keep_lists(self, given)
 
     def check(self) -> None:
@@ -42,7 +42,7 @@ class Declaration(BaseModel):
         type(self)(**{name: getattr(self, name) for name in self.model_fields_set})
 
 
-def _explain(name: str, fields: list[str], error: pydantic.ValidationError) -> str:
+def _explain(name: str, fields: list[str], error: pydantic.ValidationError, positional: int) -> str:
     # Name only the field and the rule: the value may be a secret.
     problems = []
     for problem in error.errors(include_input=False, include_url=False, include_context=False):
@@ -51,6 +51,9 @@ def _explain(name: str, fields: list[str], error: pydantic.ValidationError) -> s
         if problem["type"] == "extra_forbidden":
             close = difflib.get_close_matches(str(problem["loc"][-1]), fields, n=1, cutoff=0.5)
             text = "unknown field" + (f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(fields)}")
+        if problem["loc"] and problem["loc"][0] in fields[1:positional]:
+            number = fields.index(str(problem["loc"][0])) + 1
+            text += f" (given as argument {number}: name the arguments, as in {fields[1]}=...)"
         problems.append(f"{name}.{field}: {text}")
     return "; ".join(problems)
 

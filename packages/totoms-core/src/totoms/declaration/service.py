@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import re
 from typing import Annotated, Any, Final
 
@@ -10,11 +12,13 @@ from pydantic import Field
 
 from totoms.controller_config import TotoControllerConfig
 from totoms.declaration.api import APIConfiguration, check_path
-from totoms.declaration.base import Declaration
+from totoms.declaration.base import Declaration, refuse_duplicates
 from totoms.declaration.logging import LogConfiguration
 from totoms.declaration.messaging import MessageBusConfig
+from totoms.declaration.resources import Resources
 from totoms.declaration.server import ServerConfiguration
 from totoms.environment import TotoEnvironment
+from totoms.health import name_of
 
 _NAME: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 
@@ -40,6 +44,9 @@ class TotoMicroserviceConfiguration(Declaration):
         log: What the log shows of exceptions.
         version: The version of the service, for OpenAPI.
         description: What the service does, for OpenAPI; Markdown.
+        resources: The buckets and secrets that the service uses, which are checked when it starts.
+        readiness_checks: Functions ``async def check(config) -> None``; while one of them raises, or takes longer than
+            2 s, ``/ready`` answers 503.
     """
 
     service_name: Annotated[str, pydantic.AfterValidator(_service_name)]
@@ -53,8 +60,29 @@ class TotoMicroserviceConfiguration(Declaration):
     log: LogConfiguration = Field(default_factory=LogConfiguration)
     version: Annotated[str, Field(min_length=1)] = "0.1.0"
     description: str = ""
+    resources: Resources | None = None
+    readiness_checks: list[Any] = Field(default_factory=list)
 
     @pydantic.field_validator("base_path", mode="before")
     @classmethod
     def _normal_base_path(cls, value: Any) -> Any:
         return "" if value is None else value.rstrip("/") if isinstance(value, str) else value
+
+    @pydantic.field_validator("readiness_checks", mode="before")
+    @classmethod
+    def _none_is_empty(cls, value: Any) -> Any:
+        return [] if value is None else value
+
+    @pydantic.field_validator("readiness_checks")
+    @classmethod
+    def _are_checks(cls, value: list[Any]) -> list[Any]:
+        for check in value:
+            called = check if inspect.isroutine(check) or isinstance(check, functools.partial) else type(check).__call__
+            if not callable(check) or not inspect.iscoroutinefunction(called):
+                raise ValueError(f"{name_of(check)} must be an async function: async def check(config) -> None")
+            try:
+                inspect.signature(check).bind(None)
+            except TypeError:
+                raise ValueError(f"{name_of(check)} must take one argument, the service's config") from None
+        refuse_duplicates("readiness check", [name_of(check) for check in value])
+        return value

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from totoms.declaration.api import APIConfiguration
 from totoms.environment import TotoEnvironment, implementation
+from totoms.health import OK
 from totoms.http.access import Access, Decisions
 from totoms.http.announcements import announce
 from totoms.http.context import Runtime
@@ -222,10 +223,15 @@ def _add_status(app: FastAPI, runtime: Runtime) -> None:
         return JSONResponse(health)
 
     async def ready(_request: Request) -> Response:
-        if runtime.state == "ready":
-            awaited = dict.fromkeys(runtime.awaited_topics, "awaiting subscription")
-            return JSONResponse({"status": "ready", "topics": awaited} if awaited else {"status": "ready"})
-        return problem(503, f"The service is {runtime.state}", headers={"retry-after": "1"})
+        if runtime.state != "ready":
+            return problem(503, f"The service is {runtime.state}", headers={"retry-after": "1"})
+        checks = await runtime.readiness.results()
+        shown = {"checks": checks} if checks else {}
+        if failed := [name for name, result in checks.items() if result != OK]:
+            return problem(503, f"Not ready: {', '.join(failed)}", headers={"retry-after": "1"}, **shown)
+        if awaited := dict.fromkeys(runtime.awaited_topics, "awaiting subscription"):
+            shown["topics"] = awaited
+        return JSONResponse({"status": "ready", **shown})
 
     app.add_route("/", alive, include_in_schema=False)
     app.add_route("/health", alive, include_in_schema=False)

@@ -23,6 +23,7 @@ from totoms.logging.logger import TotoLogger
 if TYPE_CHECKING:
     from totoms.auth.authenticator import Authenticator
     from totoms.controller_config import TotoControllerConfig
+    from totoms.health import Readiness
     from totoms.messages.bus import MessageBus
 
 
@@ -67,6 +68,11 @@ class Runtime(Protocol):
     @property
     def awaited_topics(self) -> list[str]:
         """Logical names of the topics whose push subscription is not confirmed yet."""
+        ...
+
+    @property
+    def readiness(self) -> Readiness:
+        """The readiness checks."""
         ...
 
 

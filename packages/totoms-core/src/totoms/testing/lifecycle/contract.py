@@ -69,7 +69,7 @@ class LifecycleContract(Contract):
         with pytest.raises(Closed):
             await first.message_bus.publish_message(ORDERS, TotoMessage(type="orderPlaced", id="late"))
         with pytest.raises(Closed):
-            await first._startup()
+            await first._lifecycle.start()
         bus = MessageBus(shop.environment, first.message_bus.topics)
         await bus.publish_message(ORDERS, TotoMessage(type="orderPlaced", id="meanwhile", data={"text": "x"}))
         await bus.close()

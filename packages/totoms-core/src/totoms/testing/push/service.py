@@ -15,6 +15,7 @@ from totoms.context import new_cid
 from totoms.controller_config import TotoControllerConfig
 from totoms.declaration.api import APIConfiguration
 from totoms.environment import TotoEnvironment
+from totoms.health import Readiness
 from totoms.http.app import create_app
 from totoms.logging.logger import TotoLogger
 from totoms.messages.bus import MessageBus
@@ -102,6 +103,10 @@ class _Runtime:
     awaited_topics: list[str] = field(default_factory=list)
     authenticator: Authenticator = field(default_factory=Authenticator)
     config: TotoControllerConfig = field(default_factory=lambda: TotoControllerConfig.__new__(TotoControllerConfig))
+
+    @property
+    def readiness(self) -> Readiness:
+        return Readiness([], self.config, self.logger)
 
 
 class PushedService:

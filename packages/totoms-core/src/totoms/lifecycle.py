@@ -1,0 +1,124 @@
+"""The order in which a service starts, drains and stops. docs/lifecycle.md shows it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI
+
+from totoms.clients import close_clients
+from totoms.declaration.service import TotoMicroserviceConfiguration
+from totoms.environment import scope_environment
+from totoms.errors import BackendError, Closed, ConfigurationError
+from totoms.loading import close_config
+from totoms.logging.logger import flush_logging
+from totoms.threads import run_in_thread
+
+if TYPE_CHECKING:
+    from totoms.messaging import Messaging
+    from totoms.service import TotoMicroservice
+
+
+class ServiceLifecycle:
+    """Starts, drains and closes one service, each of them once.
+
+    Args:
+        service: The microservice, whose `state` it sets.
+        messaging: Its messaging, if it has any.
+        forget: Called at the end; it removes the service from the process's registry, and returns whether it was the
+            last one.
+    """
+
+    def __init__(self, service: TotoMicroservice, messaging: Messaging | None, forget: Callable[[], bool]) -> None:
+        self._service = service
+        self._messaging = messaging
+        self._forget = forget
+        self._started = False
+        self._closed = False
+        self._drain_task: asyncio.Task[None] | None = None
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, users: Any, app: FastAPI) -> AsyncIterator[Mapping[str, Any] | None]:
+        """Start and stop with ``app.router.lifespan_context``, for an app that mounts the service's.
+
+        Under a server, the app itself does both (:mod:`totoms.http.lifespan`).
+
+        Args:
+            users: The lifespan of the user's, which is entered first.
+            app: The service's app.
+        """
+        async with users(app) as state:
+            if app.state.under_server:
+                yield state
+                return
+            try:
+                await self.start()
+                yield state
+            finally:
+                await self.close()
+
+    async def start(self) -> None:
+        """Decide the access to each route, subscribe, and begin to receive messages.
+
+        Raises:
+            ConfigurationError: The service cannot start as configured.
+            Closed: It was stopped.
+        """
+        service = self._service
+        if service.state in ("draining", "stopped"):
+            raise Closed("This microservice was stopped; create a new one.", resource=service.service_name)
+        if self._started:
+            return
+        self._started = True
+        service._seal()
+        with scope_environment(service.environment):
+            if self._messaging is not None:
+                try:
+                    await self._messaging.start()
+                except BackendError as error:
+                    await self.close()
+                    raise cannot_start(service.configuration, error) from error
+        service.state = "ready"
+
+    def begin_to_drain(self) -> None:
+        """Start to drain, in the background."""
+        if self._drain_task is None:
+            service = self._service
+            service.state = "draining"
+            service.logger.log("shutdown", f"{service.service_name} is draining.")
+            grace = service.configuration.shutdown_grace
+            messaging = self._messaging
+            self._drain_task = asyncio.create_task(messaging.stop_receiving(grace) if messaging else asyncio.sleep(0))
+
+    async def drain(self) -> None:
+        """Stop receiving messages, and wait for running handlers, at most for the grace."""
+        self.begin_to_drain()
+        assert self._drain_task is not None
+        await asyncio.wait({self._drain_task})
+
+    async def close(self) -> None:
+        """Drain, then close the configuration and the message bus. A second call does nothing."""
+        await self.drain()
+        done, self._closed = self._closed, True
+        if done:
+            return
+        service = self._service
+        service.state = "stopped"
+        with scope_environment(service.environment):
+            try:
+                await close_config(service.config, service.logger)
+            finally:
+                if self._messaging is not None:
+                    await self._messaging.close()
+        if self._forget():
+            await run_in_thread(close_clients)
+        service.logger.log("shutdown", f"{service.service_name} has stopped.")
+        flush_logging()
+
+
+def cannot_start(configuration: TotoMicroserviceConfiguration, error: BackendError) -> ConfigurationError:
+    """Return the error that ends the start with one line, for an error of a backend."""
+    return ConfigurationError(f"{configuration.service_name} cannot start: {error.message}", resource=error.resource)
