@@ -1,4 +1,4 @@
-"""The ``totoms`` command: list plugins, create tokens, manage dead letters.
+"""The ``totoms`` command: list plugins, create tokens, print manifests, manage dead letters.
 
 An error is one line on standard error, with the exit status 1 for an error of a backend, and 2 for wrong arguments or
 settings.
@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, NoReturn
 
 from totoms.cli import dead_letters as dlq
+from totoms.cli import manifest
 from totoms.controller_config import JWT_KEY_SECRET
 from totoms.errors import BackendError, PluginError, TotoError
 from totoms.excepthook import EXIT_STATUS
@@ -89,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     token.set_defaults(run=_token)
 
+    manifest.add_command(commands)
     dlq.add_command(commands)
     return parser
 

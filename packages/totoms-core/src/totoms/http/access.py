@@ -125,6 +125,10 @@ class Decisions:
                     new.append(decision)
         return new
 
+    def known(self) -> list[Decision]:
+        """Return all decisions, in the order of the routes."""
+        return list(self._decided.values())
+
     def unused(self) -> list[str]:
         """Return the patterns of `public_routes` that match no route."""
         return [pattern for pattern, used in self._patterns.items() if not used]

@@ -1,0 +1,79 @@
+"""``totoms manifest``: print the declaration of a service as JSON."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import inspect
+import json
+import sys
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+from totoms.declaration.service import TotoMicroserviceConfiguration
+from totoms.errors import ConfigurationError
+
+
+def add_command(commands: Any) -> None:
+    """Add the command to the parser.
+
+    Args:
+        commands: What ``add_subparsers`` returned.
+    """
+    parser = commands.add_parser(
+        "manifest",
+        help="print the declaration of a service as JSON",
+        description="Print the declaration of a service as JSON: endpoints with schemas, events, topics, handlers "
+        "and resources. It needs no hyperscaler and reads no secret.",
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "configuration",
+        nargs="?",
+        metavar="MODULE:NAME",
+        help="where the TotoMicroserviceConfiguration is, or a function that returns it; such as service:configuration",
+    )
+    what.add_argument("--schema", action="store_true", help="print the JSON Schema of the manifest")
+    parser.set_defaults(run=_manifest)
+
+
+def _manifest(parsed: argparse.Namespace) -> None:
+    from totoms.manifest import Manifest, manifest_of  # imports FastAPI's OpenAPI
+
+    if parsed.schema:
+        found = Manifest.model_json_schema()
+    else:
+        with contextlib.redirect_stdout(sys.stderr):  # what the service's modules print is not part of the manifest
+            found = manifest_of(load_configuration(parsed.configuration)).model_dump(mode="json")
+    sys.stdout.write(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+
+
+def load_configuration(place: str) -> TotoMicroserviceConfiguration:
+    """Import a declaration.
+
+    Args:
+        place: Such as ``service:configuration``: a module, looked for in the working directory as well, and the name of
+            a configuration or of a function without arguments that returns one.
+
+    Raises:
+        ConfigurationError: There is no configuration, or importing it failed.
+    """
+    module_name, separator, name = place.partition(":")
+    if not module_name or not separator or not name:
+        raise ConfigurationError(f"{place!r} must have the form MODULE:NAME, such as service:configuration.")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        found: Any = reduce(getattr, name.split("."), importlib.import_module(module_name))
+        if callable(found) and not isinstance(found, TotoMicroserviceConfiguration):
+            found = found()
+    except ConfigurationError:
+        raise
+    except Exception as error:
+        raise ConfigurationError(f"{place} cannot be loaded: {type(error).__name__}: {error}") from error
+    if inspect.iscoroutine(found):
+        found.close()
+    if not isinstance(found, TotoMicroserviceConfiguration):
+        raise ConfigurationError(f"{place} is a {type(found).__name__}, not a TotoMicroserviceConfiguration.")
+    return found
