@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import Request
+from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
 from totoms import (
@@ -24,6 +24,7 @@ from totoms import (
     MessageBusTopicConfig,
     ProcessingResponse,
     ProcessingStatus,
+    Requires,
     Resources,
     TotoControllerConfig,
     TotoMessage,
@@ -54,6 +55,14 @@ async def read_post(request: Request, user_context: UserContext, exec_context: E
     return NewPost(title=slug)
 
 
+admin = APIRouter(prefix="/admin")
+
+
+@admin.get("/status")
+async def status() -> str:
+    return "fine"
+
+
 class PostHandler(TotoMessageHandler):
     def get_handled_message_type(self) -> str:
         return "postCreated"
@@ -82,10 +91,16 @@ def declared(**more: Any) -> TotoMicroserviceConfiguration:
         custom_config=Excluding,
         api_configuration=APIConfiguration(
             api_endpoints=[
-                APIEndpoint(method="POST", path="/posts", delegate=create_post),
+                APIEndpoint(
+                    method="POST",
+                    path="/posts",
+                    delegate=create_post,
+                    requires=Requires(scopes={"b", "a"}, any_of=[Requires(roles={"admin"}), Requires(issuers={"i"})]),
+                ),
                 APIEndpoint(method="GET", path="/posts/{slug}", delegate=read_post, public=True),
                 APIEndpoint(method="POST", path="/open", delegate=create_post),
-            ]
+            ],
+            routers=[admin],
         ),
         message_bus_configuration=MessageBusConfig(
             topics=[
@@ -110,7 +125,13 @@ def test_manifest_has_the_whole_declaration() -> None:
         ("POST", "/blog/posts"): False,
         ("GET", "/blog/posts/{slug}"): True,
         ("POST", "/blog/open"): True,
+        ("GET", "/blog/admin/status"): False,
     }
+    assert endpoints["POST", "/blog/posts"]["requires"] == {
+        "scopes": ["a", "b"],
+        "any_of": [{"roles": ["admin"]}, {"issuers": ["i"]}],
+    }
+    assert endpoints["GET", "/blog/admin/status"]["operation"]["responses"]["200"]
     operation = endpoints["POST", "/blog/posts"]["operation"]
     assert operation["requestBody"]["content"]["application/json"]["schema"] == {"$ref": "#/schemas/NewPost"}
     assert found["schemas"]["NewPost"]["properties"]["title"]["type"] == "string"

@@ -41,6 +41,7 @@ async def test_ready_lists_checks_by_name_with_ok_or_the_class_of_the_failure(ca
         assert body == {
             "code": 503,
             "message": "Not ready: database",
+            "detail": "Not ready: database",
             "checks": {"answers": "ok", "database": "ConnectionRefusedError"},
         }
         assert answer.headers["retry-after"] == "1"

@@ -5,13 +5,13 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, Final, Literal, cast
 
-import pydantic
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 
 from totoms.controller_config import TotoControllerConfig
 from totoms.declaration.api import APIConfiguration
 from totoms.declaration.messaging import MessageBusConfig, MessageBusHandlerConfig, MessageBusTopicConfig
+from totoms.declaration.requires import Requires
 from totoms.declaration.service import TotoMicroserviceConfiguration
 from totoms.health import name_of
 from totoms.http.access import Access, Decision
@@ -30,8 +30,8 @@ class ManifestService(_Part):
     """The service itself."""
 
     name: str
-    version: str = Field("", description="The version of the service, if it is declared.")
-    description: str = ""
+    version: str
+    description: str
     base_path: str
 
 
@@ -101,7 +101,7 @@ class ManifestCapabilities(_Part):
 class Manifest(_Part):
     """The declaration of a service."""
 
-    manifest: Literal[1] = Field(1, description="The version of this schema.")
+    manifest: Literal[1] = Field(description="The version of this schema.")
     service: ManifestService
     endpoints: list[ManifestEndpoint]
     events: ManifestEvents
@@ -124,10 +124,11 @@ def manifest_of(configuration: TotoMicroserviceConfiguration) -> Manifest:
     bus = configuration.message_bus_configuration or MessageBusConfig()
     resources = configuration.resources
     return Manifest(
+        manifest=VERSION,
         service=ManifestService(
             name=configuration.service_name,
-            version=getattr(configuration, "version", ""),
-            description=getattr(configuration, "description", ""),
+            version=configuration.version,
+            description=configuration.description,
             base_path=configuration.base_path,
         ),
         endpoints=endpoints,
@@ -185,7 +186,7 @@ def _endpoints(configuration: TotoMicroserviceConfiguration) -> tuple[list[Manif
     document = app.openapi()
     paths = document.get("paths", {})
     requires = {
-        (endpoint.method, configuration.base_path + endpoint.path or "/"): getattr(endpoint, "requires", None)
+        (endpoint.method, configuration.base_path + endpoint.path or "/"): endpoint.requires
         for endpoint in api.api_endpoints
     }
     endpoints = [
@@ -215,13 +216,15 @@ def _referring(part: Any) -> Any:
     return part.replace("#/components/schemas/", "#/schemas/") if isinstance(part, str) else part
 
 
-def _plain(requires: Any) -> dict[str, Any] | None:
+def _plain(requires: Requires | None) -> dict[str, Any] | None:
     if requires is None:
         return None
-    found: dict[str, Any] = pydantic.TypeAdapter(dict[str, Any]).dump_python(
-        requires.model_dump(exclude_defaults=True), mode="json"
-    )
-    return {name: sorted(value) if name != "any_of" else value for name, value in found.items()}
+    found: dict[str, Any] = {
+        name: sorted(values) for name in ("scopes", "roles", "issuers") if (values := getattr(requires, name))
+    }
+    if requires.any_of:
+        found["any_of"] = [_plain(one) for one in requires.any_of]
+    return found
 
 
 def _consumed(bus: MessageBusConfig) -> list[ManifestEvent]:

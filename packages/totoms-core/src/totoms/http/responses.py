@@ -50,7 +50,9 @@ ERROR_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-def problem(status: int, message: str, *, headers: Mapping[str, str] | None = None, detail: Any = None) -> Response:
+def problem(
+    status: int, message: str, *, headers: Mapping[str, str] | None = None, detail: Any = None, **more: Any
+) -> Response:
     """Return an error response.
 
     Args:
@@ -58,10 +60,11 @@ def problem(status: int, message: str, *, headers: Mapping[str, str] | None = No
         message: What is wrong, for a person.
         headers: Additional response headers.
         detail: FastAPI's key of the same name; by default the message.
+        more: Additional keys of the body.
     """
     if status in (204, 304) or status < 200:
         return Response(status_code=status, headers=dict(headers or {}))
-    content = {"code": status, "message": message, "cid": current_cid.get(), "detail": message}
+    content = {"code": status, "message": message, "cid": current_cid.get(), "detail": message, **more}
     if detail is not None:
         content["detail"] = detail
     body = orjson.dumps(content, default=str)
