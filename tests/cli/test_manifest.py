@@ -27,11 +27,13 @@ from totoms import (
     Requires,
     Resources,
     TotoControllerConfig,
+    TotoEvent,
     TotoMessage,
     TotoMessageHandler,
     TotoMicroserviceConfiguration,
     UserContext,
     toto_delegate,
+    toto_handler,
 )
 from totoms.cli.main import main
 from totoms.manifest import Manifest, manifest_of
@@ -74,6 +76,18 @@ class PostHandler(TotoMessageHandler):
 class Needy(PostHandler):
     def get_handled_message_type(self) -> str:
         return str(self.config.secrets_manager.get_secret("type"))
+
+
+class PostCreated(TotoEvent, type="postCreated", version=2):
+    title: str
+
+
+@toto_handler
+async def add_to_digest(message: TotoMessage[PostCreated]) -> None: ...
+
+
+class TypedHandler(TotoMessageHandler[PostCreated]):
+    async def process_message(self, message: TotoMessage[PostCreated]) -> None: ...
 
 
 class Excluding(TotoControllerConfig):
@@ -151,6 +165,31 @@ def test_manifest_has_the_whole_declaration() -> None:
         "messaging": ["ordering", "pull"],
     }
     assert found["readiness_checks"] == ["answers"]
+
+
+def test_events_have_versions_and_schemas() -> None:
+    bus = MessageBusConfig(
+        topics=[
+            MessageBusTopicConfig(logical_name="posts", secret="posts-topic", publishes=[PostCreated]),
+            MessageBusTopicConfig(logical_name="audit", secret="audit-topic", publishes=[PostCreated]),
+        ],
+        message_handlers=[
+            MessageBusHandlerConfig(handler=add_to_digest, topic="posts"),
+            MessageBusHandlerConfig(handler_class=TypedHandler, topic="audit"),
+        ],
+    )
+    found = manifest_of(TotoMicroserviceConfiguration(service_name="blog", message_bus_configuration=bus))
+    assert [(one.type, one.version, one.topics) for one in found.events.published] == [
+        ("postCreated", 2, ["posts", "audit"])
+    ]
+    assert [(one.type, one.version, one.topics) for one in found.events.consumed] == [
+        ("postCreated", 2, ["posts"]),
+        ("postCreated", 2, ["audit"]),
+    ]
+    for event in (*found.events.published, *found.events.consumed):
+        assert event.data is not None
+        assert event.data["properties"]["title"]["type"] == "string"
+    assert [handler.name for handler in found.handlers] == [f"{__name__}.add_to_digest", f"{__name__}.TypedHandler"]
 
 
 def test_references_stay_within_the_manifest() -> None:

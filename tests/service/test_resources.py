@@ -11,6 +11,7 @@ from totoms import (
     AccessDenied,
     Bucket,
     ConfigurationError,
+    ExecutionContext,
     MessageBusConfig,
     MessageBusTopicConfig,
     NotFound,
@@ -20,7 +21,6 @@ from totoms import (
     Unavailable,
     loading,
 )
-from totoms.http.context import ExecutionContext
 from totoms.local.storage.storage import LocalCloudStorage
 from totoms.testing import TestMicroservice
 from totoms.testing.service.backend import TestBackendSecretsManager

@@ -17,6 +17,8 @@ from totoms.health import name_of
 from totoms.http.access import Access, Decision
 from totoms.http.app import create_app
 from totoms.logging.logger import TotoLogger
+from totoms.messages.events import TotoEvent
+from totoms.messages.handler import event_of
 
 VERSION: Final = 1
 """The version of the schema. It grows when a field changes its meaning or is removed, not when one is added."""
@@ -232,14 +234,14 @@ def _consumed(bus: MessageBusConfig) -> list[ManifestEvent]:
 
 
 def _published(bus: MessageBusConfig) -> list[ManifestEvent]:
-    topics: dict[Any, list[str]] = {}
+    topics: dict[type[TotoEvent], list[str]] = {}
     for topic in bus.topics:
-        for event in getattr(topic, "publishes", None) or ():
+        for event in topic.publishes or ():
             topics.setdefault(event, []).append(topic.logical_name)
     return [_event(event.__toto_type__, event, names) for event, names in topics.items()]
 
 
-def _event(message_type: str, event: Any, topics: list[str]) -> ManifestEvent:
+def _event(message_type: str, event: type[TotoEvent] | None, topics: list[str]) -> ManifestEvent:
     return ManifestEvent(
         type=message_type,
         version=None if event is None else event.__toto_version__,
@@ -254,26 +256,26 @@ def _subscription(service_name: str, bus: MessageBusConfig, topic: MessageBusTop
     return topic.subscription or f"{service_name}-{topic.logical_name}"
 
 
-def _subject(handler: MessageBusHandlerConfig) -> Any:
-    return handler.handler_class
-
-
 def _qualified(handler: MessageBusHandlerConfig) -> str:
-    subject = _subject(handler)
+    subject: Any = handler.handler_class or handler.handler
     return f"{subject.__module__}.{subject.__qualname__}"
 
 
 def _type(handler: MessageBusHandlerConfig) -> str:
+    if handler.function is not None:
+        return handler.function.message_type
+    assert handler.handler_class is not None
     try:
-        kind = handler.handler_class
-        found = object.__new__(kind).get_handled_message_type()
+        found = object.__new__(handler.handler_class).get_handled_message_type()
     except Exception:  # it needs what only __init__ sets
         return ""
     return found if isinstance(found, str) else ""
 
 
-def _event_of(handler: MessageBusHandlerConfig) -> Any:
-    return None
+def _event_of(handler: MessageBusHandlerConfig) -> type[TotoEvent] | None:
+    if handler.function is not None:
+        return handler.function.event
+    return None if handler.handler_class is None else event_of(handler.handler_class)
 
 
 def _needs(configuration: TotoMicroserviceConfiguration) -> ManifestCapabilities:
