@@ -20,7 +20,7 @@ from support.http.app import KEY, Log, Service, Settings, make_service
 from totoms import APIEndpoint, ConfigurationError, CORSConfiguration, ExecutionContext, UserContext, toto_delegate
 from totoms.auth.tokens import make_token
 from totoms.context import current_cid, current_traceparent
-from totoms.http.routes import DelegateRoute, StaticPaths
+from totoms.http.routes import DelegateRoute, RouteIndex
 
 
 @toto_delegate
@@ -656,7 +656,7 @@ def test_static_paths_are_indexed_and_shadowed_ones_are_not() -> None:
         APIEndpoint("POST", "/b/c", told),
         APIEndpoint("GET", "/d", declared),
     )
-    paths = StaticPaths(lambda: service.app.router.routes)
+    paths = RouteIndex(lambda: service.app.router.routes)
 
     def found(method: str, path: str) -> bool:
         return paths.find({"method": method, "path": path}) is not None
@@ -707,7 +707,7 @@ async def test_telemetry_that_is_switched_on_later_is_noticed(monkeypatch: pytes
     assert (await ask(service)).status_code == 200
     asked: list[bool] = []
     monkeypatch.setattr(telemetry, "enabled", lambda: bool(asked.append(True)))
-    monkeypatch.setattr(service.app, "_untraced_until", 0.0)
+    monkeypatch.setattr(service.app._shortcut, "_open_until", 0.0)
     for _ in range(5):
         await ask(service)
     assert len(asked) >= 1

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
 
-import fastapi.applications
-import starlette.applications
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
-from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from totoms.declaration.api import APIConfiguration
@@ -28,17 +24,14 @@ from totoms.http.gate import Gate
 from totoms.http.lifespan import Lifecycle, serve_lifespan
 from totoms.http.middleware import Edge
 from totoms.http.overlaps import check_overlaps
-from totoms.http.private_api import TELEMETRY, innermost, is_stock, is_traced
 from totoms.http.responses import ERROR_SCHEMA, install, problem
 from totoms.http.routes import DelegateRoute, Push, PushRoute
+from totoms.http.shortcut import Shortcut
 from totoms.messages.push_request import EVENTS_PATH
 from totoms.storage.storage import CloudStorage
 from totoms.threads import delegate_pool, delegate_threads, run_in_thread
 
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
-_TELEMETRY_CHECK: Final = 1.0
-"""Seconds between checks whether telemetry was turned on."""
-_STOCK_MIDDLEWARE: Final = ("fastapi.", "starlette.middleware.errors", "starlette.middleware.exceptions")
 
 
 class TotoAPI(FastAPI):
@@ -72,42 +65,31 @@ class TotoAPI(FastAPI):
         self.lifecycle: Lifecycle | None = None
         self.shared: dict[str, Any] = {}
         self._runtime = runtime
+        self._gate = Gate(self.router, self.decisions, runtime)
+        self._shortcut = Shortcut(self, self._gate)
         self._edge = Edge(
             self._serve_by_fastapi,
             runtime,
             lambda: self.router.routes,
-            decisions=self.decisions,
+            shortcut=self._shortcut,
             cors=CORS(api.cors) if api.cors is not None else None,
             max_body_bytes=api.max_body_bytes,
             local=self._local,
         )
         self._sealed = False
-        self._bare_stack: ASGIApp | None = None
-        self._stock_call: Any = None
-        self._untraced_until = 0.0
         self._threads = delegate_pool(api.max_threads)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         delegate_threads.set(self._threads)
-        if (
-            # Unchanged since the last check: no middleware, no patched method, no telemetry.
-            self.middleware_stack is self._bare_stack
-            and Starlette.__call__ is self._stock_call
-            and time.monotonic() < self._untraced_until
-            and scope["type"] == "http"
-            and TELEMETRY not in scope
-        ):
-            scope["app"] = self
-            await self._edge.serve(scope, receive, send, True)
-        elif scope["type"] == "lifespan":
+        if scope["type"] == "lifespan":
             await self._serve_lifespan(scope, receive, send)
-        else:
+            return
+        if not self._sealed:
             self.seal()
-            if self.shared:
-                scope["state"] = {**scope.get("state", {}), **self.shared}
-            self._check_fast_path()
-            await self._edge.serve(scope, receive, send, False)
+        if self.shared:
+            scope["state"] = {**scope.get("state", {}), **self.shared}
+        await self._edge.serve(scope, receive, send)
 
     async def _serve_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.lifecycle is None:
@@ -131,20 +113,6 @@ class TotoAPI(FastAPI):
             self._sealed = True
             announce(decided, self._runtime.logger, self.decisions.unused())
 
-    def _check_fast_path(self) -> None:
-        """Check whether delegates may be called directly: no middleware, agent or telemetry needs to see requests."""
-        if self.user_middleware or self.shared or self.root_path:
-            return
-        if not is_stock(Starlette.__call__, starlette.applications):
-            return
-        if not is_stock(FastAPI.__call__, fastapi.applications):
-            return
-        if self.middleware_stack is None:
-            self.middleware_stack = self.build_middleware_stack()
-        if isinstance(innermost(self.middleware_stack, _STOCK_MIDDLEWARE), Gate) and not is_traced(self):
-            self._bare_stack, self._stock_call = self.middleware_stack, Starlette.__call__
-            self._untraced_until = time.monotonic() + _TELEMETRY_CHECK
-
     def openapi(self) -> dict[str, Any]:
         """Return FastAPI's OpenAPI document with the schema of error bodies."""
         document = super().openapi()
@@ -159,7 +127,8 @@ class TotoAPI(FastAPI):
         """
         router = self.router
         self.decisions.check_router(router)
-        self.router = Gate(router, self.decisions, self._runtime)  # type: ignore[assignment]
+        self._shortcut.take_handlers()
+        self.router = self._gate  # type: ignore[assignment]
         try:
             return super().build_middleware_stack()
         finally:

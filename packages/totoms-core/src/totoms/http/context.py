@@ -124,11 +124,9 @@ class Call:
         headers: Headers to add to the response.
         status: The status of the response, once it has started.
         note: The reason for a refusal, for the log.
-        error: An exception from the fast path, for the app's exception handlers.
-        request: The request that raised `error`.
     """
 
-    __slots__ = ("cid", "error", "headers", "note", "request", "runtime", "started", "status", "user")
+    __slots__ = ("cid", "headers", "note", "runtime", "started", "status", "user")
 
     def __init__(self, runtime: Runtime, cid: str) -> None:
         self.runtime = runtime
@@ -138,8 +136,6 @@ class Call:
         self.headers: list[tuple[bytes, bytes]] = [(_HEADER, cid.encode())]
         self.status = 0
         self.note = ""
-        self.error: Exception | None = None
-        self.request: Request | None = None
 
 
 async def identify(request: HTTPConnection) -> UserContext:

@@ -14,8 +14,8 @@ from totoms.context import current_cid, new_cid
 from totoms.errors import Unauthorized, Undecidable
 from totoms.http.access import Access, Decisions
 from totoms.http.context import Call, Runtime, authorization_of, identify_scope
-from totoms.http.private_api import handle_error
 from totoms.http.responses import on_toto_error
+from totoms.http.routes import DelegateRoute
 
 _POLICY_VIOLATION: Final = 1008  # RFC 6455, section 7.4.1
 
@@ -47,13 +47,9 @@ class Gate:
         call: Call | None = scope.get("totoms")
         if call is None or call.runtime is not self._runtime:  # a middleware made a new scope
             call = scope["totoms"] = Call(self._runtime, current_cid.get() or new_cid())
-        if call.error is not None:
-            # The fast path failed: the app's exception handlers respond.
-            await handle_error(call.error, call.request or Request(scope, receive), scope, receive, send)
-            return
         if call.user is None:
             try:
-                await self._admit(scope, call)
+                await self.authenticate(scope, call)
             except (Unauthorized, Undecidable) as error:
                 if scope["type"] == "http":
                     raise
@@ -62,13 +58,25 @@ class Gate:
                 return
         await self.app(scope, receive, send)
 
-    async def _admit(self, scope: Scope, call: Call) -> None:
+    async def authenticate(self, scope: Scope, call: Call, route: DelegateRoute | None = None) -> None:
+        """Set the caller of a connection, if its route may be reached.
+
+        Args:
+            scope: The ASGI scope.
+            call: Its state.
+            route: Its route; if None, the access is that of the route that the router would choose.
+
+        Raises:
+            Unauthorized: The route is closed and there is no valid token, or a token of a public route is invalid.
+            Undecidable: The token cannot be verified now.
+        """
         authorization = authorization_of(scope)
         if len(authorization) == 1:
             call.user = self._runtime.authenticator.cached(authorization[0])
             if call.user is not None:
                 return
-        access = self._decisions.find(scope)
+        decisions = self._decisions
+        access = decisions.find(scope) if route is None else decisions.of(route, route.path, scope["method"])
         if access is Access.OWN or (access is Access.NOTHING and not authorization):
             return
         if access is Access.PUBLIC and not authorization:

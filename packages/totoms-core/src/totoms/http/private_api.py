@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import fastapi.routing
 from fastapi import Request, Response
 from fastapi.datastructures import DefaultPlaceholder
-from fastapi.routing import APIRoute
+from fastapi.routing import APIRoute, APIRouter
 from pydantic import BaseModel
 from starlette.routing import BaseRoute, Match, Route, Router, request_response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -196,6 +196,14 @@ def only_responds_not_found(router: Any) -> bool:
         return False
 
 
+def runs_routes_only(router: Any) -> bool:
+    """Return whether a router runs nothing of anybody's before its routes; False without one of these members."""
+    try:
+        return bool(router.middleware_stack == router.app and type(router) is APIRouter)
+    except AttributeError:
+        return False
+
+
 def innermost(stack: Any, module_prefixes: tuple[str, ...]) -> object:
     """Return what a middleware stack wraps, followed through middleware of these modules only.
 
@@ -213,6 +221,11 @@ try:
 except ImportError:
     _exception_handler = None  # type: ignore[assignment]
 _wrap: Any = getattr(_exception_handler, "wrap_app_handling_exceptions", None)
+
+
+EXCEPTION_HANDLERS: Final = "starlette.exception_handlers"
+"""Starlette's key for the app's exception handlers in the scope, by class and by status. Unknown to Starlette, they are
+not called for a delegate on the short cut, but around it, with a request whose body cannot be read again."""
 
 
 async def handle_error(error: Exception, request: Request, scope: Scope, receive: Receive, send: Send) -> None:

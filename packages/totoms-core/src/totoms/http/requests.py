@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, Final
 
 import orjson
@@ -59,19 +59,16 @@ class InvalidUTF8(InvalidJSON, UnicodeDecodeError):
 
 
 class TotoRequest(Request):
-    """A `fastapi.Request` that reads the body itself, with a limit and without Starlette's private attributes.
+    """A `fastapi.Request` that reads the body itself, without Starlette's private attributes.
 
     Args:
         scope: The ASGI scope.
         receive: ASGI's receive.
         send: ASGI's send.
-        limit: The maximum size of the body in bytes; None if `receive` has a limit.
     """
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, limit: int | None = None) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__(scope, receive, send)
-        self._limit = limit
-        self._size = 0
         self._more = True
         self._content: bytes | None = None
         self._value: Any = _UNPARSED
@@ -80,7 +77,7 @@ class TotoRequest(Request):
         """Return the body; after a part was streamed, the rest of it.
 
         Raises:
-            HTTPException: 413, if the body is over the limit. The rest is not read.
+            HTTPException: 413, if the body is over the limit (`limit_body`). The rest is not read.
             ClientDisconnect: The client disconnected before the end of the body.
             RuntimeError: The body was streamed.
         """
@@ -98,7 +95,7 @@ class TotoRequest(Request):
         """Yield the body in chunks as they arrive, and at last an empty one.
 
         Raises:
-            HTTPException: 413, if the body is over the limit. The rest is not read.
+            HTTPException: 413, if the body is over the limit (`limit_body`). The rest is not read.
             ClientDisconnect: The client disconnected before the end of the body.
             RuntimeError: The body was streamed before.
         """
@@ -122,9 +119,6 @@ class TotoRequest(Request):
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
         chunk: bytes = message.get("body", b"")
-        self._size += len(chunk)
-        if self._limit is not None and self._size > self._limit:
-            raise _too_large()
         self._more = message.get("more_body", False)
         return chunk
 
@@ -167,8 +161,13 @@ def _invalid_json(body: bytes, error: Exception) -> InvalidJSON:
     return InvalidJSON(_INVALID, type(error).__name__)  # too deep, or an integer of thousands of digits
 
 
-def limit_body(receive: Receive, limit: int) -> Receive:
-    """Return a `receive` that raises `HTTPException` 413 once a body has more than `limit` bytes."""
+def limit_body(receive: Receive, is_too_large: Callable[[int], bool]) -> Receive:
+    """Return a `receive` that raises `HTTPException` 413 once a body is too large.
+
+    Args:
+        receive: ASGI's receive.
+        is_too_large: Returns whether so many bytes are too many.
+    """
     received = 0
 
     async def limited() -> Message:
@@ -176,7 +175,7 @@ def limit_body(receive: Receive, limit: int) -> Receive:
         message = await receive()
         if message["type"] == "http.request":
             received += len(message.get("body", b""))
-            if received > limit:
+            if is_too_large(received):
                 raise _too_large()
         return message
 

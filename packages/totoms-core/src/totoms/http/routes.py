@@ -1,7 +1,7 @@
-"""The routes of delegates and of the push endpoint, their fast path, and an index of static paths.
+"""The routes of delegates and of the push endpoint, and an index to find them.
 
 FastAPI's handler (dependencies, exit stacks, `jsonable_encoder`) costs more than everything that a delegate with only
-the three parameters needs, so the route of such a delegate is a plain ASGI callable: the fast path. A delegate with
+the three parameters needs, so the route of such a delegate is a plain ASGI callable: it is fast. A delegate with
 further parameters, or a route with options that change the response, goes through FastAPI's handler, authenticated
 before the body is read.
 """
@@ -10,28 +10,28 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from fastapi import Request, Response
 from fastapi.datastructures import DefaultPlaceholder
 from fastapi.exceptions import FastAPIError, ResponseValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
-from starlette.routing import BaseRoute, Route, WebSocketRoute, compile_path
+from starlette.routing import BaseRoute, Match, Route, WebSocketRoute, compile_path
 from starlette.types import Receive, Scope, Send
 
 from totoms.auth.user import UserContext
 from totoms.execution import ExecutionContext
 from totoms.http import private_api
-from totoms.http.context import execution_context, identify
+from totoms.http.context import Call, execution_context, identify, identify_scope
 from totoms.http.delegate import Delegate, delegate_of
 from totoms.http.private_api import handle_error
 from totoms.http.requests import TotoRequest
 from totoms.http.responses import encode_json, reject_nan
+from totoms.http.sender import Sender
 from totoms.threads import run_delegate
 
 Push = Callable[[Request], Awaitable[bytes | Response]]
-JSON_HEADER: Final = (b"content-type", b"application/json")
 HANDSHAKE_HEADER: Final = "webhook-request-origin"
 """The header of a broker's OPTIONS request for permission to push (CloudEvents webhooks)."""
 
@@ -41,7 +41,7 @@ class DelegateRoute(APIRoute):
 
     Attributes:
         delegate: The delegate; None for another endpoint.
-        fast: Whether requests take the fast path.
+        fast: Whether the delegate is called without FastAPI's handler.
         head_of_get: Whether the route answers HEAD for the GET route of the same path.
     """
 
@@ -85,13 +85,14 @@ class DelegateRoute(APIRoute):
     async def _serve_fast(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = TotoRequest(scope, receive, send)
         try:
-            user = await identify(request)
-            response = await self.respond(request, user, execution_context(request))
-            if isinstance(response, bytes):
-                response = Response(response, media_type="application/json")
-            await response(scope, receive, send)
+            user = await identify_scope(scope)
+            answer = await self.respond(request, user, execution_context(request))
+            if isinstance(answer, bytes) and isinstance(send, Sender):
+                await send.send_json(answer)
+            else:
+                await _response(answer)(scope, receive, send)
         except Exception as error:
-            await handle_error(error, request, scope, receive, send)
+            await _respond_to(error, request, send)
         finally:
             await request.close()
 
@@ -164,25 +165,29 @@ class PushRoute(Route):
         self.max_body_bytes = max_body_bytes
         self.app = self._serve
 
-    async def respond(self, request: Request) -> bytes | Response:
-        """Run the handler.
-
-        Raises:
-            HTTPException: 405, for an OPTIONS request that is not a handshake.
-        """
-        if request.scope["method"] == "OPTIONS" and HANDSHAKE_HEADER not in request.headers:
-            raise HTTPException(405, headers={"Allow": "POST"})
-        return await self._push(request)
-
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = TotoRequest(scope, receive, send)
         try:
-            answer = await self.respond(request)
-            if isinstance(answer, bytes):
-                answer = Response(answer, media_type="application/json")
-            await answer(scope, receive, send)
+            if scope["method"] == "OPTIONS" and HANDSHAKE_HEADER not in request.headers:
+                raise HTTPException(405, headers={"Allow": "POST"})
+            answer = await self._push(request)
+            if isinstance(answer, bytes) and isinstance(send, Sender):
+                await send.send_json(answer)
+            else:
+                await _response(answer)(scope, receive, send)
         except Exception as error:
-            await handle_error(error, request, scope, receive, send)
+            await _respond_to(error, request, send)
+
+
+def _response(answer: bytes | Response) -> Response:
+    return Response(answer, media_type="application/json") if isinstance(answer, bytes) else answer
+
+
+async def _respond_to(error: Exception, request: TotoRequest, send: Send) -> None:
+    call: Call | None = request.scope.get("totoms")
+    if call is not None and call.status:
+        raise error  # the response has started
+    await handle_error(error, request, request.scope, request.receive, send)
 
 
 def _path_parameters(path: str, delegate: Delegate, extra: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -197,8 +202,10 @@ def _path_parameters(path: str, delegate: Delegate, extra: dict[str, Any] | None
     }
 
 
-class StaticPaths:
-    """An index from method and path to the route that the route list would choose.
+class RouteIndex:
+    """Finds the route that FastAPI's router would choose, if its delegate is called without FastAPI.
+
+    Routes without path parameters are found in a dictionary.
 
     Args:
         routes: Returns the route list. When the list changes, the index is built again.
@@ -207,36 +214,50 @@ class StaticPaths:
     def __init__(self, routes: Callable[[], Sequence[BaseRoute]]) -> None:
         self._routes = routes
         self._seen: list[BaseRoute] = []
-        self._index: dict[tuple[str, str], DelegateRoute | PushRoute] = {}
+        self._static: dict[tuple[str, str], DelegateRoute | PushRoute] = {}
+        self._in_order: list[Route] = []
 
     def find(self, scope: Scope) -> DelegateRoute | PushRoute | None:
-        """Return the route for `scope` if it has a static path and a fast path; else None."""
+        """Return the route for `scope`, and set it there with its path parameters; None if FastAPI must serve it."""
         if self._routes() != self._seen:
             self._build()
-        if scope.get("root_path"):
-            return None
-        return self._index.get((scope["method"], scope["path"]))
+        if not scope.get("root_path"):
+            route = self._static.get((scope["method"], scope["path"]))
+            if route is not None:
+                scope["route"], scope["endpoint"], scope["path_params"] = route, route.endpoint, {}
+                return route
+        for one in self._in_order:
+            try:
+                match, found = one.matches(scope)
+            except Exception:  # a converter of the user's failed: it does so again in FastAPI's router
+                return None
+            if match is Match.FULL:
+                if not _is_fast(one):
+                    return None
+                scope.update(found)
+                scope["route"] = one
+                return one
+        return None
 
     def _build(self) -> None:
-        seen = list(self._routes())
-        index: dict[tuple[str, str], DelegateRoute | PushRoute] = {}
-        earlier: list[Route] = []
+        self._seen, self._static, self._in_order = list(self._routes()), {}, []
         taken: set[tuple[str, str]] = set()
-        for route in seen:
+        for route in self._seen:
             if isinstance(route, WebSocketRoute):
                 continue
             if not isinstance(route, Route) or not private_api.matches_by_template(route):
-                break  # a mount, an included router or a subclass: it may match any path, so the list decides
+                break  # a mount, an included router or a subclass: it may match any path, so FastAPI decides
             if not route.param_convertors and route.methods:
                 for method in route.methods:
                     key = (method, route.path)
-                    free = key not in taken and not _shadowed(earlier, method, route.path)
-                    if free and (isinstance(route, PushRoute) or (isinstance(route, DelegateRoute) and route.fast)):
-                        index[key] = route
+                    if key not in taken and not _shadowed(self._in_order, method, route.path) and _is_fast(route):
+                        self._static[key] = route
                     taken.add(key)
-            else:
-                earlier.append(route)
-        self._seen, self._index = seen, index
+            self._in_order.append(route)
+
+
+def _is_fast(route: Route) -> TypeGuard[DelegateRoute | PushRoute]:
+    return isinstance(route, PushRoute) or (isinstance(route, DelegateRoute) and route.fast)
 
 
 def _shadowed(earlier: list[Route], method: str, path: str) -> bool:
