@@ -214,6 +214,17 @@ def test_router_that_may_run_code_without_a_route_is_recognised(field: str) -> N
     assert not private_api.only_responds_not_found(router)
 
 
+def test_router_that_runs_code_before_its_routes_is_recognised() -> None:
+    class Own(APIRouter):
+        pass
+
+    assert private_api.runs_routes_only(FastAPI().router)
+    assert not private_api.runs_routes_only(Own())
+    router = FastAPI().router
+    del router.middleware_stack
+    assert not private_api.runs_routes_only(router)
+
+
 def test_innermost_app_of_a_stack_is_found_or_the_first_foreign_middleware() -> None:
     app = service_with().app
     assert isinstance(app, TotoAPI)
