@@ -48,6 +48,8 @@ LOWEST_TESTS += ["tests/storage", "tests/conformance", "examples/totoms-nats/tes
 DEMO_SERVERS = {"aws": ["ministack"], "azure": ["trustme"]}
 LINT_TOOLS = ["ruff", "import-linter"]
 TYPE_TOOLS = ["mypy", "pyright[nodejs]", "boto3-stubs"]
+TYPED_PAGES = ["docs/messages.md"]
+"""The pages of which every Python block is complete, and valid for strict type checkers."""
 DOC_TOOLS = ["mkdocs"]
 BUILD_TOOLS = ["build", "hatchling", "twine"]
 BENCH_TOOLS = ["faststream[nats]", "trustme"]
@@ -179,15 +181,19 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check the types of the packages, and of tests/typing, which only type checkers read."""
+    """Check the types of the packages, of tests/typing, which only type checkers read, and of the code on pages."""
     install(session, *TYPE_TOOLS, "pytest", "httpx", packages=PACKAGES)
     sources = [str(package.relative_to(ROOT) / "src") for package in PACKAGES]
     if (ROOT / "tests/typing").is_dir():
         sources.append("tests/typing")
+    blocks = Path(session.create_tmp()) / "blocks"
+    session.run("python", "tools/python_blocks.py", str(blocks), *TYPED_PAGES)
     session.run("mypy", *sources)
+    session.run("mypy", *map(str, sorted(blocks.glob("*.py"))))
     # The package on the index fetches pyright itself by npm; where that is out of reach, mypy has to do.
     if _starts(session):
         session.run("pyright", *sources)
+        session.run("pyright", "--project", str(blocks), "--pythonpath", str(Path(session.bin) / "python"))
     else:
         session.warn("NOT CHECKED with pyright: it could not be fetched.")
 

@@ -21,8 +21,9 @@ class DeadLetterReason:
     """Why a message was dead-lettered.
 
     Attributes:
-        reason: ``attempts_exhausted``, ``non_retryable``, ``undecodable``, ``lease_expired``, or ``undelivered`` for
-            a message that the broker could not push.
+        reason: ``attempts_exhausted``, ``non_retryable``, ``undecodable``, ``lease_expired``; ``invalid`` for data that
+            is not valid for its event, ``unknown_version`` for an event newer than its class; or ``undelivered`` for a
+            message that the broker could not push.
         error_class: The exception's class, or "FAILED" if the handler returned FAILED.
         description: For people; control characters removed, at most 1,000 characters.
         attempts: The number of attempts made.

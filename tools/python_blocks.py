@@ -1,0 +1,30 @@
+"""Write the Python blocks of Markdown pages into a folder, where strict type checkers read them as a user's files.
+
+``python tools/python_blocks.py FOLDER PAGE...``
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+_BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+_PYRIGHT = {"typeCheckingMode": "strict", "pythonVersion": "3.11"}
+
+
+def main(folder: str, *pages: str) -> None:
+    """Write each block of `pages` into a file of its own in `folder`."""
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    for old in target.glob("*.py"):
+        old.unlink()
+    for page in map(Path, pages):
+        for number, block in enumerate(_BLOCK.findall(page.read_text())):
+            (target / f"{page.stem}_{number}.py").write_text(block)
+    (target / "pyrightconfig.json").write_text(json.dumps(_PYRIGHT))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
