@@ -19,7 +19,7 @@ from totoms.cli import manifest
 from totoms.controller_config import JWT_KEY_SECRET
 from totoms.errors import BackendError, PluginError, TotoError
 from totoms.excepthook import EXIT_STATUS
-from totoms.logging.describe import error_location, printable
+from totoms.logging.describe import error_location, error_text, printable
 from totoms.plugins.discovery import CORE, installed
 from totoms.plugins.loader import CAPABILITIES, load
 
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        return _fail(f"unexpected {error_location(error)}")
+        return _fail(f"unexpected {error_location(error)}: {error_text(error)}")
     return 0
 
 

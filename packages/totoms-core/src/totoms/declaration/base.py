@@ -51,9 +51,9 @@ def _explain(name: str, fields: list[str], error: pydantic.ValidationError, posi
         if problem["type"] == "extra_forbidden":
             close = difflib.get_close_matches(str(problem["loc"][-1]), fields, n=1, cutoff=0.5)
             text = "unknown field" + (f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(fields)}")
-        if problem["loc"] and problem["loc"][0] in fields[1:positional]:
-            number = fields.index(str(problem["loc"][0])) + 1
-            text += f" (given as argument {number}: name the arguments, as in {fields[1]}=...)"
+        if positional > 1 and problem["loc"] and (given := problem["loc"][0]) in fields[:positional]:
+            number = fields.index(str(given)) + 1
+            text += f" (given as argument {number}: name the arguments, as in {given}=...)"
         problems.append(f"{name}.{field}: {text}")
     return "; ".join(problems)
 

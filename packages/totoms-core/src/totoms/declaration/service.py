@@ -18,7 +18,7 @@ from totoms.declaration.messaging import MessageBusConfig
 from totoms.declaration.resources import Resources
 from totoms.declaration.server import ServerConfiguration
 from totoms.environment import TotoEnvironment
-from totoms.health import name_of
+from totoms.health import ReadinessCheck, name_of
 
 _NAME: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 
@@ -61,7 +61,7 @@ class TotoMicroserviceConfiguration(Declaration):
     version: Annotated[str, Field(min_length=1)] = "0.1.0"
     description: str = ""
     resources: Resources | None = None
-    readiness_checks: list[Any] = Field(default_factory=list)
+    readiness_checks: list[ReadinessCheck] = Field(default_factory=list)
 
     @pydantic.field_validator("base_path", mode="before")
     @classmethod
@@ -70,12 +70,9 @@ class TotoMicroserviceConfiguration(Declaration):
 
     @pydantic.field_validator("readiness_checks", mode="before")
     @classmethod
-    def _none_is_empty(cls, value: Any) -> Any:
-        return [] if value is None else value
-
-    @pydantic.field_validator("readiness_checks")
-    @classmethod
-    def _are_checks(cls, value: list[Any]) -> list[Any]:
+    def _are_checks(cls, value: Any) -> Any:
+        if not isinstance(value, list | tuple):
+            return [] if value is None else value
         for check in value:
             called = check if inspect.isroutine(check) or isinstance(check, functools.partial) else type(check).__call__
             if not callable(check) or not inspect.iscoroutinefunction(called):

@@ -7,7 +7,6 @@ drains before it, so that what the user opened is available to every message han
 from __future__ import annotations
 
 import asyncio
-import traceback
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,8 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from totoms.errors import ConfigurationError
+from totoms.logging.formats import format_error
+from totoms.logging.masking import mask
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def initialised_by_lifespan(initialise: Callable[[], Awaitable[ASGIApp]]) -> ASG
                 made[:] = [await initialise()]
             except Exception as error:
                 # If it were raised, uvicorn would take the app for one without a lifespan, and serve it.
-                why = str(error) if isinstance(error, ConfigurationError) else traceback.format_exc()
+                why = mask(str(error)) if isinstance(error, ConfigurationError) else format_error(error)
                 await receive()
                 await send({"type": "lifespan.startup.failed", "message": why})
                 return
