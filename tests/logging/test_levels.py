@@ -33,7 +33,7 @@ def configure() -> None:
 
 def written(capsys: pytest.CaptureFixture[str]) -> str:
     TotoLogger("blog").log("cid", "of totoms", "DEBUG")
-    for name in ("blog", "botocore.auth", "azure.identity"):
+    for name in ("blog", "botocore.hooks", "azure.identity"):
         logging.getLogger(name).info("info of %s", name)
         logging.getLogger(name).debug("debug of %s", name)
         logging.getLogger(name).warning("warning of %s", name)
@@ -47,8 +47,8 @@ def test_services_log_at_info_and_sdks_at_warning(capsys: pytest.CaptureFixture[
     assert "info of blog" in text
     assert "debug of blog" not in text
     assert "of totoms" not in text
-    assert "info of botocore.auth" not in text
-    assert "warning of botocore.auth" in text
+    assert "info of botocore.hooks" not in text
+    assert "warning of botocore.hooks" in text
 
 
 def test_log_level_governs_totoms_and_the_service_but_no_sdk(
@@ -59,7 +59,7 @@ def test_log_level_governs_totoms_and_the_service_but_no_sdk(
     text = written(capsys)
     assert "of totoms" in text
     assert "debug of blog" in text
-    assert "debug of botocore.auth" not in text
+    assert "debug of botocore.hooks" not in text
     assert "info of azure.identity" not in text
 
 
@@ -69,7 +69,7 @@ def test_log_levels_names_an_sdk_with_a_warning(
     monkeypatch.setenv("LOG_LEVELS", "botocore=DEBUG, azure.identity=INFO,blog=ERROR,")
     configure()
     text = written(capsys)
-    assert "debug of botocore.auth" in text
+    assert "debug of botocore.hooks" in text
     assert "info of azure.identity" in text
     assert "warning of blog" not in text
     assert "LOG_LEVELS: botocore logs requests and answers of the SDK" in text

@@ -10,11 +10,13 @@ from totoms import (
     APIConfiguration,
     APIEndpoint,
     BackendError,
+    Bucket,
     CloudStorage,
     CORSConfiguration,
     Delivery,
     ExecutionContext,
     HyperscalerConfiguration,
+    LogConfiguration,
     MessageBus,
     MessageBusConfig,
     MessageBusHandlerConfig,
@@ -23,6 +25,7 @@ from totoms import (
     OIDCIssuer,
     ProcessingResponse,
     ProcessingStatus,
+    Resources,
     RetryPolicy,
     SecretsManager,
     TotoControllerConfig,
@@ -48,6 +51,23 @@ class BlogConfig(TotoControllerConfig):
 
     def get_mongo_secret_names(self) -> dict[str, str] | None:
         return {"user_secret_name": "mongo-user", "pwd_secret_name": "mongo-pwd"}
+
+    async def close(self) -> None:
+        self.api_key = ""
+
+
+async def key_is_there(config: BlogConfig) -> None:
+    assert_type(config.api_key, str)
+
+
+def in_full() -> TotoMicroserviceConfiguration:
+    return TotoMicroserviceConfiguration(
+        service_name="blog",
+        custom_config=BlogConfig,
+        resources=Resources(buckets=[Bucket("blog-files")], secrets=["api-key"]),
+        readiness_checks=[key_is_there],
+        log=LogConfiguration(errors="class"),
+    )
 
 
 @toto_delegate
