@@ -16,7 +16,14 @@ from totoms.logging.describe import printable
 from totoms.logging.logger import TotoLogger
 from totoms.messages.batching import Batcher
 from totoms.messages.bus import DEAD_LETTERS, DELAY, ORDERING, PULL, PUSH, QUEUES, MessageBus
-from totoms.messages.dead_letters import DeadLetter, DeadLetterReason, DeadLetterStore
+from totoms.messages.dead_letters import (
+    DeadLetter,
+    DeadLetterReason,
+    DeadLetterStore,
+    HeldLetter,
+    purge_letters,
+    replay_letters,
+)
 from totoms.messages.leases import Lease, LeasingReceiver, lease_lost
 from totoms.messages.message import (
     CONTENT_TYPE,
@@ -65,6 +72,7 @@ __all__ = [
     "DeadLetterStore",
     "Existing",
     "FileInfo",
+    "HeldLetter",
     "HyperscalerConfiguration",
     "Lease",
     "LeasingReceiver",
@@ -95,7 +103,9 @@ __all__ = [
     "new_cid",
     "parse_token",
     "printable",
+    "purge_letters",
     "read_chunks",
+    "replay_letters",
     "run_in_thread",
     "start_thread",
 ]

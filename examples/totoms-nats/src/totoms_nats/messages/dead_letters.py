@@ -6,14 +6,22 @@ The id of a dead letter is its sequence in the stream.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from typing import Final
 
 from nats.js import JetStreamContext
 from nats.js.api import RawStreamMsg
 
-from totoms.errors import MessageTooLarge, NotFound
-from totoms.plugin import DeadLetter, DeadLetterReason, DeadLetterStore, Received
+from totoms.errors import BackendError, MessageTooLarge, NotFound
+from totoms.plugin import (
+    DeadLetter,
+    DeadLetterReason,
+    DeadLetterStore,
+    HeldLetter,
+    Received,
+    purge_letters,
+    replay_letters,
+)
 from totoms_nats.clients import Connection
 from totoms_nats.messages.encoding import DEAD_LETTER_PREFIX, from_headers, to_headers
 from totoms_nats.messages.subscriptions import Subscriptions
@@ -83,40 +91,38 @@ class NatsDeadLetters(DeadLetterStore):
     async def replay(self, letter_ids: Sequence[str] | None) -> int:
         """Publish them to the subscription's own queue, where their attempts start over."""
         await self._check_subscription()
-        replayed, queue = 0, self._subscriptions.names.queue_subject(self._subscription)
-        async for message in self._selected(letter_ids):
-            letter = _letter(self._subscription, message)
-            # If the process ends before the letter is deleted, JetStream drops a second replay within two minutes.
-            once = {"Nats-Msg-Id": f"{self._stream}.{letter.letter_id}"}
-            await self._connection.publish(queue, letter.body, {**to_headers(letter.attributes), **once})
-            await self._delete(message)
-            replayed += 1
-        return replayed
+        return await replay_letters(self._pages(), letter_ids, self._republish, self._delete)
 
     async def purge(self, letter_ids: Sequence[str] | None) -> int:
         """Delete them."""
-        purged = 0
-        async for message in self._selected(letter_ids):
-            await self._delete(message)
-            purged += 1
+        purged = await purge_letters(self._pages(), letter_ids, self._delete)
         if not purged:
             await self._check_subscription()
         return purged
+
+    async def _republish(self, page: Sequence[HeldLetter]) -> Sequence[BackendError | None]:
+        queue = self._subscriptions.names.queue_subject(self._subscription)
+        for held in page:
+            letter = held.letter
+            # If the process ends before the letter is deleted, JetStream drops a second replay within two minutes.
+            once = {"Nats-Msg-Id": f"{self._stream}.{letter.letter_id}"}
+            await self._connection.publish(queue, letter.body, {**to_headers(letter.attributes), **once})
+        return [None] * len(page)
 
     async def _check_subscription(self) -> None:
         if not await self._subscriptions.exists(self._subscription):
             raise NotFound(f"There is no subscription {self._subscription!r}.", resource=self._subscription)
 
-    async def _selected(self, letter_ids: Sequence[str] | None) -> AsyncIterator[RawStreamMsg]:
+    async def _pages(self) -> AsyncGenerator[Sequence[HeldLetter], None]:
+        """Yield those that there are now, one on each page."""
         try:
             last = (await self._get(lambda js: js.get_msg(self._stream, subject=self._subject))).seq or 0
         except NotFound:
             return
         async for message in self._messages():
-            if (message.seq or 0) > last:  # dead-lettered again since this began
+            if (message.seq or 0) > last:  # dead-lettered since this began
                 return
-            if letter_ids is None or str(message.seq) in letter_ids:
-                yield message
+            yield [HeldLetter(_letter(self._subscription, message), message.seq or 0)]
 
     async def _messages(self) -> AsyncIterator[RawStreamMsg]:
         def following(js: JetStreamContext) -> Awaitable[RawStreamMsg]:
@@ -134,11 +140,13 @@ class NatsDeadLetters(DeadLetterStore):
     async def _get(self, work: Callable[[JetStreamContext], Awaitable[RawStreamMsg]]) -> RawStreamMsg:
         return await self._connection.call(work, "There is no dead letter", self._stream)
 
-    async def _delete(self, message: RawStreamMsg) -> None:
+    async def _delete(self, page: Sequence[HeldLetter]) -> None:
+        for held in page:
+            await self._delete_one(held.handle)
+
+    async def _delete_one(self, sequence: int) -> None:
         with contextlib.suppress(NotFound):  # another process deleted it first
-            await self._connection.call(
-                lambda js: js.delete_msg(self._stream, message.seq or 0), "Not deleted", self._stream
-            )
+            await self._connection.call(lambda js: js.delete_msg(self._stream, sequence), "Not deleted", self._stream)
 
 
 def _letter(subscription: str, message: RawStreamMsg) -> DeadLetter:

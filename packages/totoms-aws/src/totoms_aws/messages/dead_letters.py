@@ -6,13 +6,22 @@ letter as well.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from types import TracebackType
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from totoms.errors import BackendError, NotFound, Unsupported
-from totoms.plugin import DeadLetter, DeadLetterReason, DeadLetterStore, Received
+from totoms.plugin import (
+    DeadLetter,
+    DeadLetterReason,
+    DeadLetterStore,
+    HeldLetter,
+    Received,
+    purge_letters,
+    replay_letters,
+)
 from totoms_aws.clients import SETTLING
 from totoms_aws.errors import mapped_errors
 from totoms_aws.messages.encoding import Attributes, replayed_entry, to_dead_letter, with_reason
@@ -61,11 +70,20 @@ class Letter:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """The dead-letter queue of a subscription, how messages are written in it, and the queue for replays, if any."""
+    """Where the dead letters of a subscription are.
+
+    Attributes:
+        dead: Their queue.
+        raw: Whether messages are written in it without SNS's envelope.
+        queue: The queue for replays, if any.
+        hidden: The receipts, by message id, of what was received and not deleted. Only these are kept, because there
+            may be many messages, and large ones.
+    """
 
     dead: Queue
     raw: bool
     queue: Queue | None
+    hidden: dict[str, str] = field(default_factory=dict)
 
 
 def send_dead_letter(queues: Queues, dead: Queue, letter: Letter, message_id: str, reason: DeadLetterReason) -> None:
@@ -107,7 +125,14 @@ class SQSDeadLetters(DeadLetterStore):
 
     async def list(self, limit: int) -> list[DeadLetter]:
         """Return the oldest dead letters."""
-        letters = await SETTLING.run(self._received, max(limit, _MAX_SORTED))
+        place = await SETTLING.run(self._place)
+        letters: list[DeadLetter] = []
+        if place is not None:
+            async with aclosing(self._pages(place)) as pages:
+                async for page in pages:
+                    letters += [held.letter for held in page]
+                    if len(letters) >= max(limit, _MAX_SORTED):
+                        break
         return sorted(letters, key=lambda letter: letter.dead_since)[:limit]
 
     async def replay(self, letter_ids: Sequence[str] | None) -> int:
@@ -116,11 +141,23 @@ class SQSDeadLetters(DeadLetterStore):
         Raises:
             Unsupported: The subscription is pushed, and has no queue for undelivered messages.
         """
-        return await SETTLING.run(self._replay, letter_ids)
+        place = await SETTLING.run(self._place)
+        if place is None:
+            return 0
+        if place.queue is None:
+            raise Unsupported(
+                f"{self._subscription!r} has no queue: a pushed message cannot be delivered to it alone again.",
+                resource=self._subscription,
+            )
+        publish, delete = partial(self._republish, place, place.queue), partial(self._delete, place)
+        return await replay_letters(self._pages(place), letter_ids, publish, delete)
 
     async def purge(self, letter_ids: Sequence[str] | None) -> int:
         """Delete dead letters."""
-        return await SETTLING.run(self._purge, letter_ids)
+        place = await SETTLING.run(self._place)
+        if place is None:
+            return 0
+        return await purge_letters(self._pages(place), letter_ids, partial(self._delete, place))
 
     async def keep(self, received: Received, reason: DeadLetterReason) -> None:
         """Store a message that was pushed."""
@@ -137,51 +174,6 @@ class SQSDeadLetters(DeadLetterStore):
         letter = Letter(received.envelope, {}, raw=False)
         send_dead_letter(self._queues, dead, letter, received.message_id, reason)
 
-    def _received(self, most: int) -> Sequence[DeadLetter]:
-        place = self._place()
-        letters = []
-        if place is not None:
-            with _Sweep(self._queues, place.dead) as sweep:
-                for batch in sweep.batches():
-                    letters += [to_dead_letter(one, self._subscription, raw=place.raw) for one in batch]
-                    if len(letters) >= most:
-                        break
-        return letters
-
-    def _replay(self, letter_ids: Sequence[str] | None) -> int:
-        place = self._place()
-        if place is None:
-            return 0
-        if place.queue is None:
-            raise Unsupported(
-                f"{self._subscription!r} has no queue: a pushed message cannot be delivered to it alone again.",
-                resource=self._subscription,
-            )
-        replayed = 0
-        with _Sweep(self._queues, place.dead) as sweep:
-            for chosen in self._chosen(sweep, place, letter_ids, each_once=True):
-                entries = [
-                    replayed_entry(message, letter, raw=place.raw, fifo=place.queue.fifo) for message, letter in chosen
-                ]
-                results = self._queues.send(place.queue, entries)
-                sent = [message for (message, _), error in zip(chosen, results, strict=True) if error is None]
-                sweep.delete(sent)
-                replayed += len(sent)
-                for error in results:
-                    if error is not None:
-                        raise error
-        return replayed
-
-    def _purge(self, letter_ids: Sequence[str] | None) -> int:
-        place = self._place()
-        purged = 0
-        if place is not None:
-            with _Sweep(self._queues, place.dead) as sweep:
-                for chosen in self._chosen(sweep, place, letter_ids, each_once=False):
-                    sweep.delete([message for message, _ in chosen])
-                    purged += len(chosen)
-        return purged
-
     def _place(self) -> _Place | None:
         names = queue_name(self._subscription), queue_name(self._subscription, fifo=True)
         for name in names:
@@ -196,83 +188,52 @@ class SQSDeadLetters(DeadLetterStore):
                 return _Place(dead, False, self._queues.find(undelivered_queue_name(name)))
         raise NotFound(f"There is no subscription {self._subscription!r}.", resource=self._subscription)
 
-    def _chosen(
-        self, sweep: _Sweep, place: _Place, letter_ids: Sequence[str] | None, *, each_once: bool
-    ) -> Iterator[Sequence[tuple[Message, DeadLetter]]]:
-        wanted = None if letter_ids is None else set(letter_ids)
-        seen: set[str] = set()  # a message that dies again meanwhile is left for the next replay
-        for batch in sweep.batches():
-            letters = [(message, to_dead_letter(message, self._subscription, raw=place.raw)) for message in batch]
-            chosen = [
-                (message, letter)
-                for message, letter in letters
-                if (wanted is None or letter.letter_id in wanted) and letter.message_id not in seen
-            ]
-            if each_once:
-                seen |= {letter.message_id for _, letter in chosen}
-            if chosen:
-                yield chosen
-            if wanted is not None:
-                wanted -= {letter.letter_id for _, letter in chosen}
-                if not wanted:
-                    return
+    def _receive(self, queue: Queue) -> Sequence[Message]:
+        with mapped_errors("the queue", queue.name):
+            answer = self._queues.sqs.receive_message(
+                QueueUrl=queue.url,
+                MaxNumberOfMessages=MAX_ENTRIES,
+                WaitTimeSeconds=1,  # without a wait SQS asks only some of its servers
+                VisibilityTimeout=_HIDDEN_SECONDS,
+                MessageAttributeNames=["All"],
+                MessageSystemAttributeNames=["SentTimestamp", "MessageGroupId"],
+            )
+        messages: Sequence[Message] = answer.get("Messages") or ()
+        return messages
 
+    # --- on the event loop ---
 
-class _Sweep:
-    """Receives each message of a queue once. At the end of the ``with``, those not deleted become visible again.
+    async def _pages(self, place: _Place) -> AsyncGenerator[Sequence[HeldLetter], None]:
+        """Receive until nothing comes, or nothing new. At the end, what was not deleted becomes visible again.
 
-    SQS has no way to look at a queue but receiving, which hides messages from others.
-
-    Args:
-        queues: The queues of the bus.
-        queue: Which one.
-    """
-
-    def __init__(self, queues: Queues, queue: Queue) -> None:
-        self._queues = queues
-        self._queue = queue
-        self._seen: set[str] = set()
-        self._hidden: dict[str, str] = {}  # only the receipts: there may be many letters, and large ones
-
-    def __enter__(self) -> _Sweep:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        # Errors are ignored: the messages become visible within a minute anyway.
-        self._queues.hide(self._queue, list(self._hidden.values()), 0)
-
-    def batches(self) -> Iterator[list[Message]]:
-        """Receive until nothing comes, or nothing new."""
-        repeats = 0
-        while repeats < _MAX_REPEATS:
-            with mapped_errors("the queue", self._queue.name):
-                answer = self._queues.sqs.receive_message(
-                    QueueUrl=self._queue.url,
-                    MaxNumberOfMessages=MAX_ENTRIES,
-                    WaitTimeSeconds=1,  # without a wait SQS asks only some of its servers
-                    VisibilityTimeout=_HIDDEN_SECONDS,
-                    MessageAttributeNames=["All"],
-                    MessageSystemAttributeNames=["SentTimestamp", "MessageGroupId"],
-                )
-            came: Sequence[Message] = answer.get("Messages") or ()
-            new = [message for message in came if message["MessageId"] not in self._seen]
-            for message in came:
-                self._seen.add(message["MessageId"])
-                self._hidden[message["MessageId"]] = message["ReceiptHandle"]
-            repeats = 0 if new else repeats + 1
-            if new:
-                yield new
-            elif not came:
-                return
-
-    def delete(self, messages: Sequence[Message]) -> None:
-        """Delete messages that were received.
-
-        Raises:
-            BackendError: Some were not deleted.
+        SQS has no way to look at a queue but receiving, which hides messages from others.
         """
-        receipts = [message["ReceiptHandle"] for message in messages]
-        for message, error in zip(messages, self._queues.delete(self._queue, receipts), strict=True):
+        seen: set[str] = set()
+        repeats = 0
+        try:
+            while repeats < _MAX_REPEATS:
+                came = await SETTLING.run(self._receive, place.dead)
+                new = [message for message in came if message["MessageId"] not in seen]
+                seen.update(message["MessageId"] for message in came)
+                place.hidden.update((message["MessageId"], message["ReceiptHandle"]) for message in came)
+                repeats = 0 if new else repeats + 1
+                if new:
+                    letters = [to_dead_letter(one, self._subscription, raw=place.raw) for one in new]
+                    yield [HeldLetter(letter, message) for letter, message in zip(letters, new, strict=True)]
+                elif not came:
+                    return
+        finally:  # a result is not needed: they become visible in a minute anyway
+            await SETTLING.run(self._queues.hide, place.dead, list(place.hidden.values()), 0)
+
+    async def _republish(
+        self, place: _Place, queue: Queue, page: Sequence[HeldLetter]
+    ) -> Sequence[BackendError | None]:
+        entries = [replayed_entry(held.handle, held.letter, raw=place.raw, fifo=queue.fifo) for held in page]
+        return await SETTLING.run(self._queues.send, queue, entries)
+
+    async def _delete(self, place: _Place, page: Sequence[HeldLetter]) -> None:
+        receipts = [held.handle["ReceiptHandle"] for held in page]
+        for held, error in zip(page, await SETTLING.run(self._queues.delete, place.dead, receipts), strict=True):
             if error is not None:
                 raise error
-            self._hidden.pop(message["MessageId"], None)
+            place.hidden.pop(held.handle["MessageId"], None)

@@ -7,10 +7,9 @@ where messages were pushed, in a queue that keeps nothing else. A letter's id sa
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,7 +17,16 @@ from azure.servicebus import ServiceBusReceivedMessage, ServiceBusSubQueue
 from azure.servicebus.aio import ServiceBusReceiver
 
 from totoms.errors import BackendError, NotFound
-from totoms.plugin import ID_ATTRIBUTE, DeadLetter, DeadLetterReason, DeadLetterStore, Received
+from totoms.plugin import (
+    ID_ATTRIBUTE,
+    DeadLetter,
+    DeadLetterReason,
+    DeadLetterStore,
+    HeldLetter,
+    Received,
+    purge_letters,
+    replay_letters,
+)
 from totoms_azure import private_api
 from totoms_azure.messages.clients import Clients, translate
 from totoms_azure.messages.encoding import (
@@ -52,7 +60,14 @@ class _Queue:
     dead: bool = True
 
 
-_Use = Callable[[DeadLetter], Awaitable[None]]
+@dataclass(slots=True)
+class _Handle:
+    """A message that is locked, and the receiver that completes it."""
+
+    receiver: ServiceBusReceiver
+    message: ServiceBusReceivedMessage
+    queue: _Queue
+    completed: bool = False
 
 
 class AzureDeadLetters(DeadLetterStore):
@@ -98,17 +113,17 @@ class AzureDeadLetters(DeadLetterStore):
         entity = await self._find()
         target = entity.queue(REPLAY) if entity.topic else entity
 
-        async def send(letter: DeadLetter) -> None:
-            await self._send(target, letter.body, letter.message_id, letter.attributes)
+        async def publish(page: Sequence[HeldLetter]) -> Sequence[BackendError | None]:
+            for held in page:
+                letter = held.letter
+                await self._send(target, letter.body, letter.message_id, letter.attributes)
+            return [None] * len(page)
 
-        return await self._take(entity, letter_ids, send)
+        return await replay_letters(self._pages(entity, letter_ids), letter_ids, publish, _complete)
 
     async def purge(self, letter_ids: Sequence[str] | None) -> int:
         """Delete letters for good; return how many."""
-
-        async def drop(_letter: DeadLetter) -> None: ...
-
-        return await self._take(await self._find(), letter_ids, drop)
+        return await purge_letters(self._pages(await self._find(), letter_ids), letter_ids, _complete)
 
     async def keep(self, received: Received, reason: DeadLetterReason) -> None:
         """Keep a pushed message, with the reason; the queue is made if it is missing."""
@@ -121,46 +136,36 @@ class AzureDeadLetters(DeadLetterStore):
         if error is not None:
             raise error
 
-    async def _take(self, entity: Entity, letter_ids: Sequence[str] | None, use: _Use) -> int:
-        queues = _queues(entity)
-        if letter_ids is not None:
-            wanted = set(letter_ids)
-        else:  # those that are there now: what is replayed may be dead-lettered again meanwhile, and then it stays
-            wanted = {letter.letter_id for queue in queues async for letter in self._peek(queue, sys.maxsize)}
-        taken = 0
-        for queue in queues:
-            mine = {one for one in wanted if one.startswith(f"{queue.prefix}-")}
-            if mine:
-                try:
-                    taken += await self._take_from(queue, mine, use)
-                except NotFound as error:
-                    if error.resource != str(queue.entity):
-                        raise
-        return taken
-
-    async def _take_from(self, queue: _Queue, wanted: set[str], use: _Use) -> int:
-        taken = 0
-        async with self._open(queue) as receiver:
-            others: list[ServiceBusReceivedMessage] = []
+    async def _pages(
+        self, entity: Entity, letter_ids: Sequence[str] | None
+    ) -> AsyncGenerator[Sequence[HeldLetter], None]:
+        """Yield each letter once, on a page of its own; at the end release those that were not completed."""
+        for queue in _queues(entity):
+            if letter_ids is not None and not any(one.startswith(f"{queue.prefix}-") for one in letter_ids):
+                continue
             try:
-                while wanted:
-                    messages = await receiver.receive_messages(max_message_count=_PAGE, max_wait_time=self._patience)
-                    if not messages:
-                        break
-                    others += messages
-                    for message in messages:
-                        letter = self._letter(queue, message)
-                        if letter.letter_id not in wanted:
-                            continue
-                        await use(letter)
-                        await receiver.complete_message(message)
-                        others.remove(message)
-                        taken += 1
-                        wanted.discard(letter.letter_id)
+                async with aclosing(self._pages_of(queue)) as pages:
+                    async for page in pages:
+                        yield page
+            except NotFound as error:
+                if error.resource != str(queue.entity):
+                    raise
+
+    async def _pages_of(self, queue: _Queue) -> AsyncGenerator[Sequence[HeldLetter], None]:
+        async with self._open(queue) as receiver:
+            held: list[_Handle] = []
+            try:
+                while messages := await receiver.receive_messages(
+                    max_message_count=_PAGE, max_wait_time=self._patience
+                ):
+                    handles = [_Handle(receiver, message, queue) for message in messages]
+                    held = [one for one in held if not one.completed] + handles
+                    for handle in handles:
+                        yield [HeldLetter(self._letter(queue, handle.message), handle)]
             finally:
-                for message in others:
-                    await private_api.release(receiver, message)
-        return taken
+                for handle in held:
+                    if not handle.completed:
+                        await private_api.release(receiver, handle.message)
 
     async def _peek(self, queue: _Queue, limit: int) -> AsyncIterator[DeadLetter]:
         """Give at most `limit` letters, oldest first. A queue that does not exist has none."""
@@ -213,11 +218,21 @@ class AzureDeadLetters(DeadLetterStore):
 
     def _letter(self, queue: _Queue, message: ServiceBusReceivedMessage) -> DeadLetter:
         attributes, death = attributes_of(message), death_of(message)
-        message_id = attributes.get(ID_ATTRIBUTE) or str(message.message_id or death.message_id)
         letter_id = f"{queue.prefix}-{message.sequence_number}"
+        message_id = attributes.get(ID_ATTRIBUTE) or str(message.message_id or death.message_id or letter_id)
         return DeadLetter(
             letter_id, message_id, self._subscription, body_of(message), attributes, death.reason, death.since
         )
+
+
+async def _complete(page: Sequence[HeldLetter]) -> None:
+    for held in page:
+        handle: _Handle = held.handle
+        try:
+            await handle.receiver.complete_message(handle.message)
+        except Exception as error:
+            raise translate(error, "the dead letters of", str(handle.queue.entity)) from error
+        handle.completed = True
 
 
 def _queues(entity: Entity) -> tuple[_Queue, ...]:

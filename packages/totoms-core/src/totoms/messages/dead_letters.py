@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from totoms.errors import NotFound
+from totoms.errors import BackendError, NotFound
 
 if TYPE_CHECKING:
     from totoms.messages.receiver import Received
@@ -107,3 +108,84 @@ class DeadLetterStore(ABC):
     @abstractmethod
     async def keep(self, received: Received, reason: DeadLetterReason) -> None:
         """Store a message with its reason. The push endpoint calls this; `Receiver.dead_letter` need not."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldLetter:
+    """A dead letter that is hidden from others while it is replayed or purged.
+
+    Attributes:
+        letter: The dead letter.
+        handle: What the backend needs to settle it.
+    """
+
+    letter: DeadLetter
+    handle: Any
+
+
+async def replay_letters(
+    pages: AsyncGenerator[Sequence[HeldLetter], None],
+    letter_ids: Sequence[str] | None,
+    publish: Callable[[Sequence[HeldLetter]], Awaitable[Sequence[BackendError | None]]],
+    settle: Callable[[Sequence[HeldLetter]], Awaitable[None]],
+) -> int:
+    """Publish dead letters in the order of `pages`, and settle each after it was published; return how many.
+
+    Each message is replayed once: a dead letter of one that failed again meanwhile is left for the next replay.
+
+    Args:
+        pages: Yields each dead letter once, oldest first. It is closed at the end, and then gives back the others.
+        letter_ids: Which ones; None for all.
+        publish: Publishes some, with a result for each.
+        settle: Deletes those that were published.
+
+    Raises:
+        BackendError: Of `publish` or `settle`. What was published before is settled.
+    """
+    wanted = None if letter_ids is None else set(letter_ids)
+    replayed: set[str] = set()
+    async with aclosing(pages):
+        async for page in pages:
+            chosen: dict[str, HeldLetter] = {}
+            for held in _chosen(page, wanted):
+                if held.letter.message_id not in replayed:
+                    chosen.setdefault(held.letter.message_id, held)
+            results = await publish(list(chosen.values())) if chosen else ()
+            sent = [held for held, error in zip(chosen.values(), results, strict=True) if error is None]
+            if sent:
+                await settle(sent)
+            replayed.update(held.letter.message_id for held in sent)
+            for error in results:
+                if error is not None:
+                    raise error
+            if wanted is not None and not wanted:
+                break
+    return len(replayed)
+
+
+async def purge_letters(
+    pages: AsyncGenerator[Sequence[HeldLetter], None],
+    letter_ids: Sequence[str] | None,
+    settle: Callable[[Sequence[HeldLetter]], Awaitable[None]],
+) -> int:
+    """Delete dead letters; return how many. See `replay_letters`."""
+    wanted = None if letter_ids is None else set(letter_ids)
+    purged = 0
+    async with aclosing(pages):
+        async for page in pages:
+            chosen = _chosen(page, wanted)
+            if chosen:
+                await settle(chosen)
+            purged += len(chosen)
+            if wanted is not None and not wanted:
+                break
+    return purged
+
+
+def _chosen(page: Sequence[HeldLetter], wanted: set[str] | None) -> list[HeldLetter]:
+    """Return those that are wanted, and remove them from `wanted`."""
+    if wanted is None:
+        return list(page)
+    chosen = [held for held in page if held.letter.letter_id in wanted]
+    wanted.difference_update(held.letter.letter_id for held in chosen)
+    return chosen

@@ -10,13 +10,21 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from google.api_core import exceptions as api
 
 from totoms.errors import BackendError
-from totoms.plugin import DeadLetter, DeadLetterReason, DeadLetterStore, Received
+from totoms.plugin import (
+    DeadLetter,
+    DeadLetterReason,
+    DeadLetterStore,
+    HeldLetter,
+    Received,
+    purge_letters,
+    replay_letters,
+)
 from totoms_gcp.messages.clients import MAX_ACK_IDS, Clients
 from totoms_gcp.messages.encoding import MAX_ATTRIBUTES, decode_dead_letter, encode, reason_attributes, was_forwarded
 from totoms_gcp.messages.naming import DEAD, companion
@@ -27,13 +35,6 @@ _MAX_HELD: Final = 50
 """Letters held while they are replayed or purged, one after the other: their leases last for 10 seconds, and what is
 acknowledged later may stay, and be replayed once more."""
 _MAX_LISTED_BYTES: Final = 256 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class _Held:
-    letter: DeadLetter
-    ordering_key: str
-    ack_id: str
 
 
 class PubSubDeadLetters(DeadLetterStore):
@@ -57,7 +58,7 @@ class PubSubDeadLetters(DeadLetterStore):
         found: list[DeadLetter] = []
         size = 0
         async with aclosing(self._dead_letters(MAX_ACK_IDS)) as letters:
-            async for held in letters:
+            async for (held,) in letters:
                 found.append(held.letter)
                 size += len(held.letter.body)
                 if len(found) >= max(10 * limit, MAX_ACK_IDS) or size > _MAX_LISTED_BYTES:
@@ -66,27 +67,11 @@ class PubSubDeadLetters(DeadLetterStore):
 
     async def replay(self, letter_ids: Sequence[str] | None) -> int:
         """Publish letters to a topic that only this subscription's service receives; return how many."""
-        topic, replayed = "", set[str]()
-        async with aclosing(self._selected(letter_ids)) as selected:
-            async for held in selected:
-                letter = held.letter
-                if letter.message_id in replayed:
-                    continue  # dead-lettered again meanwhile: without this, one call might go on for ever
-                replayed.add(letter.message_id)
-                topic = topic or await self._subscriptions.create_replay(self._path)
-                message = encode(letter.body, letter.attributes, held.ordering_key, letter.message_id)
-                await self._clients.publish(topic, message)
-                await self._delete(held)
-        return len(replayed)
+        return await replay_letters(self._dead_letters(_MAX_HELD), letter_ids, self._republish, self._delete)
 
     async def purge(self, letter_ids: Sequence[str] | None) -> int:
         """Delete letters for good; return how many."""
-        purged = 0
-        async with aclosing(self._selected(letter_ids)) as selected:
-            async for held in selected:
-                await self._delete(held)
-                purged += 1
-        return purged
+        return await purge_letters(self._dead_letters(_MAX_HELD), letter_ids, self._delete)
 
     async def keep(self, received: Received, reason: DeadLetterReason) -> None:
         """Publish a message with the reason to the dead-letter topic."""
@@ -105,20 +90,8 @@ class PubSubDeadLetters(DeadLetterStore):
     def _path(self) -> str:
         return self._subscriptions.path(self._name)
 
-    async def _selected(self, letter_ids: Sequence[str] | None) -> AsyncGenerator[_Held, None]:
-        wanted = None if letter_ids is None else set(letter_ids)
-        async with aclosing(self._dead_letters(_MAX_HELD)) as letters:
-            async for held in letters:
-                if wanted is None:
-                    yield held
-                elif held.letter.letter_id in wanted:
-                    wanted.discard(held.letter.letter_id)
-                    yield held
-                    if not wanted:
-                        return
-
-    async def _dead_letters(self, most: int) -> AsyncGenerator[_Held, None]:
-        """Yield each letter once, pulled `most` at a time; at the end give back those that were not deleted."""
+    async def _dead_letters(self, most: int) -> AsyncGenerator[Sequence[HeldLetter], None]:
+        """Yield each letter once, on a page of its own; pull `most` at a time. At the end give back what is left."""
         dead = companion(self._path, DEAD).subscription
         held: dict[str, str] = {}
         forwarding_reason = ""
@@ -134,7 +107,7 @@ class PubSubDeadLetters(DeadLetterStore):
                     if was_forwarded(one.message):
                         forwarding_reason = forwarding_reason or await self._forwarding_reason()
                         letter = replace(letter, reason=replace(letter.reason, reason=forwarding_reason))
-                    yield _Held(letter, one.message.ordering_key, one.ack_id)
+                    yield [HeldLetter(letter, one)]
                 if not pulled:
                     await asyncio.sleep(_PAUSE)
         finally:
@@ -151,5 +124,13 @@ class PubSubDeadLetters(DeadLetterStore):
             found = None
         return "undelivered" if found is not None and found.push_config.push_endpoint else "lease_expired"
 
-    async def _delete(self, held: _Held) -> None:
-        await self._clients.acknowledge(companion(self._path, DEAD).subscription, [held.ack_id])
+    async def _republish(self, page: Sequence[HeldLetter]) -> Sequence[BackendError | None]:
+        topic = await self._subscriptions.create_replay(self._path)
+        for held in page:
+            letter, key = held.letter, held.handle.message.ordering_key
+            await self._clients.publish(topic, encode(letter.body, letter.attributes, key, letter.message_id))
+        return [None] * len(page)
+
+    async def _delete(self, page: Sequence[HeldLetter]) -> None:
+        ack_ids = [held.handle.ack_id for held in page]
+        await self._clients.acknowledge(companion(self._path, DEAD).subscription, ack_ids)
