@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import string
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -178,3 +181,43 @@ async def test_what_a_secrets_manager_read_is_masked(monkeypatch: pytest.MonkeyP
     finally:
         forget_secrets(environment)
     assert mask("hunter22-and-more") == "hunter22-and-more"
+
+
+UNCAUGHT = """
+import os
+from totoms import SecretsManager, TotoEnvironment
+os.environ["DATABASE_PASSWORD"] = "hunter22-and-more"
+secret = SecretsManager(TotoEnvironment("local")).get_secret("database-password")
+raise ValueError(f"cannot log in with {secret}") if %r else ValueError("no secret")
+"""
+
+
+@pytest.mark.parametrize("quoted", [True, False])
+def test_exception_that_nobody_caught_quotes_no_secret(quoted: bool) -> None:
+    done = subprocess.run([sys.executable, "-c", UNCAUGHT % quoted], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Traceback (most recent call last):")
+    assert "hunter22" not in done.stderr
+    assert done.stderr.endswith("ValueError: cannot log in with ***\n" if quoted else "ValueError: no secret\n")
+
+
+FORKED = """
+import os, threading
+from totoms.logging import masking
+masking.remember_secret("key", b"value-before-the-fork")
+with masking._lock:
+    child = os.fork()
+    if not child:
+        # As far as the child knows, its first thread holds the lock: another one needs a new lock.
+        masked = []
+        worker = threading.Thread(target=lambda: masked.append(masking.mask("value-before-the-fork")), daemon=True)
+        worker.start()
+        worker.join(60)
+        os._exit(masked != ["***"])
+raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_forked_child_masks_although_another_thread_held_the_lock() -> None:
+    assert subprocess.run([sys.executable, "-c", FORKED], check=False).returncode == 0

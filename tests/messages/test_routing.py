@@ -12,6 +12,7 @@ import pytest
 from support.messages.kit import SUBSCRIPTION, Handler, make_router, succeed
 from totoms import ConfigurationError, NonRetryableError, ProcessingResponse, ProcessingStatus, TotoMessage
 from totoms.context import current_cid
+from totoms.logging.describe import show_texts
 from totoms.logging.masking import forget_secrets, remember_secret
 from totoms.messages.message import encode_message
 from totoms.messages.receiver import Received
@@ -264,3 +265,36 @@ def test_handler_without_a_type_is_refused_by_name(bad: Any) -> None:
 def test_second_handler_for_a_type_is_refused_by_name() -> None:
     with pytest.raises(ConfigurationError, match="postCreated"):
         make_router(Handler(succeed), Handler(succeed))
+
+
+@pytest.mark.usefixtures("secret_value")
+async def test_reason_of_a_dead_letter_has_the_text_with_secrets_masked() -> None:
+    outcome = await make_router(raising(NonRetryableError(f"{SECRET} is refused"))).handle(delivery())
+    assert outcome.reason is not None
+    assert outcome.reason.description == "*** is refused"
+    failed = Handler(lambda _: ProcessingResponse(ProcessingStatus.FAILED, error=f"{SECRET} is refused"))
+    outcome = await make_router(failed, max_attempts=1).handle(delivery())
+    assert outcome.reason is not None
+    assert outcome.reason.description == "*** is refused"
+
+
+async def test_reason_of_a_dead_letter_has_no_text_where_the_declaration_says_class() -> None:
+    show_texts(False)
+    try:
+        outcome = await make_router(raising(ValueError("of the handler")), max_attempts=1).handle(delivery())
+    finally:
+        show_texts(True)
+    assert outcome.reason is not None
+    assert (outcome.reason.error_class, outcome.reason.description) == ("ValueError", "")
+
+
+async def test_failure_of_a_handler_is_logged_with_class_text_and_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    await make_router(raising(ValueError("of the handler"))).handle(delivery())
+    (record,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert record.exc_text is not None
+    assert record.exc_text.startswith("Traceback (most recent call last):")
+    assert record.exc_text.endswith("builtins.ValueError: of the handler")
+    await make_router(Handler(lambda _: ProcessingResponse(ProcessingStatus.FAILED, error="no room"))).handle(
+        delivery()
+    )
+    assert "the handler returned FAILED: no room" in caplog.text

@@ -15,6 +15,8 @@ from collections.abc import Hashable, Iterator
 from typing import Any, Final
 from urllib.parse import quote, quote_plus
 
+from totoms.forks import in_forked_child
+
 MASK: Final = "***"
 SHORTEST: Final = 8
 """Shorter values are not masked: they are likely to occur in texts by chance."""
@@ -79,20 +81,30 @@ class _Group:
 
     def _prepare(self) -> None:
         with _lock:
-            self._stale = False
+            if not self._stale:  # another thread was faster
+                return
             forms = {form for values in self.values.values() for value in values for form in _forms(value)}
             # The longest first: one that is a part of another must not hide it.
             self._forms = sorted(forms, key=lambda form: (-len(form), form))
             places = [sorted({form[place] for form in forms}) for place in range(SHORTEST)] if forms else []
             pattern = "".join(f"[{''.join(map(re.escape, characters))}]" for characters in places)
             self._beginning = re.compile(pattern) if forms else None
+            self._stale = False  # last: until then, other threads wait for the new forms
 
 
-_lock: Final = threading.RLock()
+_lock = threading.RLock()
 _groups: Final[list[_Group]] = []
 _places: Final[dict[Hashable, _Group]] = {}
 _identifiers: Final[set[Hashable]] = set()
 _remembered: Final[dict[str, str]] = {}
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.RLock()  # another thread of the parent may have held it
+
+
+in_forked_child(_after_fork)
 
 
 def remember_secret(key: Hashable, value: bytes) -> None:

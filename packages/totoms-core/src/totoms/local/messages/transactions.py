@@ -11,7 +11,6 @@ from totoms.local.messages import rows
 from totoms.local.messages.database import Database
 from totoms.local.messages.feed import Feed
 from totoms.local.messages.operations import Handover, Operation
-from totoms.logging.describe import error_location
 from totoms.logging.logger import TotoLogger
 from totoms.messages.outgoing import Outgoing
 
@@ -244,7 +243,7 @@ class Transactions:
         except (sqlite3.Error, OSError):
             raise
         except Exception as error:  # such as text that cannot be stored: the other operations must not fail
-            self._logger.log("bus", f"An operation failed: {error_location(error)}", "ERROR")
+            self._logger.log("bus", "An operation failed", "ERROR", error)
             operation.error = BackendError(f"The message bus failed: {type(error).__name__}.")
         if operation.error is not None:
             connection.execute("ROLLBACK TO one")

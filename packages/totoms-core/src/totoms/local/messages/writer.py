@@ -28,7 +28,6 @@ from totoms.local.messages.errors import translate
 from totoms.local.messages.feed import Feed
 from totoms.local.messages.operations import Handover, Operation, wake
 from totoms.local.messages.transactions import Transactions
-from totoms.logging.describe import error_location
 from totoms.logging.logger import TotoLogger
 from totoms.messages.receiver import Received
 
@@ -195,7 +194,7 @@ class Writer:
             self._transactions.undo(operations, handovers, translate(error, self._database.path))
         except BaseException as error:
             # A bug must not end the thread: the callers would wait forever.
-            self._logger.log("bus", f"The transaction failed: {error_location(error)}", "ERROR")
+            self._logger.log("bus", "The transaction failed", "ERROR", error)
             self._transactions.undo(operations, handovers, BackendError("The message bus failed."))
         else:
             self._database.upkeep.after_commit(
