@@ -157,4 +157,4 @@ def test_contract_is_the_packages_class_and_knows_its_behaviours() -> None:
     assert contract_of(below) is Tiny
     assert behaviours(Tiny) == {0: [GUARD], 1: ["test_01_first"], 2: ["test_02_second"]}
     assert number_of("test_07_failed_is_redelivered") == 7
-    assert sorted(behaviours(PushContract)) == [0, 27, 28, 29, 30, 31, 32, 58, 67]
+    assert sorted(behaviours(PushContract)) == [0, 27, 28, 29, 30, 31, 32, 58, 61, 67]

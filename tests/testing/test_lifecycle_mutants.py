@@ -21,7 +21,7 @@ from totoms.local.messages.bus import LocalMessageBus
 from totoms.local.secrets import LocalSecretsManager
 from totoms.local.storage.storage import LocalCloudStorage
 from totoms.messages.bus import PULL
-from totoms.messages.receiver import Received
+from totoms.messages.receiver import Received, Receiver
 from totoms.messages.subscription import Subscription
 from totoms.plugins import loader as plugins
 from totoms.plugins.hookspecs import hookimpl
@@ -68,6 +68,14 @@ class ForgetsWhatWaitsAtItsStart(LocalMessageBus):
         await self._do(lambda connection: connection.execute("DELETE FROM deliveries"))
 
 
+class SubscribesToEveryTopic(LocalMessageBus):
+    async def _subscribe(self, subscription: Subscription, *, create: bool) -> Receiver:
+        for name, topic in self.topics.items():
+            other = subscription.name.replace(subscription.logical_name, name)
+            await super()._subscribe(Subscription(other, topic, name), create=create)
+        return await super()._subscribe(subscription, create=create)
+
+
 class SharesOneBroker(LocalMessageBus):
     root: ClassVar[Path | None] = None
 
@@ -111,6 +119,7 @@ AGAIN = "test_54_service_is_started_stopped_and_started_again"
 APART = "test_55_services_on_two_backends_do_not_mix"
 TWICE = "test_55_services_on_one_hyperscaler_do_not_mix"
 WHOLE = "test_56_whole_service"
+PUBLISHED = "test_60_topic_that_is_only_published_to_gets_no_subscription"
 MUTANTS = [
     (CONSTRUCTING, OpensAFileWhenMade),
     (CONSTRUCTING, OpensASocketWhenMade),
@@ -123,6 +132,7 @@ MUTANTS = [
     (TWICE, SharesOneFolder),
     (WHOLE, GivesMessagesNewIds),
     (WHOLE, KeepsAsciiOnly),
+    (PUBLISHED, SubscribesToEveryTopic),
 ]
 Make = Callable[[type[Any]], LocalLifecycleHarness]
 

@@ -189,6 +189,10 @@ class ServesPushUndeclared(LocalMessageBus):
     capabilities = LocalMessageBus.capabilities - {PUSH}
 
 
+class ListsPushSubscriptionsUntested(LocalMessageBus):
+    creates_push = True
+
+
 class RunsBeforeVerifying(PushEndpoint):
     async def _receive(self, request: Request) -> Response:
         body = await request.body()
@@ -327,6 +331,7 @@ MUTANTS = [
     Mutant("test_31_outcome_is_the_same_by_push_and_by_pull", LosesDeadLetters, arguments=("non-retryable",)),
     Mutant("test_31_what_cannot_be_kept_is_answered_503", endpoint=AnswersThatItKeptWhatItDidNot),
     Mutant("test_32_same_id_twice", ForgetsWhatCameTwice),
+    Mutant("test_61_push_subscription_made_by_hand_is_found", ListsPushSubscriptionsUntested),
     Mutant("test_67_fields_that_are_not_strings_arrive_as_text", TakesStringsOnly),
     Mutant("test_67_object_without_a_type_is_answered_ignored", KeepsForeignMessages),
     Mutant("test_27_largest_message_arrives", HasALimitForBodiesOnly),

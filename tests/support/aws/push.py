@@ -74,6 +74,12 @@ class SNSPushHarness(PushHarness):
         await bus._subscribe_push(pushed, create=True)
         return bus
 
+    async def subscribe_by_hand(self, url: str) -> bool:
+        sns: Any = aws_kit.sdk("sns", self._configuration)
+        topic = (await self._pushing()).topic
+        await asyncio.to_thread(sns.subscribe, TopicArn=topic, Protocol="https", Endpoint=url)
+        return True
+
     async def genuine(self, body: bytes, *, message_id: str = "m-1", attempt: int = 1) -> Pushed:
         sns = await self._pushing()
         return _request(sns, self._notification(sns, body, message_id))

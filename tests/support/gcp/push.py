@@ -13,6 +13,7 @@ from typing import Any
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from google.pubsub_v1 import types
 
 from standins.gcp.pubsub import PubSubStandIn
 from support.gcp.messages import Operator
@@ -68,6 +69,15 @@ class PubSubPushHarness(PushHarness):
         subscription = Subscription("tested-posts", "posts-topic", TOPIC, delivery="push", push_url=self.url)
         await made._subscribe_push(subscription, create=True)
         return made
+
+    async def subscribe_by_hand(self, url: str) -> bool:
+        subscription = types.Subscription(
+            name=f"{self.path}-by-hand",
+            topic=f"projects/{self._project}/topics/posts-topic",
+            push_config=types.PushConfig(push_endpoint=url),
+        )
+        await asyncio.to_thread(self._operator.subscriptions.create_subscription, subscription)
+        return True
 
     async def genuine(self, body: bytes, *, message_id: str = "m-1", attempt: int = 1) -> Pushed:
         return self.request(body, self.token(), message_id=message_id, attempt=attempt)

@@ -49,6 +49,11 @@ class DropsAttributes(Changes):
         return replace(one, attributes=kept)
 
 
+class DropsVersions(Changes):
+    def changed(self, one: Outgoing) -> Outgoing:
+        return replace(one, attributes={**one.attributes, "schemaVersion": "1"})
+
+
 class IgnoresDelay(Changes):
     def changed(self, one: Outgoing) -> Outgoing:
         return replace(one, delay=0.0)

@@ -1,4 +1,4 @@
-"""The contract of the lifecycle: behaviours 53 to 56."""
+"""The contract of the lifecycle: behaviours 53 to 56, and 60."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import pytest
 from totoms import environment as environments
 from totoms.context import new_cid
 from totoms.environment import scope_environment
-from totoms.errors import Closed, ConfigurationError
-from totoms.messages.bus import PULL, MessageBus
-from totoms.messages.message import TotoMessage
+from totoms.errors import Closed, ConfigurationError, NotFound
+from totoms.messages.bus import DEAD_LETTERS, PULL, MessageBus
+from totoms.messages.message import MessageDestination, TotoMessage
+from totoms.messages.subscription import Subscription
 from totoms.secrets.manager import SecretsManager
 from totoms.service import TotoMicroservice
 from totoms.storage.storage import CloudStorage
@@ -133,6 +134,25 @@ class LifecycleContract(Contract):
             assert service.environment == shop.environment
             storage = CloudStorage(shop.bucket, environment=shop.environment)
             assert await storage.list_files_async("orders/") == ["orders/é-1.txt"]
+
+    async def test_60_topic_that_is_only_published_to_gets_no_subscription(self, harness: LifecycleHarness) -> None:
+        """A service subscribes to the topics that its handlers name, and to no other."""
+        shop = await self._shop(harness)
+        if shop is None:
+            return
+        secret = f"{shop.topic_secret}-receipts"
+        await harness.set_secret(secret, await harness.create_topic())
+        async with running(shop.declare(published=secret)) as (service, client):
+            bus, name = service.message_bus, f"{service.service_name}-receipts"
+            await bus.publish_message(MessageDestination(topic="receipts"), TotoMessage(type="receiptPrinted"))
+            await _order(client(USER), "a")
+            await shop.until({"a"}, harness.patience)
+            if DEAD_LETTERS in self.capabilities:
+                assert await bus.list_dead_letters(f"{service.service_name}-orders") == []
+                with pytest.raises(NotFound):
+                    await bus.list_dead_letters(name)
+            existing = await bus._existing(Subscription(name, bus.topics["receipts"], "receipts"))
+            assert existing is None or not existing.pull, "the service subscribed to a topic that it does not handle"
 
     async def _shop(self, harness: LifecycleHarness) -> Shop | None:
         """Prepare the backend. Without PULL assert that a service that pulls does not start, and return None."""

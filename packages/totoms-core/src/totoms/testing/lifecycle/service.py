@@ -112,9 +112,20 @@ class Shop:
         """The secret that holds the name of the topic."""
         return f"totoms-contract-topic-{self.mark}"
 
-    def declare(self, name: str = "shop", *, handles: bool = True) -> TotoMicroserviceConfiguration:
-        """Return the declaration of a service that takes orders, and handles them unless `handles` is False."""
-        handlers = [MessageBusHandlerConfig(handler_class=OrderHandler)] if handles else []
+    def declare(
+        self, name: str = "shop", *, handles: bool = True, published: str | None = None
+    ) -> TotoMicroserviceConfiguration:
+        """Return the declaration of a service that takes orders.
+
+        Args:
+            name: The start of its name.
+            handles: Whether it handles the orders as well.
+            published: The secret of a topic ``receipts`` that it only publishes to.
+        """
+        handlers = [MessageBusHandlerConfig(handler_class=OrderHandler, topic="orders")] if handles else []
+        topics = [MessageBusTopicConfig(logical_name="orders", secret=self.topic_secret)]
+        if published is not None:
+            topics.append(MessageBusTopicConfig(logical_name="receipts", secret=published))
         return TotoMicroserviceConfiguration(
             service_name=f"{name}-{self.mark}",
             base_path="/shop",
@@ -127,7 +138,7 @@ class Shop:
                 ]
             ),
             message_bus_configuration=MessageBusConfig(
-                topics=[MessageBusTopicConfig(logical_name="orders", secret=self.topic_secret)],
+                topics=topics,
                 message_handlers=handlers,
                 delivery="pull",
                 retry=RetryPolicy(max_attempts=5, min_backoff=0.0, max_backoff=0.0),

@@ -1,4 +1,4 @@
-"""The contract of the message bus: behaviours 1 to 26, and 65 to 67."""
+"""The contract of the message bus: behaviours 1 to 26, and 64 to 67."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from totoms.testing.messages.leases import Leases
 from totoms.testing.messages.ordering import Ordering
 from totoms.testing.messages.publishing import Publishing
 from totoms.testing.messages.retries import Retries
+from totoms.testing.messages.typed import Typed
 
 
-class MessageBusContract(Delivery, Publishing, Retries, Leases, Flow, Ordering, DeadLetters, Batches, Fields):
+class MessageBusContract(Delivery, Publishing, Retries, Leases, Flow, Ordering, DeadLetters, Batches, Fields, Typed):
     """Messaging on a backend. Provide the fixture ``harness``, a `MessageBusHarness`.
 
     Each test has its own topic. It publishes by the public methods, and handles messages as a service does: with the

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 from totoms.logging.logger import TotoLogger
 from totoms.messages.consumer import Consumer
-from totoms.messages.handler import TotoMessageHandler
+from totoms.messages.events import TotoEvent
+from totoms.messages.handler import TotoMessageHandler, bind
 from totoms.messages.message import ProcessingResponse, ProcessingStatus, TotoMessage, decode_message
 from totoms.messages.receiver import Receiver
 from totoms.messages.router import MessageRouter
@@ -60,7 +62,14 @@ class Listener:
     """
 
     def __init__(
-        self, receiver: Receiver, process: Process, progress: Progress, *, max_concurrency: int, timeout: float
+        self,
+        receiver: Receiver,
+        process: Process,
+        progress: Progress,
+        *,
+        max_concurrency: int,
+        timeout: float,
+        event: type[TotoEvent] | None = None,
     ) -> None:
         self.begun: list[TotoMessage] = []
         self.running: list[TotoMessage] = []
@@ -71,7 +80,8 @@ class Listener:
         self.receiver = RecordingReceiver(receiver, progress)
         self._progress = progress
         logger = TotoLogger("tested")
-        router = MessageRouter([_Handler(process, self)], retry=self.subscription.retry, timeout=timeout, logger=logger)
+        handler = replace(bind(_Handler(process, self)), event=event)
+        router = MessageRouter([handler], retry=self.subscription.retry, timeout=timeout, logger=logger)
         self.counts = router.counts
         self._consumer = Consumer(self.receiver, router, max_concurrency=max_concurrency, logger=logger)
         self._consumer.start()

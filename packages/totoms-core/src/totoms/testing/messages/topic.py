@@ -17,6 +17,7 @@ from totoms.context import new_cid
 from totoms.errors import Unsupported
 from totoms.messages.bus import DEAD_LETTERS, ORDERING, PULL, MessageBus
 from totoms.messages.dead_letters import DeadLetter, DeadLetterReason
+from totoms.messages.events import TotoEvent
 from totoms.messages.message import MessageDestination, TotoMessage
 from totoms.messages.receiver import Received, Receiver
 from totoms.messages.subscription import RetryPolicy, Subscription
@@ -102,6 +103,7 @@ class Topic:
         *,
         max_concurrency: int = 8,
         timeout: float = 60.0,
+        event: type[TotoEvent] | None = None,
     ) -> Listener:
         """Subscribe with a new bus and start a consumer.
 
@@ -110,15 +112,24 @@ class Topic:
             subscription: By default a new one.
             max_concurrency: The most handlers at a time.
             timeout: The timeout of a handler in seconds.
+            event: The class of the data; by default it is untyped. Barriers are then not acked.
         """
         receiver = await self.subscribe(subscription)
-        return self.consume(receiver, process, max_concurrency=max_concurrency, timeout=timeout)
+        return self.consume(receiver, process, max_concurrency=max_concurrency, timeout=timeout, event=event)
 
     def consume(
-        self, receiver: Receiver, process: Process = succeed, *, max_concurrency: int = 8, timeout: float = 60.0
+        self,
+        receiver: Receiver,
+        process: Process = succeed,
+        *,
+        max_concurrency: int = 8,
+        timeout: float = 60.0,
+        event: type[TotoEvent] | None = None,
     ) -> Listener:
         """Start a consumer on a receiver."""
-        listener = Listener(receiver, process, self.progress, max_concurrency=max_concurrency, timeout=timeout)
+        listener = Listener(
+            receiver, process, self.progress, max_concurrency=max_concurrency, timeout=timeout, event=event
+        )
         self._listeners.append(listener)
         return listener
 

@@ -1,4 +1,4 @@
-"""The contract of the push endpoint: behaviours 27 to 32, 58, and 67."""
+"""The contract of the push endpoint: behaviours 27 to 32, 58, 61, and 67."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import pytest
 from totoms.errors import NonRetryableError, Unavailable
 from totoms.messages.bus import DEAD_LETTERS, PULL
 from totoms.messages.dead_letters import DeadLetterStore
+from totoms.messages.delivery import choose_delivery
 from totoms.messages.message import TYPE_ATTRIBUTE, ProcessingResponse, ProcessingStatus, TotoMessage, encode_message
-from totoms.messages.subscription import RetryPolicy
+from totoms.messages.subscription import RetryPolicy, Subscription
 from totoms.testing.push.attempts import PushAttempts
 from totoms.testing.push.base import BODY, MESSAGE, RETRY
 from totoms.testing.push.bodies import PushBodies
@@ -230,6 +231,21 @@ class PushContract(PushBodies, PushAttempts):
         assert statuses == [200, 200]
         ids = [message.delivery.message_id for message in service.handled if message.delivery]
         assert ids == ["m-32"] * (1 if DEDUPLICATION in self.capabilities else 2)
+
+    async def test_61_push_subscription_made_by_hand_is_found(self, harness: PushHarness) -> None:
+        """Without `delivery`, a push subscription to the service's own path means push; any other means pull."""
+        bus, url = await harness.connect(), "https://by-hand.example/tested/events"
+        ours = Subscription("tested-by-hand", bus.topics[TOPIC], TOPIC)
+        if not await harness.subscribe_by_hand(url):
+            assert not bus.creates_push, "the backend lists push subscriptions: override subscribe_by_hand"
+            return
+        assert bus.creates_push
+        delivery, existing = await choose_delivery(bus, ours, events_path="/tested/events", base_url="")
+        assert delivery == "push"
+        assert existing is not None
+        assert url in existing.push
+        for path in ("/events/tested", "/other/events", "/v2/tested/events"):
+            assert (await choose_delivery(bus, ours, events_path=path, base_url=""))[0] == "pull", path
 
     async def test_67_fields_that_are_not_strings_arrive_as_text(self, harness: PushHarness) -> None:
         """Numbers arrive as their JSON text, null as the empty string, objects and lists as compact JSON."""

@@ -96,6 +96,16 @@ class PushHarness(ABC):
     def keys_unreachable(self) -> AbstractAsyncContextManager[None] | str:
         """Make the keys that verify requests unreachable while the block runs, or return why that is impossible."""
 
+    async def subscribe_by_hand(self, url: str) -> bool:
+        """Make a push subscription of `TOPIC` to `url`, as an operator does, without the bus.
+
+        Override it if your backend lists such subscriptions (`MessageBus._existing`).
+
+        Returns:
+            Whether it was made; False here.
+        """
+        return False
+
     def outbound_requests(self) -> int:
         """Return how many requests the process has made since the harness was created.
 
