@@ -113,7 +113,7 @@ class PushContract(PushBodies, PushAttempts):
             return
         answer = await service.send(await harness.genuine(BODY))
         assert answer.status_code == 500
-        assert answer.json().keys() == {"code", "message", "cid"}
+        assert answer.json().keys() == {"code", "message", "cid", "detail"}
         assert len(service.handled) == 1
         assert service.dead_lettered == []
 
@@ -137,7 +137,7 @@ class PushContract(PushBodies, PushAttempts):
         assert service.handled == [], f"{forgery}: the handler was run"
         assert service.dead_lettered == [], f"{forgery}: it was dead-lettered"
         assert harness.outbound_requests() == before, f"{forgery}: something was fetched"
-        assert answer.json().keys() == {"code", "message", "cid"}
+        assert answer.json().keys() == {"code", "message", "cid", "detail"}
         _, _, credentials = forged.headers.get("authorization", "").rpartition(" ")
         assert not credentials or credentials not in answer.text
         assert (await service.send(await harness.genuine(BODY, message_id="m-29"))).status_code == 200
