@@ -36,8 +36,12 @@ class Settings:
 
     def __init__(self, key: str | None = KEY, open_paths: Iterable[str] = ()) -> None:
         self.jwt_key = key
+        self.jwt_key_previous: str | None = None
         self.jwt_expected_audience: str | None = None
         self.open_paths = set(open_paths)
+
+    def _signing_keys_reader(self) -> None:
+        return None
 
     def is_path_excluded(self, path: str) -> bool:
         return path in self.open_paths
@@ -122,6 +126,7 @@ class KeyServer:
     Attributes:
         keys: From key id to private key; the public halves are published.
         answer: Bytes to answer in place of the key set.
+        paths: Bytes to answer at certain paths.
         status: The HTTP status.
         location: Sent as `Location`, for redirects.
         hold: While it is cleared, requests wait.
@@ -131,6 +136,7 @@ class KeyServer:
     def __init__(self) -> None:
         self.keys: dict[str, RSAPrivateKey] = {}
         self.answer: bytes | None = None
+        self.paths: dict[str, bytes] = {}
         self.status = 200
         self.location = ""
         self.hold = threading.Event()
@@ -145,6 +151,7 @@ class KeyServer:
                 server.asked.set()
                 server.hold.wait(120)
                 body = server.published() if server.answer is None else server.answer
+                body = server.paths.get(self.path, body)
                 self.send_response(server.status)
                 if server.location:
                     self.send_header("location", server.location)

@@ -10,7 +10,8 @@ from totoms.auth.user import UserContext
 from totoms.compat import loader as _compat
 from totoms.compat.loader import determine_environment
 from totoms.controller_config import TotoControllerConfig
-from totoms.declaration.api import APIConfiguration, APIEndpoint, CORSConfiguration, OIDCIssuer
+from totoms.declaration.api import APIConfiguration, APIEndpoint, CORSConfiguration
+from totoms.declaration.issuers import OIDCIssuer
 from totoms.declaration.logging import LogConfiguration
 from totoms.declaration.messaging import MessageBusConfig, MessageBusHandlerConfig, MessageBusTopicConfig
 from totoms.declaration.requires import Requires

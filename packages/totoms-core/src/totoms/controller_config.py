@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+import inspect
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+from totoms.auth.signing_keys import PREVIOUS
+from totoms.auth.tokens import hmac_key
 from totoms.environment import TotoEnvironment
-from totoms.errors import ConfigurationError, NotFound
+from totoms.errors import AccessDenied, ConfigurationError, NotFound
 from totoms.logging.logger import TotoLogger
 from totoms.secrets.manager import SecretsManager
 from totoms.secrets.trimming import strip_ends
@@ -47,6 +50,8 @@ class TotoControllerConfig:
 
     jwt_key = _Loaded()
     """The signing key of the service's own tokens."""
+    jwt_key_previous = _Loaded()
+    """The signing key before, while it is being rotated: tokens that it signed are accepted."""
     jwt_expected_audience = _Loaded()
     """The audience that Google's tokens must have."""
     mongo_host = _Loaded()
@@ -57,6 +62,8 @@ class TotoControllerConfig:
     """The password of the Mongo database."""
     _is_loaded = False
     _declared_buckets: frozenset[str] | None = None
+    _jwt_key_read: str | None = None
+    """What `load` read. Another key is the service's own, and is not read again."""
 
     def __init__(self, environment: TotoEnvironment) -> None:
         self.environment = environment
@@ -74,10 +81,11 @@ class TotoControllerConfig:
         """
         if self._is_loaded:
             return self
-        self._jwt_key, self._jwt_expected_audience = await asyncio.gather(
-            self._optional(self._read(JWT_KEY_SECRET)),
+        (self._jwt_key, self._jwt_key_previous), self._jwt_expected_audience = await asyncio.gather(
+            self._read_signing_keys(self.secrets_manager.get_secret_async),
             self._optional(self.secrets_manager.get_identifier_async(AUDIENCE_SECRET)),
         )
+        self._jwt_key_read = self._jwt_key
         names = self.get_mongo_secret_names()
         if names:
             self._mongo_host, self._mongo_user, self._mongo_pwd = await asyncio.gather(
@@ -105,6 +113,35 @@ class TotoControllerConfig:
                 f"The bucket {bucket_name!r} is not declared: add Bucket({bucket_name!r}) to Resources.",
                 "WARNING",
             )
+
+    async def _read_signing_keys(self, get: Callable[[str], Awaitable[str]]) -> tuple[str | None, str | None]:
+        """Return the signing key and the previous one."""
+
+        async def read(name: str) -> str:
+            return strip_ends(await get(name), f"the secret {name!r}")
+
+        async def previous() -> str | None:
+            try:
+                return await self._optional(read(PREVIOUS))
+            except AccessDenied:  # permissions made before there was such a secret
+                return None
+
+        return await asyncio.gather(self._optional(read(JWT_KEY_SECRET)), previous())
+
+    def _signing_keys_reader(self) -> Callable[[], Awaitable[tuple[str | None, str | None]]] | None:
+        """Return a function that reads the signing keys from the store again; None if the service set its own key."""
+        overridden = not isinstance(inspect.getattr_static(type(self), "jwt_key"), _Loaded)
+        if overridden or self.jwt_key is None or self.jwt_key != self._jwt_key_read:
+            return None
+
+        async def read() -> tuple[str | None, str | None]:
+            keys = await self._read_signing_keys(self.secrets_manager._get_anew)
+            if keys[0] is not None:
+                hmac_key(keys[0])  # a key that is too weak is not taken over
+            self._jwt_key, self._jwt_key_previous = keys
+            return keys
+
+        return read
 
     async def _optional(self, reading: Awaitable[str]) -> str | None:
         # A service may not need it: the authenticator decides which verifiers there are.

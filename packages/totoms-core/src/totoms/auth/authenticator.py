@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from totoms.auth.signing_keys import SigningKeys
 from totoms.auth.tokens import MAX_TOKEN_BYTES, parse_token
 from totoms.auth.user import UserContext
 from totoms.auth.verifiers import OIDCTokens, OwnTokens, Verifier
@@ -55,7 +56,13 @@ class Authenticator:
         verifiers: list[Verifier] = []
         # None means that the secret does not exist; an empty secret is a mistake that must not disable a verifier.
         if config is not None and config.jwt_key is not None:
-            verifiers.append(OwnTokens(config.jwt_key))
+            keys = SigningKeys(
+                config.jwt_key,
+                config.jwt_key_previous,
+                read=config._signing_keys_reader(),
+                on_withdrawn=self.forget,
+            )
+            verifiers.append(OwnTokens(keys))
         if config is not None and config.jwt_expected_audience is not None:
             if not config.jwt_expected_audience:
                 raise ConfigurationError("The expected audience (secret 'toto-expected-audience') is empty.")

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from totoms.auth.discovery import LOOPBACK, configuration_url, keys_uri
 from totoms.errors import Undecidable
 from totoms.fetching import Deadline
 from totoms.logging.logger import TotoLogger
@@ -35,28 +36,30 @@ MIN_RSA_BITS: Final = 2048
 _CURVES: Final = {"ES256": "secp256r1", "ES384": "secp384r1", "ES512": "secp521r1"}
 """RFC 7518 section 3.4."""
 MAX_SHOWN: Final = 64
-_LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
 
 class KeySet:
     """The keys of one issuer, for one algorithm.
 
     Args:
-        uri: Where the keys are published: https, or http on this machine.
+        uri: Where the keys are published: https, or http on this machine. None to find it by OpenID Connect Discovery.
         algorithm: The signature algorithm (RFC 7518 section 3.1).
         on_rotated: Called when a known key has been withdrawn.
         clock: Returns monotonic seconds.
+        issuer: The issuer, for discovery.
     """
 
     def __init__(
         self,
-        uri: str,
+        uri: str | None,
         algorithm: str,
         *,
+        issuer: str = "",
         on_rotated: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.uri = uri
+        self.uri = configuration_url(issuer) if uri is None else uri
+        self._issuer = issuer if uri is None else ""
         self._algorithm = algorithm
         self._on_rotated = on_rotated
         self._clock = clock
@@ -130,7 +133,11 @@ class KeySet:
             self._on_rotated()
 
     def _download(self) -> dict[str | None, Any]:
-        return prepare_keys(download(self.uri), self._algorithm)
+        ends = time.monotonic() + TIMEOUT
+        document = download(self.uri)
+        if self._issuer:
+            document = download(keys_uri(document, self._issuer), seconds=max(0.1, ends - time.monotonic()))
+        return prepare_keys(document, self._algorithm)
 
 
 def _published(kid: str | None, key: Any, keys: dict[str | None, Any]) -> bool:
@@ -233,7 +240,7 @@ def download(
             return None  # urllib then raises an HTTPError
 
     parts = urlsplit(uri)
-    loopback = parts.hostname in _LOOPBACK
+    loopback = parts.hostname in LOOPBACK
     if parts.scheme != "https" and not (parts.scheme == "http" and loopback):
         raise ValueError("keys are fetched over https only")
     seconds = TIMEOUT if seconds is None else seconds

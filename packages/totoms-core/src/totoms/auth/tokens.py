@@ -10,6 +10,7 @@ import binascii
 import math
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -46,6 +47,7 @@ class Token:
         claims: The payload.
         signed: The signed bytes.
         signature: The signature.
+        type: The ``typ`` header, or None.
     """
 
     algorithm: str
@@ -53,6 +55,7 @@ class Token:
     claims: dict[str, Any]
     signed: bytes
     signature: bytes
+    type: str | None = None
 
 
 def parse_token(raw: bytes) -> Token:
@@ -67,13 +70,15 @@ def parse_token(raw: bytes) -> Token:
     if match is None:
         raise Unauthorized("The token is malformed.")
     header = _object(match[1])
-    algorithm, kid = header.get("alg"), header.get("kid")
+    algorithm, kid, kind = header.get("alg"), header.get("kid"), header.get("typ")
     # RFC 7515 section 4.1.11: a critical extension that is not understood must be rejected; none is understood.
     if not isinstance(algorithm, str) or "crit" in header or header.get("b64", True) is not True:
         raise Unauthorized("The token is malformed.")
     if kid is not None and not (isinstance(kid, str) and len(kid) <= MAX_KID):
         raise Unauthorized("The token is malformed.")
-    return Token(algorithm, kid, _object(match[2]), raw[: match.end(2)], _decode(match[3]))
+    if not isinstance(kind, str | None):
+        raise Unauthorized("The token is malformed.")
+    return Token(algorithm, kid, _object(match[2]), raw[: match.end(2)], _decode(match[3]), kind)
 
 
 def _decode(segment: bytes) -> bytes:
@@ -138,8 +143,12 @@ def _date(value: Any) -> float | None:
     return float(value)
 
 
-def hmac_key(key: object) -> bytes:
+def hmac_key(key: object, name: str = "jwt-signing-key") -> bytes:
     """Return the key for HS256 as bytes.
+
+    Args:
+        key: The value of the secret.
+        name: Its name, for the error.
 
     Raises:
         ConfigurationError: It is too short, or looks like a public key. The message does not contain the key.
@@ -155,27 +164,32 @@ def hmac_key(key: object) -> bytes:
         )
     if len(raw) < MIN_KEY_BYTES:
         raise ConfigurationError(
-            f"The JWT signing key (secret 'jwt-signing-key') has {len(raw)} bytes; "
+            f"The JWT signing key (secret {name!r}) has {len(raw)} bytes; "
             f"HS256 needs at least {MIN_KEY_BYTES} (RFC 7518 section 3.2)."
         )
     return raw
 
 
-def make_token(key: str, user: str, lifetime: float = 3600.0) -> str:
+def make_token(key: str, user: str, lifetime: float = 3600.0, claims: Mapping[str, Any] | None = None) -> str:
     """Create a token that `OwnTokens` accepts.
 
     Args:
         key: The service's signing key (secret ``jwt-signing-key``).
         user: The value of `UserContext.email`.
         lifetime: Seconds until it expires.
+        claims: Further claims, such as ``{"roles": ["admin"], "scope": "posts:write"}``.
 
     Raises:
-        ConfigurationError: The key is too short, or looks like a public key.
+        ConfigurationError: The key is too short, or looks like a public key; or `claims` has one that the other
+            arguments set.
     """
     import jwt
 
-    claims = {"user": user, "authProvider": "toto", "exp": int(time.time() + lifetime)}
-    return jwt.encode(claims, hmac_key(key), algorithm="HS256")
+    own = {"user": user, "authProvider": "toto", "exp": int(time.time() + lifetime)}
+    for name in claims or ():
+        if name in own:
+            raise ConfigurationError(f"The claim {name!r} cannot be given: totoms sets it.")
+    return jwt.encode({**(claims or {}), **own}, hmac_key(key), algorithm="HS256")
 
 
 def new_toto_service_token(config: TotoControllerConfig) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import hmac
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from totoms.auth.grants import roles_in, scopes_in
 from totoms.auth.jwks import KeySet
-from totoms.auth.tokens import Token, check_times, hmac_key
+from totoms.auth.signing_keys import SigningKeys
+from totoms.auth.token_use import access_audience, check_id_token, issuers_of
+from totoms.auth.tokens import Token, check_times
 from totoms.auth.user import UserContext
 from totoms.errors import Unauthorized
 
@@ -48,29 +49,30 @@ class OwnTokens(Verifier):
     """The service's own tokens: HS256, claims ``user``, ``authProvider`` ("toto") and ``exp``; ``scope``, ``roles``.
 
     Args:
-        key: The secret ``jwt-signing-key``.
+        key: The secret ``jwt-signing-key``, or the keys.
     """
 
     def __init__(self, key: object) -> None:
-        self._key = hmac_key(key)
+        self._keys = key if isinstance(key, SigningKeys) else SigningKeys(key)
 
     async def verify(self, token: Token, now: float) -> tuple[UserContext, float]:
         """See `Verifier`."""
         if token.algorithm != "HS256":
             raise Unauthorized("The token has another algorithm.")
-        # The same as PyJWT's HMACAlgorithm.verify, without a hash object.
-        if not hmac.compare_digest(hmac.digest(self._key, token.signed, "sha256"), token.signature):
-            raise Unauthorized("The token's signature is wrong.")
-        expires = check_times(token.claims, now)
-        if token.claims.get("authProvider") != OWN_ISSUER:
-            raise Unauthorized("The token has another provider.")
+        # The claims of a token whose signature fits no known key are checked before the store is asked.
+        known = self._keys.verify(token.signed, token.signature)
         claims = token.claims
-        user, subject = _user(claims.get("user")), claims.get("sub")
+        expires = check_times(claims, now)
+        if claims.get("authProvider") != OWN_ISSUER:
+            raise Unauthorized("The token has another provider.")
+        user = _name(claims.get("user"))
+        if not known and not await self._keys.verify_anew(token.signed, token.signature):
+            raise Unauthorized("The token's signature is wrong.")
         caller = UserContext(
             user,
             OWN_ISSUER,
             issuer=OWN_ISSUER,
-            subject=subject if isinstance(subject, str) and subject else user,
+            subject=_subject(claims) or user,
             scopes=scopes_in(claims, "scope"),
             roles=roles_in(claims, "roles"),
             claims=claims,
@@ -83,39 +85,47 @@ class OwnTokens(Verifier):
 
 
 class OIDCTokens(Verifier):
-    """ID tokens of an OpenID Connect issuer (https://openid.net/specs/openid-connect-core-1_0.html#IDTokenValidation).
+    """Tokens of an OpenID Connect issuer (https://openid.net/specs/openid-connect-core-1_0.html#IDTokenValidation).
 
     Args:
-        issuers: The accepted values of ``iss``, compared exactly.
-        audience: The value that ``aud`` must be or contain.
-        keys_uri: The address of the issuer's public keys.
+        issuers: The accepted values of ``iss``, compared exactly. The first is the value of `UserContext.issuer`.
+        audience: The value that ``aud`` must be or contain, or several of which one.
+        keys_uri: The address of the issuer's public keys; None for discovery.
         algorithm: The signature algorithm.
         user_claim: The claim that becomes `UserContext.email`.
         require_email_verified: Whether ``email_verified`` must be true.
-        provider: The value of `UserContext.auth_provider`.
+        access: Whether it verifies access tokens; else ID tokens.
+        roles_claim: The claim with the roles; None for no roles.
+        scopes_claim: The claim with the scopes; None for no scopes.
+        provider: The value of `UserContext.auth_provider`; by default the issuer.
         on_rotated: Called when the issuer has withdrawn a key.
     """
 
     def __init__(
         self,
         issuers: Sequence[str],
-        audience: str,
-        keys_uri: str,
+        audience: str | Sequence[str],
+        keys_uri: str | None,
         *,
         algorithm: str = "RS256",
         user_claim: str = "email",
         require_email_verified: bool = True,
-        provider: str,
+        access: bool = False,
+        roles_claim: str | None = None,
+        scopes_claim: str | None = None,
+        provider: str = "",
         on_rotated: Callable[[], None] = lambda: None,
     ) -> None:
         self._issuers = tuple(issuers)
-        self._audience = audience
+        self._audiences = frozenset([audience] if isinstance(audience, str) else audience)
         self._algorithm = algorithm
         self._user_claim = user_claim
         self._require_email_verified = require_email_verified
-        self._provider = provider
+        self._is_access = access
+        self._roles_claim, self._scopes_claim = roles_claim, scopes_claim
+        self._provider = provider or self._issuers[0]
         self._signature: Any = None
-        self.keys = KeySet(keys_uri, algorithm, on_rotated=on_rotated)
+        self.keys = KeySet(keys_uri, algorithm, issuer=self._issuers[0], on_rotated=on_rotated)
 
     @classmethod
     def google(cls, audience: str, *, keys_uri: str = GOOGLE_KEYS, on_rotated: Callable[[], None]) -> OIDCTokens:
@@ -126,13 +136,15 @@ class OIDCTokens(Verifier):
     def configured(cls, issuer: OIDCIssuer, *, on_rotated: Callable[[], None]) -> OIDCTokens:
         """Return the verifier of an issuer in the API configuration."""
         return cls(
-            (issuer.issuer,),
+            issuers_of(issuer.issuer) if issuer.token_use == "access" else (issuer.issuer,),
             issuer.audience,
             issuer.jwks_uri,
             algorithm=issuer.algorithm,
             user_claim=issuer.user_claim,
             require_email_verified=issuer.require_email_verified,
-            provider=issuer.issuer,
+            access=issuer.token_use == "access",
+            roles_claim=issuer.roles_claim,
+            scopes_claim=issuer.scopes_claim,
             on_rotated=on_rotated,
         )
 
@@ -146,11 +158,13 @@ class OIDCTokens(Verifier):
         issuer = claims.get("iss")
         if not isinstance(issuer, str) or issuer not in self._issuers:
             raise Unauthorized("The token has another issuer.")
-        if not self._is_for_us(claims.get("aud")):
+        if not self._is_access:
+            check_id_token(token)
+        if not self._is_for_us(access_audience(token) if self._is_access else claims.get("aud")):
             raise Unauthorized("The token has another audience.")
-        if self._require_email_verified and not _is_true(claims.get("email_verified")):
-            raise Unauthorized("The token's email address is not verified.")
-        user = _user(claims.get(self._user_claim))
+        user, subject = self._user_of(claims), _subject(claims)
+        if self._is_access and subject is None:
+            raise Unauthorized("The token has no subject.")
         key = self.keys.known(token.kid) or await self.keys.find(token.kid)
         if key is None:
             raise Unauthorized("The token's key is unknown.")
@@ -160,7 +174,16 @@ class OIDCTokens(Verifier):
             self._signature = get_default_algorithms()[self._algorithm]
         if not self._signature.verify(token.signed, key, token.signature):
             raise Unauthorized("The token's signature is wrong.")
-        return UserContext(user, self._provider), expires
+        caller = UserContext(
+            user,
+            self._provider,
+            issuer=self._issuers[0],
+            subject=subject,
+            scopes=scopes_in(claims, self._scopes_claim),
+            roles=roles_in(claims, self._roles_claim),
+            claims=claims,
+        )
+        return caller, expires
 
     def nearness(self, token: Token) -> int:
         """See `Verifier`."""
@@ -169,10 +192,25 @@ class OIDCTokens(Verifier):
 
     def _is_for_us(self, audience: Any) -> bool:
         if isinstance(audience, str):
-            return audience == self._audience
+            return audience in self._audiences
         if not isinstance(audience, list) or len(audience) > _MAX_AUDIENCES:
             return False
-        return all(isinstance(entry, str) for entry in audience) and self._audience in audience
+        return all(isinstance(entry, str) for entry in audience) and not self._audiences.isdisjoint(audience)
+
+    def _user_of(self, claims: dict[str, Any]) -> str | None:
+        """Return the user; None for an access token that names none.
+
+        Raises:
+            Unauthorized: It names none, or its email address is not verified.
+        """
+        value = claims.get(self._user_claim)
+        user = None if value is None and self._is_access else _name(value)
+        verified = claims.get("email_verified")
+        # Where the email address is not what identifies the caller, an issuer need not say that it is verified.
+        may_lack = user is None or self._user_claim != "email"
+        if self._require_email_verified and not (_is_true(verified) or (verified is None and may_lack)):
+            raise Unauthorized("The token's email address is not verified.")
+        return user
 
 
 def _is_true(value: Any) -> bool:
@@ -180,7 +218,11 @@ def _is_true(value: Any) -> bool:
     return value is True or (isinstance(value, str) and value == "true")
 
 
-def _user(value: Any) -> str:
+def _subject(claims: dict[str, Any]) -> str | None:
+    return None if claims.get("sub") is None else _name(claims["sub"])
+
+
+def _name(value: Any) -> str:
     if not isinstance(value, str) or not value or len(value) > _MAX_USER:
         raise Unauthorized("The token names no user.")
     return value

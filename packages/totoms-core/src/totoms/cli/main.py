@@ -88,6 +88,14 @@ def _parser() -> argparse.ArgumentParser:
     token.add_argument(
         "--lifetime", type=_lifetime, default=_HOUR, metavar="SECONDS", help="seconds until it expires (default: 3600)"
     )
+    token.add_argument(
+        "--claim",
+        action="append",
+        default=[],
+        type=_claim,
+        metavar="NAME=VALUE",
+        help="a further claim, such as roles=admin or scope=posts:write; given several times, a list of the values",
+    )
     token.set_defaults(run=_token)
 
     manifest.add_command(commands)
@@ -107,6 +115,13 @@ def _user(text: str) -> str:
     if not text.strip() or not text.isprintable():
         raise argparse.ArgumentTypeError("must be a name or an address")
     return text
+
+
+def _claim(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals or not value or not text.isprintable():
+        raise argparse.ArgumentTypeError(f"must be NAME=VALUE, not {text!r}")
+    return name, value
 
 
 def _lifetime(text: str) -> int:
@@ -163,7 +178,11 @@ def _token(parsed: argparse.Namespace) -> None:
     from totoms.secrets.trimming import strip_ends
 
     key = strip_ends(SecretsManager().get_secret(JWT_KEY_SECRET), f"the secret {JWT_KEY_SECRET!r}")
-    sys.stdout.write(make_token(key, parsed.user, parsed.lifetime) + "\n")
+    given: dict[str, list[str]] = {}
+    for name, value in parsed.claim:
+        given.setdefault(name, []).append(value)
+    claims = {name: values if len(values) > 1 else values[0] for name, values in given.items()}
+    sys.stdout.write(make_token(key, parsed.user, parsed.lifetime, claims) + "\n")
 
 
 def _warn_of_other_command() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from enum import Enum
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 import pydantic
 from fastapi import APIRouter, params
@@ -13,6 +13,7 @@ from pydantic import Field
 from starlette.middleware import Middleware
 
 from totoms.declaration.base import Declaration, refuse_duplicates
+from totoms.declaration.issuers import OIDCIssuer
 from totoms.declaration.requires import Requires
 from totoms.threads import MOST_THREADS
 
@@ -170,33 +171,6 @@ class CORSConfiguration(Declaration):
         if self.allow_credentials and "*" in self.expose_headers:
             raise ValueError("allow_credentials needs explicit expose_headers: browsers do not read '*' as any then")
         return self
-
-
-class OIDCIssuer(Declaration):
-    """An OpenID Connect issuer whose ID tokens are accepted (https://openid.net/specs/openid-connect-core-1_0.html).
-
-    Attributes:
-        issuer: The exact value of the ``iss`` claim.
-        audience: The value that the ``aud`` claim must be or contain.
-        jwks_uri: The https address of the issuer's public keys (RFC 7517).
-        user_claim: The claim that becomes `UserContext.email`.
-        algorithm: The accepted signature algorithm.
-        require_email_verified: Whether ``email_verified`` must be true.
-    """
-
-    issuer: str
-    audience: str
-    jwks_uri: str
-    user_claim: str = "email"
-    algorithm: Literal["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"] = "RS256"
-    require_email_verified: bool = True
-
-    @pydantic.field_validator("jwks_uri")
-    @classmethod
-    def _https(cls, value: str) -> str:
-        if not re.match(r"https://|http://(127\.0\.0\.1|localhost|\[::1\])[:/]", value):
-            raise ValueError("must be https (plain http only to this machine)")
-        return value
 
 
 class APIConfiguration(Declaration):

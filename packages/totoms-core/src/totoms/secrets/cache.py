@@ -70,6 +70,12 @@ class SecretCache:
             started.set_exception(Unavailable(f"The secret {key[0]!r} cannot be read now: {error}.", resource=key[0]))
         return started
 
+    def expire(self, key: Key) -> None:
+        """Have the next caller fetch the value, though the cached one is still fresh."""
+        with self._lock:
+            if (entry := self._entries.get(key)) is not None:
+                entry.ask_again = self._clock()
+
     def abandon(self, key: Key, future: Future[bytes], policy: CachePolicy) -> bytes | None:
         """Abandon a fetch that takes too long, so that the next caller starts another; return a stale value, if any."""
         with self._lock:

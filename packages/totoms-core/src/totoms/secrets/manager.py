@@ -140,6 +140,11 @@ class SecretsManager(ABC):  # noqa: B024 - its abstract method is marked by back
     def _keep_identifier(self, name: str) -> None:
         keep_identifier((type(self), self.environment, name, None))
 
+    async def _get_anew(self, name: str) -> str:
+        """Return a secret as text, as the store has it now; while the store is unavailable, a cached value."""
+        self._cache.expire((name, None))
+        return await self.get_secret_async(name)
+
     def _look_up(self, name: str, version: str | None) -> bytes | Future[bytes]:
         check_secret_name(name)
         if version is not None:

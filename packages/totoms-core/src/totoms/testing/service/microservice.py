@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping, MutableMapping
 from types import TracebackType
 from typing import Any, Final
@@ -77,7 +78,7 @@ class TestMicroservice:
         self._microservice: TotoMicroservice | None = None
         self._lifespan: Lifespan | None = None
         self._router: RecordingRouter | None = None
-        self._clients: dict[str | None, httpx.AsyncClient] = {}
+        self._clients: dict[tuple[str | None, str], httpx.AsyncClient] = {}
         self._settled = asyncio.Event()
 
     async def __aenter__(self) -> TestMicroservice:
@@ -119,24 +120,29 @@ class TestMicroservice:
         """A client with a valid token of the default user. Its paths include the base path."""
         return self.client_of(self._user)
 
-    def client_of(self, user: str | None) -> httpx.AsyncClient:
+    def client_of(self, user: str | None, claims: Mapping[str, Any] | None = None) -> httpx.AsyncClient:
         """Return a client with a valid token of `user`, or without a token for None.
+
+        Args:
+            user: The value of `UserContext.email`.
+            claims: Further claims of the token, such as ``{"roles": ["admin"], "scope": "posts:write"}``.
 
         Raises:
             ConfigurationError: The service's configuration has no ``jwt-signing-key`` to sign a token with.
         """
-        client = self._clients.get(user)
+        known = user, json.dumps(claims, sort_keys=True)
+        client = self._clients.get(known)
         if client is None:
             headers = {}
             if user is not None:
                 key = self.microservice.config.jwt_key
                 if key is None:
                     raise ConfigurationError("The service has no jwt-signing-key: use client_of(None).")
-                headers["authorization"] = f"Bearer {make_token(key, user)}"
+                headers["authorization"] = f"Bearer {make_token(key, user, claims=claims)}"
             transport = httpx.ASGITransport(self.microservice.app)
             # The local backend accepts the host name localhost.
             client = httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=headers)
-            self._clients[user] = client
+            self._clients[known] = client
         return client
 
     # --- messages ---
