@@ -183,3 +183,24 @@ def test_token_for_an_unknown_hyperscaler_is_refused() -> None:
 
 def test_token_where_local_must_not_run_is_refused() -> None:
     refused(totoms("token", "--user", "me", ENVIRONMENT="prod"))
+
+
+def test_token_has_the_claims_that_are_given() -> None:
+    arguments = (
+        "--claim",
+        "roles=admin",
+        "--claim",
+        "roles=editor",
+        "--claim",
+        "scope=posts:write",
+        "--claim",
+        "a=b=c",
+    )
+    done = totoms("token", "--user", "me@example.com", *arguments, JWT_SIGNING_KEY=KEY)
+    claims = jwt.decode(done.stdout.strip(), KEY, algorithms=["HS256"])
+    assert (claims["roles"], claims["scope"], claims["a"]) == (["admin", "editor"], "posts:write", "b=c")
+
+
+@pytest.mark.parametrize("claim", ["user=admin", "exp=9999999999", "authProvider=google", "roles", "=x", "roles="])
+def test_claim_that_is_none_or_that_totoms_sets_is_refused(claim: str) -> None:
+    refused(totoms("token", "--user", "me", "--claim", claim, JWT_SIGNING_KEY=KEY))

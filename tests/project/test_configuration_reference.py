@@ -13,13 +13,13 @@ import pydantic
 import pytest
 
 import totoms
-from totoms.declaration import api, logging, messaging, requires, resources, server, service
+from totoms.declaration import api, issuers, logging, messaging, requires, resources, server, service
 from totoms.local.configuration import LocalConfiguration
 
 PAGE = Path(__file__).parents[2] / "docs" / "toto_microservice_configuration.md"
 MODELS = [
     kind
-    for module in (api, logging, messaging, requires, resources, server, service)
+    for module in (api, issuers, logging, messaging, requires, resources, server, service)
     for _, kind in inspect.getmembers(module, inspect.isclass)
     if issubclass(kind, pydantic.BaseModel) and kind.__module__ == module.__name__ and kind.__name__[0] != "_"
 ]

@@ -132,6 +132,26 @@ async def test_default_client_is_a_user_and_others_are_easy_to_be() -> None:
         assert (await service.client_of(None).post("/posts", json={})).status_code == 401
 
 
+async def test_client_has_a_token_with_the_claims_that_a_test_needs() -> None:
+    @toto_delegate
+    async def granted(user_context: UserContext, exec_context: ExecutionContext) -> Any:
+        return [user_context.email, sorted(user_context.roles), sorted(user_context.scopes)]
+
+    declared = TotoMicroserviceConfiguration(
+        service_name="tested",
+        api_configuration=APIConfiguration(
+            api_endpoints=[APIEndpoint(method="GET", path="/x", delegate=granted, requires=Requires(roles={"admin"}))]
+        ),
+    )
+    async with TestMicroservice(declared) as service:
+        admin = service.client_of("ann", claims={"roles": ["admin"], "scope": "a b"})
+        assert (await admin.get("/x")).json() == ["ann", ["admin"], ["a", "b"]]
+        assert (await service.client_of("ann").get("/x")).status_code == 403
+        assert service.client_of("ann", claims={"scope": "a b", "roles": ["admin"]}) is admin
+        with pytest.raises(ConfigurationError, match="'user' cannot be given"):
+            service.client_of("ann", claims={"user": "admin"})
+
+
 async def test_published_message_is_recorded_with_where_it_went() -> None:
     async with start() as service:
         headers = {"x-correlation-id": "c-1"}
