@@ -138,13 +138,13 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "handler of no exception": (
         lambda: APIConfiguration(exception_handlers={"ValueError": undecorated}),
-        "APIConfiguration.exception_handlers.ValueError.[key]: the key must be a subclass of Exception, or a status from "
-        "400 to 599",
+        "APIConfiguration.exception_handlers.ValueError.[key]: the key must be a subclass of Exception, or a status "
+        "from 400 to 599",
     ),
     "handler of a success": (
         lambda: APIConfiguration(exception_handlers={200: undecorated}),
-        "APIConfiguration.exception_handlers.200.[key]: the key must be a subclass of Exception, or a status from 400 to "
-        "599",
+        "APIConfiguration.exception_handlers.200.[key]: the key must be a subclass of Exception, or a status from "
+        "400 to 599",
     ),
     "handler that is no function": (
         lambda: APIConfiguration(exception_handlers={404: "Not here"}),

@@ -26,6 +26,7 @@ from totoms import (
     NotFound,
     ProcessingResponse,
     ProcessingStatus,
+    Requires,
     RetryPolicy,
     SecretsManager,
     TotoControllerConfig,

@@ -15,7 +15,7 @@ from totoms.auth.user import UserContext
 from totoms.errors import Unauthorized
 
 if TYPE_CHECKING:
-    from totoms.declaration.api import OIDCIssuer
+    from totoms.declaration.issuers import OIDCIssuer
 
 OWN_ISSUER: Final = "toto"
 GOOGLE_ISSUERS: Final = ("https://accounts.google.com", "accounts.google.com")
