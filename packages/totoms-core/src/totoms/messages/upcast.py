@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
@@ -14,7 +13,7 @@ from totoms.messages.events import EventT, InvalidEvent, TotoEvent, UnknownVersi
 
 Upcast = TypeVar("Upcast", bound=Callable[[dict[str, Any]], dict[str, Any]])
 
-_VERSION: Final = re.compile(r"[1-9][0-9]{0,8}")
+_MOST_DIGITS: Final = 10
 
 
 def upcast(event: type[TotoEvent], *, from_version: int) -> Callable[[Upcast], Upcast]:
@@ -101,9 +100,10 @@ def read_event(event: type[EventT], data: Any, version: str | None, *, vouched: 
 
 def _read(event: type[EventT], data: Any, version: str) -> EventT:
     newest = event.__toto_version__
-    if not _VERSION.fullmatch(version) or int(version) > newest:
+    first = int(version) if version.isascii() and version.isdigit() and len(version) < _MOST_DIGITS else 0
+    if not 1 <= first <= newest:
         raise UnknownVersion(f"{event.__name__} is known up to version {newest}, the message has {version!r:.20}.")
-    for number in range(int(version), newest):
+    for number in range(first, newest):
         function = event.__toto_upcasts__.get(number)
         if function is None:
             raise UnknownVersion(f"{event.__name__} has no upcast from version {number}.")
