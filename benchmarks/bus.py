@@ -2,7 +2,7 @@
 
 - *bare*: SQLite in WAL mode, ``synchronous=FULL``: publishers hand rows to one writer thread, which inserts what has
   gathered, deletes what it inserted before, commits, and wakes them. No broker at all: the price of durability.
-- *totoms*: `publish_message` to a handler that says SUCCESS; *typed* and *untyped*: a `TotoEvent`, and the same as a dict.
+- *totoms*: `publish_message` to a handler that says SUCCESS; *typed*: of a `TotoEvent`, *untyped*: the same as a dict.
 - *FastStream on NATS JetStream*: file storage, pull consumer, explicit acks (needs nats-server and faststream).
 
 Messages of 1 KiB; uvloop for all; the rounds interleaved, each figure the median. Run as ``python -m benchmarks.bus``.
