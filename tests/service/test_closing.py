@@ -31,6 +31,7 @@ from totoms import (
 )
 from totoms.http.lifespan import Lifespan
 from totoms.testing import TestMicroservice
+from totoms.testing.service.backend import TestBackendMessageBus
 
 HAPPENED: list[str] = []
 
@@ -131,6 +132,27 @@ async def test_config_is_closed_when_the_start_fails_after_load() -> None:
         async with TestMicroservice(declared(NoKey, api_configuration=api)):
             pass
     assert HAPPENED == ["load", "close"]
+
+
+async def test_bus_is_closed_when_the_start_fails_after_it_was_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[object] = []
+    close = TestBackendMessageBus.close
+
+    async def watched(self: TestBackendMessageBus) -> None:
+        closed.append(self)
+        await close(self)
+
+    monkeypatch.setattr(TestBackendMessageBus, "close", watched)
+    bus = MessageBusConfig(topics=[MessageBusTopicConfig(logical_name="jobs", secret="jobs-topic")])
+    api = APIConfiguration(api_endpoints=[APIEndpoint(method="GET", path="/x", delegate=never)])
+    with pytest.raises(ConfigurationError, match="not decorated"):
+        async with TestMicroservice(declared(api_configuration=api, message_bus_configuration=bus)):
+            pass
+    assert len(closed) == 1
+    assert HAPPENED == ["load", "close"]
+
+
+async def never() -> None: ...
 
 
 async def test_config_is_not_closed_when_load_raised(caplog: pytest.LogCaptureFixture) -> None:

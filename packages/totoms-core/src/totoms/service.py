@@ -171,9 +171,12 @@ class TotoMicroservice:
             messaging = await Messaging.build(configuration, declared, environment, config, logger)
         try:
             return cls(configuration, environment, config, logger, messaging)
-        except ConfigurationError as error:
-            if hint := forgotten_load(config):
-                raise ConfigurationError(f"{error.message} {hint}") from error
+        except BaseException as error:
+            if messaging is not None:
+                await messaging.close()
+            hint = forgotten_load(config) if isinstance(error, ConfigurationError) else ""
+            if hint:
+                raise ConfigurationError(f"{error} {hint}") from error
             raise
 
     @classmethod
