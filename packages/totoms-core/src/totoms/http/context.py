@@ -117,6 +117,7 @@ class Call:
     Args:
         runtime: The microservice.
         cid: The correlation id.
+        authorization: The ``Authorization`` header, if it is known to be the only one.
 
     Attributes:
         started: The start time, by `time.perf_counter`.
@@ -126,11 +127,12 @@ class Call:
         note: The reason for a refusal, for the log.
     """
 
-    __slots__ = ("cid", "headers", "note", "runtime", "started", "status", "user")
+    __slots__ = ("authorization", "cid", "headers", "note", "runtime", "started", "status", "user")
 
-    def __init__(self, runtime: Runtime, cid: str) -> None:
+    def __init__(self, runtime: Runtime, cid: str, authorization: bytes | None = None) -> None:
         self.runtime = runtime
         self.cid = cid
+        self.authorization = authorization
         self.started = time.perf_counter()
         self.user: UserContext | None = None
         self.headers: list[tuple[bytes, bytes]] = [(_HEADER, cid.encode())]
@@ -185,8 +187,12 @@ def _as_http_exception(scope: Scope, error: Unauthorized | Undecidable, *, sent:
 
 def execution_context(request: Request) -> ExecutionContext:
     """Return the `ExecutionContext` of a request."""
-    runtime = runtime_of(request.scope)
-    cid = current_cid.get() or sane_cid(request.headers.get(CORRELATION_ID))
+    call: Call | None = request.scope.get("totoms")
+    if call is not None:
+        runtime, cid = call.runtime, call.cid
+    else:
+        runtime = runtime_of(request.scope)
+        cid = current_cid.get() or sane_cid(request.headers.get(CORRELATION_ID))
     return ExecutionContext(runtime.logger, cid, runtime.config, runtime.message_bus, runtime.environment)
 
 

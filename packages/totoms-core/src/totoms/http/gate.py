@@ -47,7 +47,7 @@ class Gate:
         call: Call | None = scope.get("totoms")
         if call is None or call.runtime is not self._runtime:  # a middleware made a new scope
             call = scope["totoms"] = Call(self._runtime, current_cid.get() or new_cid())
-        if call.user is None:
+        if call.user is None and not self.recognize(scope, call):
             try:
                 await self.authenticate(scope, call)
             except (Unauthorized, Undecidable) as error:
@@ -57,6 +57,20 @@ class Gate:
                 await refuse_websocket(answer, error.message, scope, receive, send)
                 return
         await self.app(scope, receive, send)
+
+    def recognize(self, scope: Scope, call: Call) -> bool:
+        """Set the caller if the token was verified lately. This is not a coroutine, because most requests end here.
+
+        Returns:
+            Whether the caller is known now.
+        """
+        header = call.authorization
+        if header is None:
+            values = authorization_of(scope)
+            header = values[0] if len(values) == 1 else None
+        if header is not None:
+            call.user = self._runtime.authenticator.cached(header)
+        return call.user is not None
 
     async def authenticate(self, scope: Scope, call: Call, route: DelegateRoute | None = None) -> None:
         """Set the caller of a connection, if its route may be reached.
@@ -71,10 +85,6 @@ class Gate:
             Undecidable: The token cannot be verified now.
         """
         authorization = authorization_of(scope)
-        if len(authorization) == 1:
-            call.user = self._runtime.authenticator.cached(authorization[0])
-            if call.user is not None:
-                return
         decisions = self._decisions
         access = decisions.find(scope) if route is None else decisions.of(route, route.path, scope["method"])
         if access is Access.OWN or (access is Access.NOTHING and not authorization):

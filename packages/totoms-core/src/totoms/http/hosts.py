@@ -16,11 +16,19 @@ from starlette.types import Scope
 _LOCAL: Final = re.compile(
     rb"(?:[A-Za-z0-9_-]+|(?:[A-Za-z0-9_-]+\.)*localhost|\d{1,3}(?:\.\d{1,3}){3}|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?"
 )
+_known: Final[set[bytes | None]] = {None}
+_MAX_KNOWN: Final = 100
 
 
 def is_local_host(host: bytes | None) -> bool:
     """Return whether `host`, the value of a Host header, is an address or a local name. HTTP/1.0 has None."""
-    return host is None or _LOCAL.fullmatch(host) is not None
+    if host in _known:
+        return True
+    if host is None or _LOCAL.fullmatch(host) is None:
+        return False
+    if len(_known) < _MAX_KNOWN:
+        _known.add(host)
+    return True
 
 
 def has_local_host(scope: Scope, headers: Mapping[bytes, bytes]) -> bool:

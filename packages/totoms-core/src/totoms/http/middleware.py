@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Final
 
 from fastapi import Response
@@ -87,7 +86,9 @@ class Edge:
         trace = headers.get(b"traceparent")
         if trace or current_traceparent():
             remember_traceparent(trace.decode("latin-1") if trace else None)
-        call = scope["totoms"] = Call(self._runtime, cid)
+        # A dictionary as long as the list has no header twice.
+        sole = headers.get(b"authorization") if len(headers) == len(scope["headers"]) else None
+        call = scope["totoms"] = Call(self._runtime, cid, sole)
         try:
             if scope["type"] == "websocket":
                 if self._local and not has_local_host(scope, headers):
@@ -97,10 +98,21 @@ class Edge:
                     await self.app(scope, receive, websocket_sender(send, call))
                 return
             response = self._early_response(call, scope, headers)
+            sender = Sender(send, call, scope)
             if response is not None:
-                await response(scope, receive, Sender(send, call, scope))
-            else:
-                await self._serve_http(call, scope, receive, send)
+                await response(scope, receive, sender)
+                return
+            limited = limit_body(receive, self._is_too_large, scope)
+            try:
+                route = self._shortcut.find(scope)
+                if route is not None:
+                    await self._shortcut.serve(route, scope, limited, sender)
+                else:
+                    await self.app(scope, limited, sender)
+            except Exception as error:
+                self._log_error(call, scope, error)
+                if not call.status:
+                    await problem(500, INTERNAL)(scope, receive, sender)
         finally:
             scoped.reset(environment)
             current_cid.reset(token)
@@ -138,20 +150,6 @@ class Edge:
             if route.matches(scope)[0] is Match.FULL:
                 return route.max_body_bytes
         return self._limit
-
-    async def _serve_http(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
-        limited = limit_body(receive, partial(self._is_too_large, scope))
-        sender = Sender(send, call, scope)
-        try:
-            route = self._shortcut.find(scope)
-            if route is not None:
-                await self._shortcut.serve(route, scope, limited, sender)
-            else:
-                await self.app(scope, limited, sender)
-        except Exception as error:
-            self._log_error(call, scope, error)
-            if not call.status:
-                await problem(500, INTERNAL)(scope, receive, sender)
 
     def _log_error(self, call: Call, scope: Scope, error: Exception) -> None:
         if isinstance(error, ClientDisconnect):

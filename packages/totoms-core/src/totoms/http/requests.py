@@ -161,12 +161,13 @@ def _invalid_json(body: bytes, error: Exception) -> InvalidJSON:
     return InvalidJSON(_INVALID, type(error).__name__)  # too deep, or an integer of thousands of digits
 
 
-def limit_body(receive: Receive, is_too_large: Callable[[int], bool]) -> Receive:
+def limit_body(receive: Receive, is_too_large: Callable[[Scope, int], bool], scope: Scope) -> Receive:
     """Return a `receive` that raises `HTTPException` 413 once a body is too large.
 
     Args:
         receive: ASGI's receive.
-        is_too_large: Returns whether so many bytes are too many.
+        is_too_large: Returns whether a request may not have so many bytes.
+        scope: The ASGI scope of the request.
     """
     received = 0
 
@@ -175,7 +176,7 @@ def limit_body(receive: Receive, is_too_large: Callable[[int], bool]) -> Receive
         message = await receive()
         if message["type"] == "http.request":
             received += len(message.get("body", b""))
-            if is_too_large(received):
+            if is_too_large(scope, received):
                 raise _too_large()
         return message
 

@@ -85,7 +85,8 @@ class DelegateRoute(APIRoute):
     async def _serve_fast(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = TotoRequest(scope, receive, send)
         try:
-            user = await identify_scope(scope)
+            call: Call | None = scope.get("totoms")
+            user = (call and call.user) or await identify_scope(scope)
             answer = await self.respond(request, user, execution_context(request))
             if isinstance(answer, bytes) and isinstance(send, Sender):
                 await send.send_json(answer)

@@ -86,7 +86,7 @@ class Shortcut:
         scope[EXCEPTION_HANDLERS] = self._by_class, self._by_status
         call: Call = scope["totoms"]
         try:
-            if isinstance(route, DelegateRoute):
+            if not self._gate.recognize(scope, call) and isinstance(route, DelegateRoute):
                 await self._gate.authenticate(scope, call, route)
             await route.app(scope, receive, send)
         except Exception as error:
