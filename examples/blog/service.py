@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 from totoms import (
     APIConfiguration,
     APIEndpoint,
+    Bucket,
     CloudStorage,
     ExecutionContext,
     MessageBusConfig,
@@ -28,6 +29,7 @@ from totoms import (
     PreconditionFailed,
     ProcessingResponse,
     ProcessingStatus,
+    Resources,
     TotoControllerConfig,
     TotoMessage,
     TotoMessageHandler,
@@ -130,6 +132,8 @@ def get_microservice_config() -> TotoMicroserviceConfiguration:
             topics=[MessageBusTopicConfig(logical_name="posts", secret="posts-topic")],
             message_handlers=[MessageBusHandlerConfig(handler_class=PostCreatedHandler)],
         ),
+        # Looked for when the service starts: what is missing is named at once, not by the first request.
+        resources=Resources(buckets=[Bucket(BUCKET)], secrets=["digest-key"]),
     )
 
 
