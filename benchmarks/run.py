@@ -22,6 +22,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 BENCHMARKS = (
     "http_requests",
+    "short_cuts",
     "imports",
     "bus",
     "memory",

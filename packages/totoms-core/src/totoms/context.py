@@ -10,8 +10,6 @@ import re
 from contextvars import ContextVar
 from typing import Final
 
-from totoms.forks import in_forked_child
-
 current_cid: Final[ContextVar[str]] = ContextVar("totoms_cid", default="")
 """The correlation id of the request or message being handled; empty outside of both."""
 
@@ -19,19 +17,9 @@ current_cid: Final[ContextVar[str]] = ContextVar("totoms_cid", default="")
 _SANE_CID: Final = re.compile(r"[A-Za-z0-9._:/+=@~-]{1,128}")
 
 
-# Generated in batches: one call of urandom costs as much as the rest of a request. A forked child drops its parent's.
-_ready: Final[list[str]] = []
-in_forked_child(_ready.clear)
-
-
 def new_cid() -> str:
     """Generate a correlation id: 32 random hexadecimal digits, also a valid W3C trace id."""
-    try:
-        return _ready.pop()
-    except IndexError:
-        digits = os.urandom(16 * 128).hex()
-        _ready.extend(digits[start : start + 32] for start in range(32, len(digits), 32))
-        return digits[:32]
+    return os.urandom(16).hex()
 
 
 def sane_cid(candidate: str | None) -> str:
