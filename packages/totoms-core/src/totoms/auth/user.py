@@ -50,7 +50,9 @@ class Claims(Mapping[str, Any]):
         return claims
 
 
-class _Facts(NamedTuple):
+class Facts(NamedTuple):
+    """What a token says; see `UserContext`."""
+
     issuer: str
     subject: str | None
     scopes: frozenset[str]
@@ -58,7 +60,7 @@ class _Facts(NamedTuple):
     claims: Claims
 
 
-_NOTHING = _Facts("", None, frozenset(), frozenset(), Claims({}))
+_NOTHING = Facts("", None, frozenset(), frozenset(), Claims({}))
 
 
 class _Verified(NeverFromARequest):
@@ -68,7 +70,7 @@ class _Verified(NeverFromARequest):
     """
 
     __slots__ = ("_facts",)
-    _facts: _Facts
+    _facts: Facts
 
 
 @dataclass(init=False)
@@ -107,7 +109,7 @@ class UserContext(_Verified):
         self.email = email
         self.auth_provider = auth_provider
         if issuer or subject or scopes or roles or claims:
-            self._facts = _Facts(issuer, subject, frozenset(scopes), frozenset(roles), Claims(claims or {}))
+            self._facts = Facts(issuer, subject, frozenset(scopes), frozenset(roles), Claims(claims or {}))
         else:
             self._facts = _NOTHING
 

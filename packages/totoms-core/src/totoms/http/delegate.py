@@ -45,6 +45,7 @@ class Delegate:
     def __init__(self, function: Callable[..., Any], requires: Requires | None = None) -> None:
         self.function = function
         self.requires = requires
+        self._allows = None if requires is None else requires.compiled()
         self.name = getattr(function, "__qualname__", type(function).__name__)
         call = function if inspect.isroutine(function) or isinstance(function, functools.partial) else function.__call__  # type: ignore[operator]
         bare = inspect.unwrap(call)
@@ -64,7 +65,7 @@ class Delegate:
         Raises:
             InsufficientScope: The caller lacks what is required.
         """
-        if self.requires is not None:
+        if self._allows is not None and not self._allows(user._facts):
             self.check(user, request)
         if self._positional:
             return self.function(request, user, context)
@@ -81,7 +82,7 @@ class Delegate:
         Raises:
             InsufficientScope: Something is missing.
         """
-        if self.requires is None or self.requires.allows(user):
+        if self.requires is None or self._allows is None or self._allows(user._facts):
             return
         call = request.scope.get("totoms") if request is not None else None
         if call is not None:
