@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from support.messages.kit import SUBSCRIPTION, make_router
+from support.messages.by_name import Through
+from support.messages.kit import DEADLINE, SUBSCRIPTION, MemoryBus, make_router
 from totoms import (
     ConfigurationError,
     MessageBusHandlerConfig,
     NonRetryableError,
+    RetryPolicy,
     TotoEvent,
+    TotoLogger,
     TotoMessage,
     toto_handler,
     upcast,
 )
+from totoms.messages.consumer import Consumer
 from totoms.messages.function_handler import function_handler_of
 from totoms.messages.message import encode_message
 from totoms.messages.receiver import Received
@@ -97,13 +102,35 @@ async def test_older_version_is_upcast_step_by_step(
 
 @pytest.mark.parametrize("version", ["4", "999999999", "9" * 40, "0", "-1", "v2", "", "2.0"])
 async def test_unknown_version_waits_longest_and_is_dead_lettered_after_its_attempts(version: str, seen: Seen) -> None:
-    seen.router._retry = type(seen.router._retry)(3, 1.0, 300.0)
+    seen.router._retry = RetryPolicy(3, 1.0, 300.0)
     first = await seen.get(V3, version)
     assert (first.action, first.delay) == (Action.RETRY, 300.0)
     last = await seen.get(V3, version, attempt=3)
     assert last.reason is not None
     assert (last.action, last.reason.reason, last.reason.attempts) == (Action.DEAD_LETTER, "unknown_version", 3)
     assert seen.events == []
+
+
+async def test_message_of_an_unknown_version_is_given_back_for_the_longest_pause(seen: Seen) -> None:
+    pauses: list[float] = []
+    nacked = asyncio.Event()
+
+    class Bus(MemoryBus):
+        async def _nack(self, received: Received, delay: float) -> None:
+            pauses.append(delay)
+            nacked.set()
+
+    bus = Bus()
+    seen.router._retry = RetryPolicy(3, 1.0, 300.0)
+    consumer = Consumer(Through(bus, SUBSCRIPTION), seen.router, max_concurrency=1, logger=TotoLogger("blog"))
+    consumer.start()
+    await bus.put(
+        encode_message(TotoMessage(type="postCreated", data=V3)), SUBSCRIPTION, attributes={"schemaVersion": "4"}
+    )
+    async with asyncio.timeout(DEADLINE):
+        await nacked.wait()
+    await consumer.stop(0.0)
+    assert pauses == [300.0]
 
 
 async def test_invalid_data_is_dead_lettered_at_once_without_its_values(
@@ -141,7 +168,7 @@ def raising(error: Exception) -> MessageRouter:
 
 async def test_upcast_that_raises_is_a_failure_with_the_longest_pause() -> None:
     broken = raising(KeyError("title"))
-    broken._retry = type(broken._retry)(3, 1.0, 300.0)
+    broken._retry = RetryPolicy(3, 1.0, 300.0)
     first = await broken.handle(delivery(V1))
     assert (first.action, first.delay) == (Action.RETRY, 300.0)
     last = await broken.handle(delivery(V1, attempt=3))

@@ -71,12 +71,16 @@ class Typed(Contract):
 
     @pulled
     async def test_64_newer_version_is_dead_lettered_after_its_attempts(self, topic: Topic) -> None:
-        """A version that the service does not know yet is tried again, and then dead-lettered as unknown."""
+        """A version that the service does not know yet is tried again, then dead-lettered, and kept for a replay."""
         listener = await topic.listen(subscription=topic.subscription(retry=_TWICE), event=Tested)
         await (await topic.bus()).publish_message(POSTS, Newer(name=_CANARY, count=2))
         await listener.until_settled(1, "dead_letter")
         await self._check_reason(topic, listener.subscription.name, "unknown_version", 2)
         assert len(listener.receiver.which("nack")) == 1
+        if DEAD_LETTERS in self.capabilities:  # a replay after the deployment must not have lost the version
+            await (await topic.bus()).replay_dead_letters(listener.subscription.name)
+            await listener.until_settled(2, "dead_letter")
+            await self._check_reason(topic, listener.subscription.name, "unknown_version", 2)
         assert listener.begun == []
 
     async def _check_reason(self, topic: Topic, subscription: str, reason: str, attempts: int) -> None:
