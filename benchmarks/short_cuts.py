@@ -125,19 +125,6 @@ def both(*switches: Without) -> Iterator[None]:
         yield
 
 
-def answers(value: Any) -> Any:
-    """Return a delegate that returns `value`."""
-    from fastapi import Request
-
-    from totoms import ExecutionContext, UserContext, toto_delegate
-
-    @toto_delegate
-    async def delegate(request: Request, user_context: UserContext, exec_context: ExecutionContext):  # type: ignore[no-untyped-def]
-        return value
-
-    return delegate
-
-
 def http_short_cuts(app: Any) -> Iterator[tuple[str, Run, Without]]:
     """Yield the short cuts of `totoms.http`, `totoms.auth` and `totoms.logging`."""
     from fastapi import Request
@@ -193,11 +180,6 @@ def http_short_cuts(app: Any) -> Iterator[tuple[str, Run, Without]]:
         "log: batches written by the event loop",
         Requests(app, one, turn=20),
         patched("totoms.logging.handler.BatchHandler._schedule", woken),
-    )
-    yield (
-        "models: pydantic's serializer",
-        Requests(app, one, path="/bench/model"),
-        patched("totoms.http.responses.dump_model", lambda model: model.model_dump_json(by_alias=True).encode()),
     )
     yield "bodies: read by our own request", Requests(app, one, "POST"), starlettes_body
 
@@ -281,18 +263,9 @@ def with_the_standard_library() -> Any:
 
 async def measure(count: int, rounds: int, table: TextIO) -> None:
     """Measure and print."""
-    from pydantic import BaseModel
+    from totoms import TotoMicroservice
 
-    from totoms import APIEndpoint, TotoMicroservice
-
-    class Item(BaseModel):
-        status: str = "ok"
-        items: list[int] = [1, 2, 3]
-        name: str = "toto"
-
-    configuration = services._totoms()
-    configuration.api_configuration.api_endpoints.append(APIEndpoint("GET", "/model", answers(Item())))
-    app = (await TotoMicroservice.create(configuration)).app
+    app = (await TotoMicroservice.create(services._totoms())).app
     print(f"{'':44}{'with':>9}{'without':>10}{'saves':>8}", file=table, flush=True)
     others = [
         ("new tokens: parsed without PyJWT", own_tokens, with_pyjwt),

@@ -11,7 +11,6 @@ import starlette.applications
 import uvicorn.server
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import PlainTextResponse
-from pydantic import BaseModel, Field
 from starlette.routing import BaseRoute, Mount, Route
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
@@ -319,17 +318,3 @@ def test_without_a_member_of_the_configuration_uvicorns_own_protocol_serves(
     config = uvicorn_config(service_with().app, 1)
     monkeypatch.delattr(uvicorn.Config if member == "load" else config, member)
     assert not private_api.supports_protocols(config)
-
-
-class Renamed(BaseModel):
-    name: str = Field(serialization_alias="title")
-
-
-def test_models_have_a_serializer() -> None:
-    assert hasattr(Renamed, private_api._SERIALIZER)
-    assert private_api.dump_model(Renamed(name="é")) == '{"title":"é"}'.encode()
-
-
-def test_without_the_serializer_models_are_written_the_public_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(private_api, "_SERIALIZER", "_gone")
-    assert private_api.dump_model(Renamed(name="é")) == '{"title":"é"}'.encode()

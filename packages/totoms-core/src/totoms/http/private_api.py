@@ -1,4 +1,4 @@
-"""Undocumented members of FastAPI, Starlette, pydantic and uvicorn that totoms uses, each with a reason and a fallback.
+"""Undocumented members of FastAPI, Starlette and uvicorn that totoms uses, each with a reason and a fallback.
 
 Without a member, a route stays closed, or a request takes FastAPI's whole way instead of the fast path.
 `tests/http/test_private_api.py` fails when a member is gone, and shows each fallback.
@@ -15,7 +15,6 @@ import fastapi.routing
 from fastapi import Request, Response
 from fastapi.datastructures import DefaultPlaceholder
 from fastapi.routing import APIRoute, APIRouter
-from pydantic import BaseModel
 from starlette.routing import BaseRoute, Match, Route, Router, request_response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -256,21 +255,6 @@ def send_of(request: Request) -> Send:
 
 async def _no_send(_message: object) -> None:
     raise RuntimeError("Send channel has not been made available")
-
-
-# --- pydantic: the serializer of a model ---
-#
-# The public `model_dump_json` returns text, which then has to be encoded: 2 % of a request that returns a model.
-
-_SERIALIZER = "__pydantic_serializer__"
-
-
-def dump_model(model: BaseModel) -> bytes:
-    """Return a model as JSON, with its aliases as names."""
-    serializer: Any = getattr(model, _SERIALIZER, None)
-    if serializer is None:
-        return BaseModel.model_dump_json(model, by_alias=True).encode()
-    return bytes(serializer.to_json(model, by_alias=True))
 
 
 # --- uvicorn: what its server shares with a protocol class ---

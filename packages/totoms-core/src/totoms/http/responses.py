@@ -17,7 +17,6 @@ from starlette.requests import ClientDisconnect
 
 from totoms.context import current_cid, sane_cid
 from totoms.errors import InsufficientScope, NotSerializable, TotoError, Undecidable
-from totoms.http.private_api import dump_model
 from totoms.logging.describe import field_problem, printable
 from totoms.strict_json import check_finite, explain
 
@@ -189,7 +188,10 @@ def reject_nan(field: Any) -> None:
 
 def _encode(content: Any) -> bytes:
     try:
-        body = dump_model(content) if isinstance(content, BaseModel) else orjson.dumps(content, option=_OPTIONS)
+        if isinstance(content, BaseModel):
+            body = BaseModel.model_dump_json(content, by_alias=True).encode()
+        else:
+            body = orjson.dumps(content, option=_OPTIONS)
     except Exception:  # any kind: FastAPI's encoder decides, and its error is shown
         return _encode_by_fastapi(content)
     # FastAPI leaves out keys that start with "_sa" (SQLAlchemy's state).
