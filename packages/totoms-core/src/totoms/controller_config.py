@@ -81,14 +81,14 @@ class TotoControllerConfig:
         """
         if self._is_loaded:
             return self
-        (self._jwt_key, self._jwt_key_previous), self._jwt_expected_audience = await asyncio.gather(
+        (self._jwt_key, self._jwt_key_previous), self._jwt_expected_audience = await _all(
             self._read_signing_keys(self.secrets_manager.get_secret_async),
             self._optional(self.secrets_manager.get_identifier_async(AUDIENCE_SECRET)),
         )
         self._jwt_key_read = self._jwt_key
         names = self.get_mongo_secret_names()
         if names:
-            self._mongo_host, self._mongo_user, self._mongo_pwd = await asyncio.gather(
+            self._mongo_host, self._mongo_user, self._mongo_pwd = await _all(
                 self.secrets_manager.get_identifier_async(MONGO_HOST_SECRET),
                 self.secrets_manager.get_identifier_async(_named(names, "user_secret_name", "mongo_user")),
                 self._read(_named(names, "pwd_secret_name", "mongo_pswd")),
@@ -126,7 +126,8 @@ class TotoControllerConfig:
             except AccessDenied:  # permissions made before there was such a secret
                 return None
 
-        return await asyncio.gather(self._optional(read(JWT_KEY_SECRET)), previous())
+        key, previous_key = await _all(self._optional(read(JWT_KEY_SECRET)), previous())
+        return key, previous_key
 
     def _signing_keys_reader(self) -> Callable[[], Awaitable[tuple[str | None, str | None]]] | None:
         """Return a function that reads the signing keys from the store again; None if the service set its own key."""
@@ -180,3 +181,12 @@ def _named(names: dict[str, str], *keys: str) -> str:
         if names.get(key):
             return names[key]
     raise ConfigurationError(f"get_mongo_secret_names() must return {' or '.join(map(repr, keys))}.")
+
+
+async def _all(*readings: Awaitable[Any]) -> list[Any]:
+    """Return all results. Of several errors raise the first, so that a start always names the same."""
+    results = await asyncio.gather(*readings, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return results

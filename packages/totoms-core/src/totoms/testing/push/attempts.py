@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final
 
 import pytest
 
+from totoms.messages.bus import MessageBus
 from totoms.messages.message import ProcessingResponse, ProcessingStatus, TotoMessage, encode_message
+from totoms.messages.push_request import PushReply, PushRequest
+from totoms.messages.receiver import Received
 from totoms.testing.push.base import RETRY, PushTests
 from totoms.testing.push.broker import CountingBroker
 from totoms.testing.push.harness import PushHarness
@@ -148,10 +152,25 @@ class PushAttempts(PushTests):
         async with asyncio.timeout(harness.patience):
             first = asyncio.create_task(service.send(requests[0]))
             await begun.wait()
+            accepted = _next_accepted(service.bus)
             second = asyncio.create_task(service.send(requests[1]))
+            await accepted.wait()
             other = await service.send(await harness.genuine(b"poison", message_id="m-2"))
             gate.set()
             answers = await asyncio.gather(first, second)
         assert {answer.status_code for answer in answers} == {200 if status == "SUCCESS" else 500}
         assert other.status_code == 200
         assert len(service.handled) == 1
+
+
+def _next_accepted(bus: MessageBus) -> asyncio.Event:
+    """Return an event for the next push that `bus` verifies; from there to its turn nothing is awaited."""
+    accepted, accept = asyncio.Event(), bus._accept_push
+
+    async def recorded(pushed: PushRequest) -> PushReply | Sequence[Received]:
+        received = await accept(pushed)
+        accepted.set()
+        return received
+
+    vars(bus).update(_accept_push=recorded)
+    return accepted
