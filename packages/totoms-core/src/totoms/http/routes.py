@@ -20,8 +20,6 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match, Route, WebSocketRoute, compile_path
 from starlette.types import Receive, Scope, Send
 
-from totoms.auth.user import UserContext
-from totoms.execution import ExecutionContext
 from totoms.http import private_api
 from totoms.http.context import Call, execution_context, identify, identify_scope
 from totoms.http.delegate import Delegate, delegate_of
@@ -83,11 +81,21 @@ class DelegateRoute(APIRoute):
         return authenticated
 
     async def _serve_fast(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the delegate and respond with what it returns."""
+        delegate = self.delegate
+        assert delegate is not None
         request = TotoRequest(scope, receive, send)
         try:
             call: Call | None = scope.get("totoms")
             user = (call and call.user) or await identify_scope(scope)
-            answer = await self.respond(request, user, execution_context(request))
+            context = execution_context(request)
+            if delegate.is_async:
+                result = await delegate.call(request, user, context)
+            else:
+                result = await run_delegate(delegate.call, request, user, context)
+                if inspect.isawaitable(result):
+                    result = await result
+            answer = result if isinstance(result, Response) else self._json(result)
             if isinstance(answer, bytes) and isinstance(send, Sender):
                 await send.send_json(answer)
             else:
@@ -97,32 +105,13 @@ class DelegateRoute(APIRoute):
         finally:
             await request.close()
 
-    async def respond(self, request: TotoRequest, user: UserContext, context: ExecutionContext) -> bytes | Response:
-        """Run the delegate.
-
-        Args:
-            request: The request.
-            user: The caller.
-            context: The delegate's execution context.
-
-        Returns:
-            The response that the delegate returned, or the JSON of any other value.
+    def _json(self, result: object) -> bytes:
+        """Return the JSON of what a delegate returned.
 
         Raises:
-            NotSerializable: The value cannot be written as JSON.
-            ResponseValidationError: The value does not match the return annotation.
-            Exception: Any exception of the delegate.
+            NotSerializable: It cannot be written as JSON.
+            ResponseValidationError: It does not match the return annotation.
         """
-        delegate = self.delegate
-        assert delegate is not None
-        if delegate.is_async:
-            result = await delegate.call(request, user, context)
-        else:
-            result = await run_delegate(delegate.call, request, user, context)
-            if inspect.isawaitable(result):
-                result = await result
-        if isinstance(result, Response):
-            return result
         field = self._response_field
         if field is None:
             return encode_json(result)
