@@ -49,7 +49,7 @@ from totoms.messages.message import CONTENT_TYPE, CONTENT_TYPE_ATTRIBUTE, ID_ATT
 ROUNDS = 11
 TOTAL, LOT, PUBLISHERS, AT_ONCE = 10_000, 1_000, 64, 256
 PAYLOAD = "x" * 1000
-GOAL_RATIO = 0.9
+GOAL_RATIO = 0.95
 
 
 def topic(name: str) -> str:

@@ -23,6 +23,8 @@ HERE = Path(__file__).parent
 BENCHMARKS = (
     "http_requests",
     "short_cuts",
+    "requires",
+    "masking",
     "imports",
     "bus",
     "memory",
