@@ -103,7 +103,8 @@ async def announce(microservice: TotoMicroservice, port: int) -> None:
     """Print the lines as soon as the service can answer them."""
     while microservice.state == "starting":
         await asyncio.sleep(0.01)
-    token = make_token(await SecretsManager().get_secret_async("jwt-signing-key"), "me@example.com", 24 * 3600)
+    key = await SecretsManager().get_secret_async("jwt-signing-key")
+    token = make_token(key, "me@example.com", 24 * 3600, {"roles": ["author"]})
     print("\nStore a post, read it, and read the digest that a message handler wrote:\n")
     print("\n\n".join(lines_to_paste(port, token)))
     print(f"\nThe endpoints, to look at: http://127.0.0.1:{port}/docs    Ctrl-C stops the service.\n", flush=True)

@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from support.demos import Demo, as_request, paste, start_demo
+from totoms.auth.tokens import make_token
 
 
 @pytest.fixture
@@ -108,6 +109,22 @@ def test_caller_without_a_token_is_refused(start: Callable[..., Demo]) -> None:
         answer = client.get("/blog/digest")
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"].startswith("Bearer")
+
+
+def test_caller_who_is_not_an_author_may_read_and_not_write(start: Callable[..., Demo]) -> None:
+    key = "a signing key for the tests of the blog"
+    with start(JWT_SIGNING_KEY=key).client as client:
+        client.post("/blog/posts", json={"title": "Mine", "text": "x"})
+        client.headers["Authorization"] = f"Bearer {make_token(key, 'reader@example.com')}"
+        assert client.get("/blog/posts/mine").status_code == 200
+        refused = client.post("/blog/posts", json={"title": "Not mine", "text": "x"})
+        assert refused.status_code == 403
+        assert client.get("/blog/posts/not-mine").status_code == 404
+
+
+def test_ready_names_the_cache(start: Callable[..., Demo]) -> None:
+    with start().client as client:
+        assert client.get("/ready").json()["checks"] == {"cache_answers": "ok"}
 
 
 @pytest.mark.parametrize(

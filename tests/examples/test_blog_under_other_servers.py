@@ -45,7 +45,7 @@ def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Pro
         "HYPERSCALER": "local",
     }
     process = Process("-m", name, *arguments, root=str(tmp_path / "root"), env=variables, cwd=tmp_path)
-    headers = {"Authorization": f"Bearer {make_token(KEY, 'me@example.com')}"}
+    headers = {"Authorization": f"Bearer {make_token(KEY, 'me@example.com', claims={'roles': ['author']})}"}
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers) as client:
         yield process, client
     with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):

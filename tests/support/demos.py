@@ -53,7 +53,7 @@ def as_request(line: str) -> dict[str, Any]:
 
 def paste(line: str) -> Any:
     answer = httpx.request(**as_request(line))
-    assert answer.status_code == 200, answer.text
+    assert answer.is_success, answer.text
     return answer.json()
 
 
