@@ -15,20 +15,21 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import botocore.session
-from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.hashes import SHA1, SHA256, HashAlgorithm
-from cryptography.x509.oid import NameOID
 
 from totoms.errors import Unavailable, Undecidable
 from totoms.plugin import download
 from totoms_aws.clients import SETTLING
 from totoms_aws.messages.naming import TopicArn
+
+if TYPE_CHECKING:
+    from cryptography import x509
 
 NOTIFICATION: Final = "Notification"
 CONFIRMATION: Final = "SubscriptionConfirmation"
@@ -243,6 +244,8 @@ class FetchBudget:
 
 
 def _read(pem: bytes) -> _Certificate:
+    from cryptography import x509  # a tenth of what the plugin takes to import, and only who is pushed to needs it
+
     certificate = x509.load_pem_x509_certificate(pem)
     key = certificate.public_key()
     if not isinstance(key, RSAPublicKey) or key.key_size < _MIN_KEY_BITS:
@@ -256,6 +259,9 @@ def _read(pem: bytes) -> _Certificate:
 
 
 def _names(certificate: x509.Certificate) -> list[str]:
+    from cryptography import x509
+    from cryptography.x509.oid import NameOID
+
     try:
         alternatives = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         return alternatives.get_values_for_type(x509.DNSName)
