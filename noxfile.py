@@ -48,7 +48,7 @@ LOWEST_TESTS += ["tests/storage", "tests/conformance", "examples/totoms-nats/tes
 DEMO_SERVERS = {"aws": ["ministack"], "azure": ["trustme"]}
 LINT_TOOLS = ["ruff", "import-linter"]
 TYPE_TOOLS = ["mypy", "pyright[nodejs]", "boto3-stubs"]
-TYPED_PAGES = ["docs/messages.md"]
+TYPED_PAGES = ["README.md", *(str(page.relative_to(ROOT)) for page in sorted(ROOT.glob("docs/*.md")))]
 """The pages of which every Python block is complete, and valid for strict type checkers."""
 DOC_TOOLS = ["mkdocs"]
 BUILD_TOOLS = ["build", "hatchling", "twine"]
