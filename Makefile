@@ -3,13 +3,14 @@
 NOX := .venv/bin/python -m nox
 PORT ?= 8080
 BACKEND ?= local
+EXAMPLE ?= blog
 PYTHON ?=
-export PORT BACKEND PYTHON
+export PORT BACKEND EXAMPLE PYTHON
 
 .PHONY: help venv demo test test-rest test-all check bench slow faults clean
 
 help:
-	@echo "make demo     run examples/blog on this machine on the backend local, aws, gcp, azure or nats (PORT=$(PORT) BACKEND=$(BACKEND)); Ctrl-C stops it"
+	@echo "make demo     run an example, blog or orders, on this machine on the backend local, aws, gcp, azure or nats (EXAMPLE=$(EXAMPLE) PORT=$(PORT) BACKEND=$(BACKEND)); Ctrl-C stops it"
 	@echo "make test     run the tests of the core and the local backend, and the quick contracts of the clouds, with one Python"
 	@echo "make test-all run all tests with that Python, and a part of them with each other one from 3.11 on that is found here"
 	@echo "make check    lint, types, docs, build, the core alone, the upgrade from 1.5.0"
@@ -24,7 +25,7 @@ venv:
 # The service is not started by nox, so that signals reach it directly.
 demo: venv
 	@$(NOX) -s demo --install-only
-	@.nox/demo/bin/python examples/blog/demo.py
+	@.nox/demo/bin/python examples/demo/run.py
 
 test: venv
 	@$(NOX) -s quick

@@ -48,6 +48,8 @@ LOWEST_TESTS += ["tests/storage", "tests/conformance", "examples/totoms-nats/tes
 DEMO_SERVERS = {"aws": ["ministack"], "azure": ["trustme"]}
 LINT_TOOLS = ["ruff", "import-linter"]
 TYPE_TOOLS = ["mypy", "pyright[nodejs]", "boto3-stubs"]
+TYPED_EXAMPLES = ["blog/service.py", "orders/orders.py", "orders/invoices.py", "orders/issuer.py"]
+"""The parts of examples that are valid for strict type checkers, as a user's code would be."""
 TYPED_PAGES = ["README.md", *(str(page.relative_to(ROOT)) for page in sorted(ROOT.glob("docs/*.md")))]
 """The pages of which every Python block is complete, and valid for strict type checkers."""
 DOC_TOOLS = ["mkdocs"]
@@ -181,11 +183,12 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check the types of the packages, of tests/typing, which only type checkers read, and of the code on pages."""
+    """Check the types of the packages, of tests/typing, which only type checkers read, of examples and pages."""
     install(session, *TYPE_TOOLS, "pytest", "httpx", packages=PACKAGES)
     sources = [str(package.relative_to(ROOT) / "src") for package in PACKAGES]
     if (ROOT / "tests/typing").is_dir():
         sources.append("tests/typing")
+    sources += [f"examples/{name}" for name in TYPED_EXAMPLES]
     blocks = Path(session.create_tmp()) / "blocks"
     session.run("python", "tools/python_blocks.py", str(blocks), *TYPED_PAGES)
     session.run("mypy", *sources)
@@ -285,11 +288,11 @@ def constraints(session: nox.Session) -> None:
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """Run examples/blog. `make demo` uses this session for its environment only."""
+    """Run an example. `make demo` uses this session for its environment only."""
     wanted = os.environ.get("BACKEND")
     plugin = [package for package in (*CLOUDS, NATS) if package.name == f"totoms-{wanted}"]
     install(session, *DEMO_SERVERS.get(wanted or "", []), packages=[CORE, *plugin])
     try:
-        session.run("python", "examples/blog/demo.py", *session.posargs, interrupt_timeout=None)
+        session.run("python", "examples/demo/run.py", *session.posargs, interrupt_timeout=None)
     except KeyboardInterrupt:
         session.log("Stopped.")

@@ -25,7 +25,7 @@ from typing import Any
 import uvloop
 from benchmarks.bus import together
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "examples" / "blog"))
+sys.path.append(str(Path(__file__).resolve().parents[1] / "examples" / "demo"))
 
 from on_azure import stand_in
 from servers import server

@@ -26,7 +26,7 @@ from typing import Any
 import uvloop
 from benchmarks.bus import together
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "examples" / "blog"))
+sys.path.append(str(Path(__file__).resolve().parents[1] / "examples" / "demo"))
 
 from on_gcp import PROJECT, pubsub, stand_in
 from servers import server

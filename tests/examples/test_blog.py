@@ -1,4 +1,4 @@
-"""examples/blog as a newcomer meets it: `demo.py` as `make demo` starts it, and the lines that it prints."""
+"""examples/blog as a newcomer meets it: as `make demo` starts it, and the lines that it prints."""
 
 from __future__ import annotations
 
@@ -130,7 +130,8 @@ def test_ready_names_the_cache(start: Callable[..., Demo]) -> None:
 @pytest.mark.parametrize(
     ("env", "told"),
     [
-        ({"BACKEND": "mars"}, r"BACKEND=mars: this runs on .*local.* and on nats only\."),
+        ({"BACKEND": "mars"}, r"BACKEND=mars is not known: choose one of .*local, nats\."),
+        ({"EXAMPLE": "shop"}, r"EXAMPLE=shop is not known: choose one of blog, orders\."),
         ({"PORT": "many"}, r"PORT must be a number"),
         ({"PORT": "0"}, r"PORT must be a number"),
     ],
@@ -151,7 +152,7 @@ def test_port_in_use_is_one_line_with_a_way_out(start: Callable[..., Demo]) -> N
         taken.listen()
         demo = start(PORT=str(taken.getsockname()[1]))
         assert demo.wait() == 1
-    assert re.fullmatch(r"Port \d+ cannot be had: .* make demo PORT=8081\n?", demo.output)
+    assert re.fullmatch(r"Port \d+ is not available: .* make demo PORT=8081\n?", demo.output)
 
 
 def test_first_start_makes_the_secret_and_later_ones_keep_it(start: Callable[..., Demo], tmp_path: Path) -> None:

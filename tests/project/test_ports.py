@@ -21,7 +21,7 @@ from support.faults.proxy import FaultProxy
 
 ROOT = Path(__file__).parents[2]
 STANDINS = ROOT / "tests" / "standins"
-of_the_demonstration: Callable[[], int] = runpy.run_path(str(ROOT / "examples" / "blog" / "servers.py"))["free_port"]
+of_the_demonstration: Callable[[], int] = runpy.run_path(str(ROOT / "examples" / "demo" / "servers.py"))["free_port"]
 
 
 def assert_kept(port: int) -> None:

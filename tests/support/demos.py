@@ -1,4 +1,4 @@
-"""The demonstration of examples/blog: started as `make demo` starts it, and the lines that it prints."""
+"""The demo of an example: started as `make demo` starts it, and the lines that it prints."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import httpx
 from standins.ports import free_port
 from support.processes import Process
 
-DEMO = Path(__file__).parents[2] / "examples" / "blog" / "demo.py"
+DEMO = Path(__file__).parents[2] / "examples" / "demo" / "run.py"
 CURL = re.compile(r"^curl .*$", re.MULTILINE)
 
 
@@ -37,15 +37,17 @@ class Demo(Process):
 def as_request(line: str) -> dict[str, Any]:
     """What a shell and curl would make of a line."""
     words = shlex.split(line)
-    request: dict[str, Any] = {"method": "GET", "headers": {}}
+    request: dict[str, Any] = {"method": "POST" if "-d" in words else "GET", "headers": {}}
     assert words.pop(0) == "curl"
     while words:
         word = words.pop(0)
         if word == "-H":
             name, _, value = words.pop(0).partition(": ")
             request["headers"][name] = value
+        elif word == "-X":
+            request["method"] = words.pop(0)
         elif word == "-d":
-            request.update(method="POST", content=words.pop(0))
+            request["content"] = words.pop(0)
         elif word != "-s":
             request["url"] = word
     return request

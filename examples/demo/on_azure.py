@@ -1,4 +1,4 @@
-"""Azure on this machine, for the demonstration: Azurite, and stand-ins of this repository's tests.
+"""Azure on this machine, for the demo: Azurite, and stand-ins of this repository's tests.
 
 Messages go to a stand-in for Service Bus that speaks AMQP, secrets come from one for Key Vault, with a managed
 identity, and files are kept by Azurite, which npm installs the first time.
@@ -6,12 +6,12 @@ identity, and files are kept by Azurite, which npm installs the first time.
 
 import contextlib
 import os
-import secrets
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from example import Needs
 from servers import free_port, server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,8 +20,8 @@ IDENTITY = "the header that the platform gives the service"
 
 
 @contextlib.contextmanager
-def azure() -> Iterator[None]:
-    """Run the servers, with the topic, the container and the secrets of the blog. With their end everything is gone."""
+def azure(needs: Needs) -> Iterator[None]:
+    """Run the servers, with what `needs` names. When they end, everything is gone."""
     sys.path.append(str(ROOT / "tools"))
     import azurite
 
@@ -50,7 +50,7 @@ def azure() -> Iterator[None]:
                 f"Endpoint=sb://{messages};SharedAccessKeyName=key;SharedAccessKey=c2VjcmV0;UseDevelopmentEmulator=true"
             ),
         }
-        make_what_the_blog_needs()
+        make(needs)
         yield
 
 
@@ -59,17 +59,20 @@ def stand_in(script: str, authority: Path) -> list[str]:
     return [sys.executable, str(STANDINS), script, "--port={port}", f"--ca-file={authority}"]
 
 
-def make_what_the_blog_needs() -> None:
-    """Make a topic, a container and secrets, with the SDK, as an operator would."""
+def make(needs: Needs) -> None:
+    """Make topics, containers and secrets with the SDK, as an operator would."""
     from azure.identity import DefaultAzureCredential
     from azure.keyvault.secrets import SecretClient
     from azure.servicebus.management import ServiceBusAdministrationClient
     from azure.storage.blob import BlobServiceClient
 
-    BlobServiceClient.from_connection_string(os.environ["AZURE_STORAGE_CONNECTION_STRING"]).create_container("blog")
+    files = BlobServiceClient.from_connection_string(os.environ["AZURE_STORAGE_CONNECTION_STRING"])
+    for bucket in needs.buckets:
+        files.create_container(bucket)
     connection = os.environ["AZURE_SERVICEBUS_CONNECTION_STRING"]
-    ServiceBusAdministrationClient.from_connection_string(connection).create_topic("blog-posts")
+    topics = ServiceBusAdministrationClient.from_connection_string(connection)
+    for topic in needs.topics.values():
+        topics.create_topic(topic)
     store = SecretClient(os.environ["AZURE_KEY_VAULT_URL"], DefaultAzureCredential())
-    values = {"posts-topic": "blog-posts"} | {name: secrets.token_hex(32) for name in ("digest-key", "jwt-signing-key")}
-    for name, value in values.items():
+    for name, value in {**needs.topics, **needs.random_secrets()}.items():
         store.set_secret(name, value)

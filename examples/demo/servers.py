@@ -1,4 +1,4 @@
-"""Servers that stand in for a cloud on this machine, for as long as the demonstration runs."""
+"""Processes that run for as long as the demo does: servers that stand in for a cloud, and further services."""
 
 import contextlib
 import socket
@@ -10,24 +10,30 @@ from collections.abc import Iterator, Sequence
 PATIENCE_SECONDS = 60.0
 KEEPER = """
 import subprocess, sys, threading
-server = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
-threading.Thread(target=lambda: (sys.stdin.read(), server.kill()), daemon=True).start()
+server = subprocess.Popen(sys.argv[2:], stdin=subprocess.DEVNULL)
+end = server.terminate if sys.argv[1] == "terminate" else server.kill
+threading.Thread(target=lambda: (sys.stdin.read(), end()), daemon=True).start()
 sys.exit(server.wait())
 """
-"""Runs a server until its own input ends, which is when the demonstration does, though it be killed."""
+"""Runs a server until its own input ends, which happens when the demo ends, even if the demo is killed."""
 
 
 @contextlib.contextmanager
-def server(command: Sequence[str]) -> Iterator[str]:
-    """Run a server on a free port and give its address; ``{port}`` in the command is that port."""
+def server(command: Sequence[str], *, is_service: bool = False) -> Iterator[str]:
+    """Run a server on a free port and yield its address.
+
+    Args:
+        command: The command; ``{port}`` in it is replaced by the port.
+        is_service: Whether it is a service, which stops by SIGTERM and whose log is shown; others are killed.
+    """
     port = free_port()
     words = [word.replace("{port}", str(port)) for word in command]
     # In a session of its own: Ctrl-C is for the service, which drains while its broker is still there.
     process = subprocess.Popen(
-        [sys.executable, "-c", KEEPER, *words],
+        [sys.executable, "-c", KEEPER, "terminate" if is_service else "kill", *words],
         stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stdout=None if is_service else subprocess.DEVNULL,
+        stderr=None if is_service else subprocess.DEVNULL,
         start_new_session=True,
     )
     try:
@@ -53,7 +59,7 @@ def free_port() -> int:
 
 
 def answers(port: int, process: subprocess.Popen[bytes]) -> bool:
-    """Wait until the server answers; tell whether it does."""
+    """Wait until the server answers; return whether it does."""
     end = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < end and process.poll() is None:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):

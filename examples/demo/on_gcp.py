@@ -1,4 +1,4 @@
-"""Google Cloud on this machine, for the demonstration: servers that stand in for it, with what an operator would make.
+"""Google Cloud on this machine, for the demo: servers that stand in for it, with what an operator would make.
 
 Pub/Sub is Google's own emulator where that and Java are installed; everything else stands in from this repository's
 tests.
@@ -6,22 +6,22 @@ tests.
 
 import contextlib
 import os
-import secrets
 import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from example import Needs
 from servers import server
 
-PROJECT = "blog-on-a-laptop"
+PROJECT = "demo-on-a-laptop"
 STANDINS = Path(__file__).resolve().parents[2] / "tests" / "standins"
 
 
 @contextlib.contextmanager
-def gcp() -> Iterator[None]:
-    """Run the servers, with the topic, the bucket and the secrets of the blog. With their end everything is gone."""
+def gcp(needs: Needs) -> Iterator[None]:
+    """Run the servers, with what `needs` names. When they end, everything is gone."""
     with contextlib.ExitStack() as running:
         os.environ |= {
             "PUBSUB_EMULATOR_HOST": running.enter_context(server(pubsub())),
@@ -29,7 +29,7 @@ def gcp() -> Iterator[None]:
             "SECRET_MANAGER_EMULATOR_HOST": running.enter_context(server(stand_in("gcp.secret_manager"))),
         }
         os.environ["GCP_PID"] = PROJECT
-        make_what_the_blog_needs()
+        make(needs)
         yield
 
 
@@ -50,8 +50,8 @@ def stand_in(script: str) -> list[str]:
     return [sys.executable, str(STANDINS), script, "--port={port}"]
 
 
-def make_what_the_blog_needs() -> None:
-    """Make a topic, a bucket and secrets, with the SDK, as an operator would."""
+def make(needs: Needs) -> None:
+    """Make topics, buckets and secrets with the SDK, as an operator would."""
     import grpc
     from google.cloud import storage
     from google.cloud.secretmanager_v1 import SecretManagerServiceClient
@@ -61,13 +61,15 @@ def make_what_the_blog_needs() -> None:
     from google.pubsub_v1 import PublisherClient
     from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
 
-    storage.Client(project=PROJECT).create_bucket("blog")
+    files = storage.Client(project=PROJECT)
+    for bucket in needs.buckets:
+        files.create_bucket(bucket)
     with grpc.insecure_channel(os.environ["PUBSUB_EMULATOR_HOST"]) as channel:
         topics = PublisherClient(transport=PublisherGrpcTransport(channel=channel))
-        topics.create_topic(name=f"projects/{PROJECT}/topics/blog-posts")
-    values = {"posts-topic": "blog-posts"} | {name: secrets.token_hex(32) for name in ("digest-key", "jwt-signing-key")}
+        for topic in needs.topics.values():
+            topics.create_topic(name=f"projects/{PROJECT}/topics/{topic}")
     with grpc.insecure_channel(os.environ["SECRET_MANAGER_EMULATOR_HOST"]) as channel:
         store: Any = SecretManagerServiceClient(transport=SecretManagerServiceGrpcTransport(channel=channel))
-        for name, value in values.items():
+        for name, value in {**needs.topics, **needs.random_secrets()}.items():
             store.create_secret(parent=f"projects/{PROJECT}", secret_id=name, secret={"replication": {"automatic": {}}})
             store.add_secret_version(parent=f"projects/{PROJECT}/secrets/{name}", payload={"data": value.encode()})

@@ -1,22 +1,22 @@
-"""AWS on this machine, for the demonstration: a ministack, with what an operator would make in an account."""
+"""AWS on this machine, for the demo: a ministack, with what an operator would make in an account."""
 
 import contextlib
 import os
-import secrets
 import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from example import Needs
 from servers import server
 
 REGION = "eu-north-1"
 
 
 @contextlib.contextmanager
-def aws() -> Iterator[None]:
-    """Run a ministack, with the topic, the bucket and the secrets of the blog. With its end everything is gone."""
+def aws(needs: Needs) -> Iterator[None]:
+    """Run a ministack with what `needs` names. When it ends, everything is gone."""
     with server(ministack()) as address:
         # The SDK's own variables: on AWS there would be a role, and no endpoint.
         os.environ |= {
@@ -26,20 +26,22 @@ def aws() -> Iterator[None]:
             "AWS_SECRET_ACCESS_KEY": "demo",
             "ENVIRONMENT": "dev",
         }
-        make_what_the_blog_needs()
+        make(needs)
         yield
 
 
-def make_what_the_blog_needs() -> None:
-    """Make a topic, a bucket, and secrets named ``{environment}/{name}``."""
+def make(needs: Needs) -> None:
+    """Make topics, buckets, and secrets named ``{environment}/{name}``."""
     import boto3
 
     def client(service: str) -> Any:
         return boto3.client(service, region_name=REGION)
 
-    topic = client("sns").create_topic(Name="blog-posts")["TopicArn"]
-    client("s3").create_bucket(Bucket="blog", CreateBucketConfiguration={"LocationConstraint": REGION})
-    values = {"posts-topic": topic, "digest-key": secrets.token_hex(32), "jwt-signing-key": secrets.token_hex(32)}
+    values = needs.random_secrets()
+    for secret, topic in needs.topics.items():
+        values[secret] = client("sns").create_topic(Name=topic)["TopicArn"]
+    for bucket in needs.buckets:
+        client("s3").create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
     for name, value in values.items():
         client("secretsmanager").create_secret(Name=f"dev/{name}", SecretString=value)
 
