@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,6 +32,13 @@ def start(tmp_path: Path) -> Iterator[Callable[[], Demo]]:
 
 def test_printed_lines_work_and_both_services_drain(tmp_path: Path) -> None:
     run_the_lines_and_stop(tmp_path)
+
+
+def test_other_service_stops_when_the_demo_is_killed(start: Callable[[], Demo]) -> None:
+    demo = start()
+    demo.expect("Ctrl-C stops")
+    os.kill(demo.pid, signal.SIGKILL)
+    demo.expect("invoices has stopped")
 
 
 def test_order_is_placed_once_and_its_repetition_changes_nothing(start: Callable[[], Demo]) -> None:

@@ -13,6 +13,7 @@ from standins.ports import free_port
 from support.processes import Process
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo" / "run.py"
+BLOG = DEMO.parents[1] / "blog"
 CURL = re.compile(r"^curl .*$", re.MULTILINE)
 
 
