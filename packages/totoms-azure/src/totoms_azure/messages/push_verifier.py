@@ -63,6 +63,7 @@ class PushVerifier:
                 (keys_uri or cloud.keys).format(tenant=tenant),
                 user_claim="iss",  # any claim that both versions have: the application is checked before
                 require_email_verified=False,
+                use="any",  # access tokens, which Entra does not mark in every cloud; the application is checked
                 provider="entra",
             )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from totoms.auth.grants import roles_in, scopes_in
 from totoms.auth.jwks import KeySet
@@ -94,7 +94,7 @@ class OIDCTokens(Verifier):
         algorithm: The signature algorithm.
         user_claim: The claim that becomes `UserContext.email`.
         require_email_verified: Whether ``email_verified`` must be true.
-        access: Whether it verifies access tokens; else ID tokens.
+        use: The kind of tokens: ``"id"``, ``"access"``, or ``"any"`` if the caller decides by other claims.
         roles_claim: The claim with the roles; None for no roles.
         scopes_claim: The claim with the scopes; None for no scopes.
         provider: The value of `UserContext.auth_provider`; by default the issuer.
@@ -110,7 +110,7 @@ class OIDCTokens(Verifier):
         algorithm: str = "RS256",
         user_claim: str = "email",
         require_email_verified: bool = True,
-        access: bool = False,
+        use: Literal["id", "access", "any"] = "id",
         roles_claim: str | None = None,
         scopes_claim: str | None = None,
         provider: str = "",
@@ -121,7 +121,7 @@ class OIDCTokens(Verifier):
         self._algorithm = algorithm
         self._user_claim = user_claim
         self._require_email_verified = require_email_verified
-        self._is_access = access
+        self._use = use
         self._roles_claim, self._scopes_claim = roles_claim, scopes_claim
         self._provider = provider or self._issuers[0]
         self._signature: Any = None
@@ -142,7 +142,7 @@ class OIDCTokens(Verifier):
             algorithm=issuer.algorithm,
             user_claim=issuer.user_claim,
             require_email_verified=issuer.require_email_verified,
-            access=issuer.token_use == "access",
+            use=issuer.token_use,
             roles_claim=issuer.roles_claim,
             scopes_claim=issuer.scopes_claim,
             on_rotated=on_rotated,
@@ -158,12 +158,13 @@ class OIDCTokens(Verifier):
         issuer = claims.get("iss")
         if not isinstance(issuer, str) or issuer not in self._issuers:
             raise Unauthorized("The token has another issuer.")
-        if not self._is_access:
+        is_access = self._use == "access"
+        if self._use == "id":
             check_id_token(token)
-        if not self._is_for_us(access_audience(token) if self._is_access else claims.get("aud")):
+        if not self._is_for_us(access_audience(token) if is_access else claims.get("aud")):
             raise Unauthorized("The token has another audience.")
         user, subject = self._user_of(claims), _subject(claims)
-        if self._is_access and subject is None:
+        if is_access and subject is None:
             raise Unauthorized("The token has no subject.")
         key = self.keys.known(token.kid) or await self.keys.find(token.kid)
         if key is None:
@@ -204,7 +205,7 @@ class OIDCTokens(Verifier):
             Unauthorized: It names none, or its email address is not verified.
         """
         value = claims.get(self._user_claim)
-        user = None if value is None and self._is_access else _name(value)
+        user = None if value is None and self._use == "access" else _name(value)
         verified = claims.get("email_verified")
         # Where the email address is not what identifies the caller, an issuer need not say that it is verified.
         may_lack = user is None or self._user_claim != "email"
