@@ -15,6 +15,7 @@ from totoms import (
     APIConfiguration,
     APIEndpoint,
     Bucket,
+    CloudStorage,
     ExecutionContext,
     MessageBusConfig,
     MessageBusHandlerConfig,
@@ -98,7 +99,7 @@ async def place_order(user_context: UserContext, exec_context: Context, order_id
         order_id=order_id, customer=stored.customer, item=stored.item, total=stored.quantity * stored.price
     )
     await exec_context.message_bus.publish_message(MessageDestination(topic="orders"), event)
-    return Order(order_id=order_id, status="placed", **stored.model_dump())
+    return await with_status(storage, order_id, stored)
 
 
 @toto_delegate
@@ -108,6 +109,11 @@ async def read_order(user_context: UserContext, exec_context: Context, order_id:
     stored = StoredOrder.model_validate_json(content) if content is not None else None
     if stored is None or stored.customer != user_context.subject:
         raise HTTPException(404, "You have no such order.")
+    return await with_status(storage, order_id, stored)
+
+
+async def with_status(storage: CloudStorage, order_id: str, stored: StoredOrder) -> Order:
+    """Return an order with what has become of it."""
     outcome = await storage.get_file_content_async(f"outcomes/{order_id}.json")
     if outcome is None:
         return Order(order_id=order_id, status="placed", **stored.model_dump())

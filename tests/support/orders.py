@@ -18,7 +18,7 @@ def run_the_lines(demo: Demo) -> None:
     """Place an order, read its invoice, change the text, and see an order cancelled whose invoice is refused."""
     place, read, download, upload, place_too_much, read_cancelled = demo.lines_to_paste
 
-    assert paste(place)["status"] == "placed"
+    paste(place)
     demo.expect("Order lamps is invoiced")
     assert (paste(read)["status"], paste(read)["customer"]) == ("invoiced", "ann")
     invoice = httpx.request(**as_request(download))
@@ -28,7 +28,7 @@ def run_the_lines(demo: Demo) -> None:
     assert paste(upload) == {"bytes": len("Two lamps, as agreed.")}
     assert httpx.request(**as_request(download)).text == "Two lamps, as agreed."
 
-    assert paste(place_too_much)["status"] == "placed"
+    paste(place_too_much)
     demo.expect("Order chandeliers is cancelled")
     cancelled = paste(read_cancelled)
     assert (cancelled["status"], cancelled["reason"]) == ("cancelled", "3800 EUR is more than 1000.")
