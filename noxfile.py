@@ -54,7 +54,7 @@ TYPED_PAGES = ["README.md", *(str(page.relative_to(ROOT)) for page in sorted(ROO
 """The pages of which every Python block is complete, and valid for strict type checkers."""
 DOC_TOOLS = ["mkdocs"]
 BUILD_TOOLS = ["build", "hatchling", "twine"]
-BENCH_TOOLS = ["faststream[nats]", "trustme"]
+BENCH_TOOLS = ["httpx", "faststream[nats]", "trustme"]
 
 nox.options.sessions = ["lint", "types", "quick", "docs", "build", "core_only", "upgrade"]
 nox.options.reuse_venv = "yes"
