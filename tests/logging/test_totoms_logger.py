@@ -386,7 +386,7 @@ def test_our_handler_is_installed_where_there_is_none() -> None:
 
 
 @pytest.mark.parametrize("name", [None, "totoms"])
-def test_logging_that_somebody_set_up_is_left_alone(name: str | None) -> None:
+def test_existing_logging_setup_is_kept(name: str | None) -> None:
     alone()
     own = logging.NullHandler()
     logging.getLogger(name).addHandler(own)

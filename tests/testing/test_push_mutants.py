@@ -336,7 +336,9 @@ MUTANTS = [
     Mutant("test_67_object_without_a_type_is_answered_ignored", KeepsForeignMessages),
     Mutant("test_27_largest_message_arrives", HasALimitForBodiesOnly),
     Mutant(
-        "test_29_half_sent_bodies_of_strangers_hold_nothing", ReadsBeforeVerifying, endpoint=TakesATurnBeforeVerifying
+        "test_29_unfinished_bodies_of_unknown_senders_block_nothing",
+        ReadsBeforeVerifying,
+        endpoint=TakesATurnBeforeVerifying,
     ),
     Mutant("test_58_absence_costs_no_message", endpoint=BelievesTheBrokersCount),
     Mutant("test_58_failing_message_is_dead_lettered_after_its_own_failures", endpoint=BelievesTheBrokersCount),

@@ -174,7 +174,7 @@ class SessionSource:
         """Have a `receive` that waits return; give up sessions of which nothing is being handled."""
         self._stopping = True
         self._news.set()
-        if self._opening is not None:  # or it would get the next session, and nobody would receive from it
+        if self._opening is not None:  # otherwise it would lock a session that is never read
             self._opening.abort()
         ready, self._ready = self._ready, []
         for one in ready:

@@ -196,7 +196,7 @@ def only_responds_not_found(router: Any) -> bool:
 
 
 def runs_routes_only(router: Any) -> bool:
-    """Return whether a router runs nothing of anybody's before its routes; False without one of these members."""
+    """Return whether a router runs only its routes, without middleware; False without one of these members."""
     try:
         return bool(router.middleware_stack == router.app and type(router) is APIRouter)
     except AttributeError:

@@ -1,4 +1,4 @@
-"""The way past FastAPI's middleware and router for delegates, while nobody has put anything there.
+"""The way past FastAPI's middleware and router for delegates, as long as no middleware is installed.
 
 FastAPI's own middleware costs twice as much as everything else that a small delegate needs. For a delegate with only
 the three parameters it does nothing but answer exceptions, which is done here by the same handlers. With middleware of
@@ -95,7 +95,7 @@ class Shortcut:
             await self._respond(error)(scope, receive, send)
 
     def _check(self) -> bool:
-        """Return whether FastAPI has nothing of anybody's to run before the delegates."""
+        """Return whether FastAPI has no middleware of the user's to run before the delegates."""
         app = self._app
         self._stack = None
         if app.user_middleware or app.root_path or not runs_routes_only(app.router):

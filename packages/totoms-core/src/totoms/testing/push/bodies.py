@@ -31,7 +31,7 @@ class PushBodies(PushTests):
         assert answer.status_code == 200
         assert [one.data == message.data for one in service.handled] == [True]
 
-    async def test_29_half_sent_bodies_of_strangers_hold_nothing(self, harness: PushHarness) -> None:
+    async def test_29_unfinished_bodies_of_unknown_senders_block_nothing(self, harness: PushHarness) -> None:
         """Unauthenticated callers that send half a body do not delay genuine pushes or the shutdown."""
         service = await self._serve(harness, body_patience=10_000.0)
         if service is None:
