@@ -6,12 +6,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import pytest
-
+from support.declarations import WrongDeclarations, each, error_of
 from totoms import (
     APIEndpoint,
     Bucket,
-    ConfigurationError,
     LogConfiguration,
     MessageBusConfig,
     Resources,
@@ -42,7 +40,7 @@ class NotAsync:
 
 service = partial(TotoMicroserviceConfiguration, service_name="blog")
 
-WRONG: dict[str, tuple[Callable[[], object], str]] = {
+WRONG: WrongDeclarations = {
     "bucket name": (lambda: Bucket("Blog Files"), f"Bucket.name: {BUCKET_RULE}"),
     "bucket name that is no string": (lambda: Bucket(7), f"Bucket.name: {BUCKET_RULE}"),  # type: ignore[arg-type]
     "bucket as a string": (
@@ -143,9 +141,6 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("case", WRONG)
-def test_wrong_declaration_is_one_line_that_says_what_to_write(case: str) -> None:
-    declare, message = WRONG[case]
-    with pytest.raises(ConfigurationError) as caught:
-        declare()
-    assert caught.value.message == message
+@each(WRONG)
+def test_wrong_declaration_is_refused_with_the_field_and_the_rule(declare: Callable[[], object], message: str) -> None:
+    assert error_of(declare) == message
