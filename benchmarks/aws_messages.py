@@ -169,7 +169,7 @@ async def while_sns_is_slow(port: int) -> tuple[float, float, float]:
 
     others = [asyncio.create_task(busy()) for _ in range(BUSY_CONNECTIONS)]
     pinging = Caller(port, token)
-    await asyncio.sleep(1)  # until all of them are at it
+    await asyncio.sleep(1)  # until all of them publish
     published, taken, begun = 0, list[float](), time.perf_counter()
     for number in range(PINGS):
         due = begun + number / PINGS_PER_SECOND

@@ -64,7 +64,7 @@ DATA = EVENT.model_dump(mode="json")
 
 
 async def together(number: int, total: int, publish: Callable[[int], Awaitable[object]]) -> None:
-    """Have so many publishers publish a total, each its next when it has been told of the last."""
+    """Publish a total from several publishers, each of which waits for a result before its next message."""
     numbers = iter(range(total))
 
     async def publisher() -> None:
@@ -205,7 +205,7 @@ async def totoms(publishers: int, total: int, data: Any = PAYLOAD) -> float:
 
 
 def nats_program() -> str | None:
-    """Return the path of nats-server, which may lie where a developer's PATH does not lead."""
+    """Return the path of nats-server, which may be missing from a developer's PATH."""
     return shutil.which("nats-server") or shutil.which("nats-server", path="/usr/sbin:/usr/local/sbin")
 
 

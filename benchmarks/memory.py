@@ -1,7 +1,7 @@
 """Memory of a service: idle, and over 100,000 requests and 100,000 messages. ``python -m benchmarks.memory``.
 
 The service is a process of its own; its resident set is read from /proc, so this runs on Linux only. Flat means: what
-it holds after the second half is not more than after the first half, but for what the allocator moves about.
+it holds after the second half is not more than after the first half, except for what the allocator shifts.
 """
 
 from __future__ import annotations

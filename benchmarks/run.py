@@ -44,7 +44,7 @@ PROGRAMS = {
     "wrk": "apt-get install wrk; without it a slower client of our own sends the requests",
 }
 PLACES = "/usr/sbin:/usr/local/sbin"
-"""Where systems put servers, and where a developer's PATH may not lead."""
+"""Where systems install servers; a developer's PATH may not have these folders."""
 GOAL = re.compile(r"^GOAL (?P<figure>[0-9.]+) (?P<relation>[<>]=) (?P<goal>[0-9.]+) (?P<what>.+)$")
 RELATIONS = {">=": operator.ge, "<=": operator.le}
 
@@ -89,7 +89,7 @@ def start() -> int:
 
 
 def main(names: list[str]) -> int:
-    """Run the named benchmarks, or all; return 1 when one of them failed. A goal that is missed is told, no failure."""
+    """Run the named benchmarks, or all; return 1 when one of them failed. A missed goal is only reported."""
     missing = missing_programs()
     for line in missing:
         print(line, flush=True)

@@ -47,5 +47,5 @@ class Example(ABC):
 
     @contextlib.contextmanager
     def beside(self) -> Iterator[None]:
-        """Run what the service needs beside it; it is entered when the backend is ready."""
+        """Run what the service needs in addition, from when the backend is ready."""
         yield

@@ -15,7 +15,7 @@ async def serve(
     """Start a service and return when it has stopped.
 
     Args:
-        configuration: Its declaration. Its messages are pulled: nobody could push to this machine.
+        configuration: Its declaration. Its messages are pulled: a cloud could not push to this machine.
         port: The port, on 127.0.0.1.
         then: Called once when the service answers.
     """

@@ -48,7 +48,7 @@ def free_port() -> int:
     """Return a free port that the system assigns to no other process for a minute.
 
     A connection that was closed here first stays in the state TIME-WAIT, and so long its port is not among those that
-    the system chooses from. Else another program could be given it before the server has started to listen.
+    the system chooses from. Otherwise another program could get it before the server listens.
     """
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port: int = listening.getsockname()[1]

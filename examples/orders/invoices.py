@@ -71,7 +71,7 @@ class InvoiceRefused(TotoEvent, type="invoiceRefused"):
 
 
 class Owner(BaseModel):
-    """Whose invoice it is."""
+    """The customer whose invoice it is."""
 
     customer: str
 
@@ -86,7 +86,7 @@ async def write_invoice(message: TotoMessage[OrderPlaced], exec_context: Context
     else:
         storage = exec_context.get_storage(BUCKET)
         text = f"Invoice for order {order.order_id}\n{order.item}: {order.amount} {order.currency}\n"
-        await create(storage, f"texts/{order.order_id}.txt", text)  # first: who has an owner has a text, too
+        await create(storage, f"texts/{order.order_id}.txt", text)  # first: an invoice with an owner always has a text
         await create(storage, f"owners/{order.order_id}.json", Owner(customer=order.customer).model_dump_json())
         answer = InvoiceIssued(order_id=order.order_id)
     await exec_context.message_bus.publish_message(MessageDestination(topic="invoices"), answer)

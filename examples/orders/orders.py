@@ -41,7 +41,7 @@ Context = ExecutionContext[TotoControllerConfig]
 
 
 class OrderPlaced(TotoEvent, type="orderPlaced"):
-    """Version 1. `invoices` reads version 2 already; this service may follow whenever its team likes."""
+    """Version 1. `invoices` reads version 2 already; this service can change to it later."""
 
     order_id: str
     customer: str

@@ -26,7 +26,7 @@ from totoms_nats.testing.server import PROGRAM, NatsServer
 LEASE = 2.0
 
 
-# Two accounts, which share nothing; who says nothing is in the first.
+# Two accounts, which share nothing; a client without credentials is in the first.
 ACCOUNTS = """
 accounts {{ one {{ jetstream: enabled, users: [{{user: one, password: one, permissions: {{
                    publish: {{ allow: [">"], deny: [{denied}] }} }} }}] }}

@@ -1,4 +1,4 @@
-"""Who we are, and whom we talk to: passwords, tokens, certificates."""
+"""Authentication of the client and the server: passwords, tokens, certificates."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from totoms_nats.testing.server import NatsServer
 
 
 def write_certificate(folder: Path) -> tuple[Path, Path]:
-    """A certificate for this machine that vouches for itself, and its key."""
+    """Return a self-signed certificate for this machine, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name, now = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "nats of the tests")]), datetime.now(UTC)
     certificate = (

@@ -11,8 +11,8 @@ from nats.aio.client import Client
 def keep_reconnecting(client: Client) -> None:
     """Have a connected client reconnect from now on.
 
-    A client that may reconnect also repeats its first connect, so wrong credentials would be tried for ever instead of
-    being reported. nats-py reads the option again whenever a connection breaks. Should it stop doing so, the client
+    A client that may reconnect also repeats its first connect, so it would retry wrong credentials forever instead of
+    reporting them. nats-py reads the option again whenever a connection breaks. Should it stop doing so, the client
     closes with the first break, and `Connection.client` makes a new one.
     """
     client.options["allow_reconnect"] = True

@@ -75,7 +75,7 @@ def _value(answer: dict[str, Any], name: str) -> bytes:
 
 
 def _without_content(error: BotoCoreError) -> BotoCoreError:
-    # Of a truncated answer, the errors behind this one contain the part of the secret that came.
+    # If the answer is truncated, the errors that caused this one contain the received part of the secret.
     error.__cause__ = error.__context__ = None
     error.kwargs = {}
     return error

@@ -42,7 +42,7 @@ _last_failure = threading.local()
 
 
 class Credential(DefaultAzureCredential):
-    """A `DefaultAzureCredential` that tells an outage from a refusal.
+    """A `DefaultAzureCredential` that distinguishes an outage from a refusal.
 
     Its error has the failure of the network as its cause, if there was one.
     """

@@ -7,7 +7,7 @@
 - Messages that were requested and arrive when no `receive` is running stay in its socket (``_amqp_transport``).
 - A receive of several messages waits 0.2 s after the last one (``_further_pull_receive_timeout``).
 - A connection that it is opening when it is cancelled stays open (``_running``, ``_handler._connection``).
-- It tells a closed client, and the AMQP condition of an error, only in the texts of its errors.
+- Only the texts of its errors say that the client is closed, and which AMQP condition an error has.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def abort(receiver: ServiceBusReceiver) -> None:
 
 
 def is_shut_down(error: Exception) -> bool:
-    """Return whether an error says that the client is closed: a ValueError that only its text tells from others."""
+    """Return whether an error says that the client is closed: a ValueError that only its text distinguishes."""
     return isinstance(error, ValueError) and _SHUT_DOWN in str(error)
 
 

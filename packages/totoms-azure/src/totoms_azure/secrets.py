@@ -112,7 +112,7 @@ def _quotes_secret(error: Exception) -> bool:
 
 
 def _inner_code(error: Exception) -> str:
-    """Return Key Vault's inner error code, which tells a disabled secret from one that is denied."""
+    """Return Key Vault's inner error code, which distinguishes a disabled secret from a denied one."""
     inner = getattr(error.error, "innererror", None) if isinstance(error, HttpResponseError) else None
     code = inner.get("code") if isinstance(inner, dict) else getattr(inner, "code", None)
     return code if isinstance(code, str) else ""

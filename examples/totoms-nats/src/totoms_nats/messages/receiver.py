@@ -1,7 +1,7 @@
 """Receiving and settling the messages of one subscription.
 
-JetStream takes every acknowledgement, also from a consumer whose time is over, and counts every delivery, also of a
-message that is given back. The core's leases refuse what comes too late: a lease is counted from before the message was
+JetStream accepts every acknowledgement, even after the lease has ended, and counts every delivery, even of a message
+that is given back. The core's leases refuse what comes too late: a lease is counted from before the message was
 asked for, so it ends here no later than at the server. Messages given back are noted in a bucket, under their place in
 the stream, and the note is subtracted from the count when they come again.
 """

@@ -39,11 +39,11 @@ from totoms_aws.messages.topics import Topics
 
 
 class AWSMessageBus(MessageBus):
-    """Publishes to SNS and SQS; pulls from SQS, and is pushed to by SNS. Constructing it does no I/O.
+    """Publishes to SNS and SQS; pulls from SQS, and accepts pushes from SNS. Constructing it does no I/O.
 
     Attributes:
         lease_seconds: How long a lease lasts. The core renews those of messages that are being handled.
-        undelivered_pause: Seconds between looks for messages that SNS could not push.
+        undelivered_pause: Seconds between polls for messages that SNS could not push.
     """
 
     capabilities = frozenset({PULL, PUSH, ORDERING, QUEUES, DEAD_LETTERS})

@@ -154,7 +154,7 @@ def to_dead_letter(message: Mapping[str, Any], subscription: str, *, raw: bool) 
 
     Args:
         message: As the SDK gives it.
-        subscription: The name of the subscription that gave it up.
+        subscription: The name of its subscription.
         raw: Whether the body of a message that SQS or SNS moved there is what was published.
     """
     why = _why(message)
@@ -212,7 +212,7 @@ def _why(message: Mapping[str, Any]) -> dict[str, Any]:
     if _ERROR_CODE in given:  # SNS could not deliver it
         code, text = (str(given.get(name, {}).get("StringValue", "")) for name in (_ERROR_CODE, _ERROR_MESSAGE))
         return {"reason": "undelivered", "errorClass": code, "description": text}
-    return {"reason": "lease_expired"}  # SQS moved it, without a word from who received it
+    return {"reason": "lease_expired"}  # SQS moved it, so no consumer gave a reason
 
 
 def _parsed(text: str) -> Any:

@@ -45,7 +45,7 @@ _CLOCK_SKEW: Final = timedelta(minutes=15)
 _MAX_AGE: Final = timedelta(hours=1) + _CLOCK_SKEW
 """SNS tries for an hour at most: https://docs.aws.amazon.com/sns/latest/dg/sns-message-delivery-retries.html"""
 _UNSIGNED_ATTRIBUTES: Final = (TRACEPARENT_ATTRIBUTE,)
-"""The attributes that are used although they are not signed: a wrong one only misleads who looks at a trace."""
+"""The attributes that are used although they are not signed: a wrong one only misleads a reader of the trace."""
 
 
 class PushReceiver:

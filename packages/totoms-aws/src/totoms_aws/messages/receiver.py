@@ -158,7 +158,7 @@ class SQSReceiver(LeasingReceiver):
     def _give_back(self, batch: Sequence[Received]) -> None:
         """Have messages delivered again at once, as if they had not been delivered.
 
-        SQS counts every receive, and has nothing to take one back. So a message is sent to the queue anew, with the
+        SQS counts every receive, and cannot undo one. So a message is sent to the queue anew, with the
         attempts that it had, and then deleted. If the process ends in between it is there twice, which "at least once"
         allows. Where that could change an order, or the copy is refused, the message becomes visible again as it is,
         and an attempt is counted.

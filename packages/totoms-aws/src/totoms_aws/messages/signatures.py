@@ -244,7 +244,7 @@ class FetchBudget:
 
 
 def _read(pem: bytes) -> _Certificate:
-    from cryptography import x509  # a tenth of what the plugin takes to import, and only who is pushed to needs it
+    from cryptography import x509  # a tenth of the plugin's import time, and only needed for pushes
 
     certificate = x509.load_pem_x509_certificate(pem)
     key = certificate.public_key()

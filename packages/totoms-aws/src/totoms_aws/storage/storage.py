@@ -188,7 +188,7 @@ class S3CloudStorage(CloudStorage):
         return head
 
     def _look_for_bucket(self) -> None:
-        # The answer to HEAD has no code. One request for each bucket and process finds out which of both is missing.
+        # The answer to HEAD has no code. One request for each bucket and process finds out which of the two is missing.
         if self.bucket_name in _looked_for:
             return
         _looked_for.add(self.bucket_name)

@@ -2,8 +2,8 @@
 
 Event Grid sends a request again that is answered 500 or 503, with all its events; what is answered 400, 401, 403 or 413
 it drops at once, unless it has a dead-letter destination
-(https://learn.microsoft.com/azure/event-grid/delivery-and-retry). So no part of an authentic request is refused that a
-person may yet understand: it becomes a dead letter.
+(https://learn.microsoft.com/azure/event-grid/delivery-and-retry). So a malformed part of an authentic request is not
+refused: it becomes a dead letter, which a person can inspect.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class PushReceiver:
     ) -> PushReply | Sequence[Received]:
         """Verify a request and return its messages, or answer a handshake.
 
-        Events of other topics than the service's are left out; if there are no others, the request is refused. An
-        event that makes no sense is returned to be dead-lettered; if it has no topic, for the subscription that the
+        Events of other topics than the service's are left out; if there are no others, the request is refused. A
+        malformed event is returned to be dead-lettered; if it has no topic, for the subscription that the
         request names, or else for the first.
 
         Args:

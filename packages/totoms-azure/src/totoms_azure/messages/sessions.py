@@ -120,7 +120,7 @@ class _Demand:
         self.add(most)
 
     def add(self, number: int) -> None:
-        """Want more, or one less with -1: a session provides it."""
+        """Change the number: up for new demand, -1 when a session provides a message."""
         self._left += number
         if self._left > 0:
             self.wanted.set()

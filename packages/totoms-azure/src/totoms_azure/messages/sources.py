@@ -42,8 +42,8 @@ class Source(Protocol):
 class PlainSource:
     """One link. It requests one message at a time, and more while they arrive as fast as they are requested.
 
-    A receive of several returns only when all have arrived or the broker pauses: a message that comes alone would wait
-    for nothing.
+    A receive of several returns only when all have arrived or the broker pauses: it would delay a message that comes
+    alone.
 
     Args:
         link: What to receive by.

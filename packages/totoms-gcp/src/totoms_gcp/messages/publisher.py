@@ -157,7 +157,7 @@ class Publisher:
                     batch.settle(index, error)
                     continue
             self._waiting.append(_Entry(*route, one, batch, index))
-            if len(self._waiting) == 1:  # what comes until the loop gets to it goes along
+            if len(self._waiting) == 1:  # messages published before the loop runs it are sent with it
                 loop.call_soon(self._hand_over)
         await batch.done
 

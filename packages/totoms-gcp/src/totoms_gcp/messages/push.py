@@ -76,7 +76,7 @@ class PushReceiver:
         path, envelope = _envelope(request, body)
         subscription = self._subscribed.get(path) or self._looked_up.get(path)
         if subscription is None and not path and len(set(self._subscribed.values())) == 1:
-            subscription = subscribed  # unwrapped, without metadata; or nonsense, which is dead-lettered
+            subscription = subscribed  # unwrapped, without metadata; or malformed, which is dead-lettered
         if subscription is None:
             subscription = self._looked_up[path] = await self._look_up(path)
         if envelope is None:

@@ -21,7 +21,8 @@ from totoms_gcp.messages.policies import MAX_DEADLINE
 from totoms_gcp.messages.replays import Replays
 
 _PULL_SECONDS: Final = 90.0
-"""How long a pull stays open, however often `receive` returns meanwhile. Each end may strand a message on its way."""
+"""How long a pull stays open, however often `receive` returns meanwhile. Each time one ends, a message in transit may
+be stranded."""
 _TURN: Final = 1.0
 """Seconds for which replayed messages come first, then new ones, while there are both."""
 _BRIEF_WAIT: Final = 0.1

@@ -1,6 +1,6 @@
 """The backend of a `TestMicroservice`: the local backend in a temporary folder, with its own clock and secrets.
 
-It is registered as the hyperscaler `testing`, which no setting chooses, and reads nothing of the machine.
+It is registered as the hyperscaler `testing`, which no setting chooses, and reads nothing from the machine.
 """
 
 from __future__ import annotations

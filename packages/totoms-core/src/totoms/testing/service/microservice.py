@@ -31,7 +31,7 @@ DEFAULT_USER: Final = "user@example.com"
 
 
 class TestMicroservice:
-    """Runs a service in memory: it opens no sockets, reads nothing of this machine and leaves nothing behind.
+    """Runs a service in memory: it opens no sockets, reads nothing from this machine and leaves nothing behind.
 
     ::
 
@@ -164,7 +164,7 @@ class TestMicroservice:
             message: A message, an event as the data of one, or bytes as another program might have published them.
             topic: The logical name of its topic; needed only if the service has several.
             attempt: The number of this delivery, from 1.
-            attributes: Attributes besides the message type, the id, and the version of an event.
+            attributes: Attributes in addition to the message type, the id, and the version of an event.
 
         Raises:
             ConfigurationError: The service has no message bus.
