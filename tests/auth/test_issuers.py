@@ -1,4 +1,4 @@
-"""Tokens of Cognito, Entra, Auth0 and Keycloak: what is read from them, and what is refused."""
+"""Tokens of Cognito, Entra, Auth0 and Keycloak: the claims that are read, and the tokens that are refused."""
 
 from __future__ import annotations
 

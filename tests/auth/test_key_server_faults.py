@@ -1,4 +1,4 @@
-"""The issuer's key server slow, away, broken or rotating: known keys go on working, and it is asked seldom."""
+"""The key server of an issuer is slow, unreachable, broken or rotating: cached keys keep working, requests are few."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attacks on tokens: each is refused, runs nothing, leaves no trace of itself, and harms nobody after it."""
+"""Attacks on tokens: each is refused, runs no delegate, leaves no state behind, and does not affect later callers."""
 
 from __future__ import annotations
 

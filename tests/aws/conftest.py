@@ -1,4 +1,4 @@
-"""One ministack for each worker; settings, and what stands between, of each test's own."""
+"""One ministack for each worker; settings and a faulty proxy for each test."""
 
 from __future__ import annotations
 

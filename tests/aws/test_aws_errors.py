@@ -1,4 +1,4 @@
-"""What AWS, or the way to it, answers becomes an error of ours that names the resource, with the original behind it."""
+"""Errors of AWS and of the network become errors of totoms that name the resource, with the original as their cause."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Leases of SQS and what ends them: given back, tried again, dead, delivered from there again."""
+"""Leases of SQS and what ends them: release, nack, dead letter, replay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How messages leave for SNS and SQS: together where many are sent at once, each with an answer of its own."""
+"""Publishing to SNS and SQS: concurrent messages share requests, and each has its own result."""
 
 from __future__ import annotations
 

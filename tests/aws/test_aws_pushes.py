@@ -1,4 +1,4 @@
-"""Pushes of SNS: what the contract does not ask, since it is SNS's own."""
+"""Pushes of SNS: what is specific to SNS, and so not in the contract."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Polls of SQS, and what becomes of those that nobody waits for any more."""
+"""Polls of SQS, and what happens to those whose caller has been cancelled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a subscription consists of on SNS and SQS: made where it may be made, else told piece by piece."""
+"""The parts of a subscription on SNS and SQS: created where that is allowed, otherwise reported as missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What SNS gave up pushing: kept in a queue of its own, and taken by the service once it is back."""
+"""Messages that SNS could not push: kept in a queue, and pulled by the service when it is back."""
 
 from __future__ import annotations
 

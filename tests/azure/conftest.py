@@ -1,4 +1,4 @@
-"""A namespace of Service Bus, and a container of Blob Storage behind a proxy that breaks what it is told to."""
+"""A namespace of Service Bus, and a container of Blob Storage behind a proxy that fails on command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The clouds of the United States' government and of China: whose tokens count there, and where ours come from."""
+"""The clouds of the United States' government and of China: accepted issuers, and the source of tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dead letters: ours, the broker's own, and those of other programs."""
+"""Dead letters of totoms, of Service Bus itself, and of other programs."""
 
 from __future__ import annotations
 

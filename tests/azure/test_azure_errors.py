@@ -1,4 +1,4 @@
-"""What Azure answers, or the way to it, becomes an error of ours; the table, case by case with the SDK's own errors."""
+"""Errors of Azure and of the network become errors of totoms: each case of the table, with the SDK's own errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The private members of the SDK of Service Bus that `private_api` uses: whether they are there, and life without."""
+"""The private members of the SDK of Service Bus that `private_api` uses: they exist, and each fallback works."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks that let out only what goes by a proxy: AMQP over WebSockets, tokens, and what administers, through one."""
+"""Networks with a mandatory proxy: AMQP over WebSockets, tokens and administration go through it."""
 
 from __future__ import annotations
 

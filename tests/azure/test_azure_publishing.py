@@ -1,4 +1,4 @@
-"""How messages leave for Service Bus: together where many are sent at once, each with an answer of its own."""
+"""Publishing to Service Bus: concurrent messages share batches, and each has its own result."""
 
 from __future__ import annotations
 

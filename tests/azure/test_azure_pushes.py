@@ -1,4 +1,4 @@
-"""Pushes of Event Grid: who is believed, what is taken apart, and whose topic it is; what the contract does not try."""
+"""Pushes of Event Grid: verification, parsing and topics, beyond what the contract tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Receiving: what was asked for, no more of it, and nothing that lies in a socket when nobody listens."""
+"""Receiving: at most as many messages as requested, and none left in a socket between two receives."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Secrets of Key Vault: what the secrets contract does not see. States, names, versions, identities, logs."""
+"""Secrets of Key Vault, beyond the secrets contract: states, names, versions, identities, logs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What keeps an order: sessions, who has them, and for how long."""
+"""Ordered subscriptions: which consumer holds a session, and for how long."""
 
 from __future__ import annotations
 

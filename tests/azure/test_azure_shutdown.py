@@ -1,4 +1,4 @@
-"""Stopping: what was handled is settled, what was not touched is as it was, and the process ends."""
+"""Stopping: handled messages are settled, the others are released unchanged, and the process ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signed URLs where the credentials are tokens: by a key that the account lends. Azurite over HTTPS takes tokens."""
+"""Signed URLs where the credentials are tokens: with a user delegation key. Azurite accepts tokens over HTTPS."""
 
 from __future__ import annotations
 

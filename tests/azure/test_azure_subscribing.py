@@ -1,4 +1,4 @@
-"""What a service needs at Service Bus: made, found, changed, or named when it is missing."""
+"""What a service needs at Service Bus: created, found, changed, or reported as missing."""
 
 from __future__ import annotations
 

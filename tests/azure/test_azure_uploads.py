@@ -1,4 +1,4 @@
-"""Files on their way into Blob Storage: lost answers, conditions, blocks that others drop, and what is left."""
+"""Uploads to Blob Storage: lost answers, conditions, blocks that another upload drops, and leftovers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Key Vault, or something before it, answers that a vault should not; what its operator does with the SDK."""
+"""Invalid answers from Key Vault or a proxy before it, and what an operator does with the SDK."""
 
 from __future__ import annotations
 

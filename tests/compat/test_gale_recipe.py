@@ -1,4 +1,4 @@
-"""The recipe for Gale agents in docs/migrating.md, as it stands there, beside a broker that records what it is sent."""
+"""The recipe for Gale agents in docs/migrating.md, run as it is written, with a broker that records what it is sent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What services of 1.5.0 do besides importing: overriding, setting, looking inside, logging before the start."""
+"""What services of 1.5.0 do after importing: they override, set and read attributes, and log before the start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lifecycle contract, held against Azure, for which Azurite and stand-ins stand in."""
+"""The lifecycle contract on Azure: Azurite and stand-ins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contract of the message bus, held against Service Bus, for which a stand-in stands in."""
+"""The contract of the message bus on Service Bus: a stand-in."""
 
 from __future__ import annotations
 

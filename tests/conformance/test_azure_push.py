@@ -1,4 +1,4 @@
-"""The push contract, held against Event Grid and Service Bus: each schema, and each way to show who pushes."""
+"""The push contract on Event Grid and Service Bus: each schema, and each kind of credentials."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The secrets contract, held against Key Vault, for which a stand-in stands in."""
+"""The secrets contract on Key Vault: a stand-in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The storage contract, held against Blob Storage, for which Azurite stands in."""
+"""The storage contract on Blob Storage: Azurite."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Wrong declarations, and what is said of each: one line with the field and the rule, never the value."""
+"""Wrong declarations and their errors: one line with the field and the rule, without the value."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ service = partial(TotoMicroserviceConfiguration, service_name="blog")
 
 WRONG: WrongDeclarations = {
     "bucket name": (lambda: Bucket("Blog Files"), f"Bucket.name: {BUCKET_RULE}"),
-    "bucket name that is no string": (lambda: Bucket(7), f"Bucket.name: {BUCKET_RULE}"),  # type: ignore[arg-type]
+    "bucket name that is not a string": (lambda: Bucket(7), f"Bucket.name: {BUCKET_RULE}"),  # type: ignore[arg-type]
     "bucket as a string": (
         lambda: Resources(buckets=["blog-files"]),
         'Resources.buckets.0: must be a Bucket, such as Bucket("blog-files")',
@@ -63,7 +63,7 @@ WRONG: WrongDeclarations = {
         lambda: Resources(secrets=["x" * 256]),
         "Resources.secrets.0: A secret name has at most 255 characters.",
     ),
-    "secret that is no string": (
+    "secret that is not a string": (
         lambda: Resources(secrets=[7]),
         "Resources.secrets.0: Input should be a valid string",
     ),
@@ -118,7 +118,7 @@ WRONG: WrongDeclarations = {
         lambda: service(log="class"),
         "TotoMicroserviceConfiguration.log: Input should be a valid dictionary or instance of LogConfiguration",
     ),
-    "lease of no time": (
+    "lease of zero seconds": (
         lambda: MessageBusConfig(lease=0),
         "MessageBusConfig.lease: Input should be greater than 0",
     ),

@@ -1,4 +1,4 @@
-"""Wrong declarations of endpoints, routers, callers and issuers, and what is said of each."""
+"""Wrong declarations of endpoints, routers, callers and issuers, and their errors."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def router(path: str = "/x") -> APIRouter:
 ADMIN = Requires(roles={"admin"})
 WRONG: WrongDeclarations = {
     # --- endpoints ---
-    "status of no response": (
+    "informational status": (
         lambda: endpoint(status_code=101),
         "APIEndpoint.status_code: Input should be greater than or equal to 200",
     ),
@@ -78,7 +78,7 @@ WRONG: WrongDeclarations = {
         lambda: endpoint(requires="admin"),
         "APIEndpoint.requires: Input should be a valid dictionary or instance of Requires",
     ),
-    "requires something of nobody": (
+    "requires with public": (
         lambda: endpoint(requires=ADMIN, public=True),
         "APIEndpoint.configuration: requires needs a caller with a token: leave out public=True, or requires",
     ),
@@ -98,11 +98,11 @@ WRONG: WrongDeclarations = {
         lambda: make_service(endpoint(dependencies=[Depends(reads_the_caller)])),
         "GET /x: APIEndpoint.dependencies depends on reads_the_caller, which would read 'user' from the request.",
     ),
-    "function that is no delegate": (
+    "function that is not a delegate": (
         lambda: make_service(endpoint(delegate=undecorated)),
         "GET /x: the delegate is not decorated with @toto_delegate.",
     ),
-    "requires something of callers whom a pattern lets in": (
+    "requires on a path that a pattern makes public": (
         lambda: make_service(endpoint(requires=ADMIN), public_routes=["/x"]),
         "GET /x has requires, but public_routes or is_path_excluded opens it to callers without a token.",
     ),
@@ -122,7 +122,7 @@ WRONG: WrongDeclarations = {
         lambda: Requires(roles={""}),
         "Requires.roles.0: String should have at least 1 character",
     ),
-    "alternatives that are no requirements": (
+    "alternatives that are not requirements": (
         lambda: Requires(any_of=["admin"]),
         "Requires.any_of.0: Input should be a valid dictionary or instance of Requires",
     ),
@@ -135,7 +135,7 @@ WRONG: WrongDeclarations = {
         lambda: APIConfiguration(middleware=[GZipMiddleware]),
         "APIConfiguration.middleware.0: must be starlette.middleware.Middleware(GZipMiddleware, ...)",
     ),
-    "handler of no exception": (
+    "handler of something other than an exception": (
         lambda: APIConfiguration(exception_handlers={"ValueError": undecorated}),
         "APIConfiguration.exception_handlers.ValueError.[key]: the key must be a subclass of Exception, or a status "
         "from 400 to 599",
@@ -145,7 +145,7 @@ WRONG: WrongDeclarations = {
         "APIConfiguration.exception_handlers.200.[key]: the key must be a subclass of Exception, or a status from "
         "400 to 599",
     ),
-    "handler that is no function": (
+    "handler that is not a function": (
         lambda: APIConfiguration(exception_handlers={404: "Not here"}),
         "APIConfiguration.exception_handlers.404: must be a function that takes the request and the exception",
     ),
@@ -163,7 +163,7 @@ WRONG: WrongDeclarations = {
         "GET /{a} comes before GET /x and takes all of its requests, but they differ in who may call them: declare "
         "GET /x first.",
     ),
-    "header that is none": (
+    "invalid name of a header": (
         lambda: CORSConfiguration(expose_headers=["x-a: b"]),
         "CORSConfiguration.expose_headers.0: must be the name of a header, or '*'",
     ),
@@ -203,7 +203,7 @@ WRONG: WrongDeclarations = {
         lambda: TotoMicroserviceConfiguration(service_name="a", version=""),
         "TotoMicroserviceConfiguration.version: String should have at least 1 character",
     ),
-    "description that is no text": (
+    "description that is not a string": (
         lambda: TotoMicroserviceConfiguration(service_name="a", description=7),
         "TotoMicroserviceConfiguration.description: Input should be a valid string",
     ),

@@ -1,4 +1,4 @@
-"""Wrong declarations of topics and handlers, and what is said of each."""
+"""Wrong declarations of topics and handlers, and their errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command lines of docs/deploying.md: the blog under servers of others, with several workers."""
+"""The command lines of docs/deploying.md: the blog under other servers, with several workers."""
 
 from __future__ import annotations
 

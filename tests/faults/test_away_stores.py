@@ -1,4 +1,4 @@
-"""What a service depends on is away, slow or broken: its secrets store at start, its issuer's key server later."""
+"""Dependencies that are unreachable, slow or broken: the secrets store at start, the issuer's key server later."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The wall clock jumps, forwards and backwards, while messages are leased, in backoff and waiting.
 
-What may happen is told in docs/local.md; nothing is ever lost.
+docs/local.md says what may happen; no message is lost.
 """
 
 from __future__ import annotations

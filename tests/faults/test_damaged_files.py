@@ -1,4 +1,4 @@
-"""The files of the local bus deleted or cut between two runs: told by name, or nothing is missing."""
+"""Files of the local bus are deleted or truncated between two runs: an error names the file, or no message is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Strangers on the HTTP server, ten times as many or as large as they were seen, beside good requests and pushes."""
+"""Attacks on the HTTP server, ten times as many or as large as usual, during good requests and pushes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Strangers at the push endpoint: half-sent bodies, beside good requests and genuine pushes, over real sockets."""
+"""Attacks on the push endpoint: half-sent bodies, during good requests and genuine pushes, over real sockets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process that is told to end in the middle of its work: what it had comes again, what was asked is answered."""
+"""A process that gets a signal in the middle of its work: its messages are redelivered, its requests are answered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whom a delegate takes for its caller: however its parameters are written, never anybody whom the request names."""
+"""The caller that a delegate gets comes from authentication only, however its parameters are written."""
 
 from __future__ import annotations
 import __future__

@@ -1,4 +1,4 @@
-"""Errors as a caller sees them, and as the log tells them."""
+"""Errors as a caller sees them, and as they are logged."""
 
 from __future__ import annotations
 

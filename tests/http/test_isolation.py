@@ -1,4 +1,4 @@
-"""What one caller or one request does is not felt by the next."""
+"""One caller or request does not affect the next."""
 
 from __future__ import annotations
 

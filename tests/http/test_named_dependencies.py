@@ -1,4 +1,4 @@
-"""A dependency whose parameter is named as one of ours: FastAPI would read it from the request."""
+"""A dependency with a parameter named like one of totoms: FastAPI would read it from the request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a delegate returns is answered as a plain FastAPI endpoint answers it, though it does not go FastAPI's way."""
+"""What a delegate returns is answered as a plain FastAPI endpoint answers it, although other code does it."""
 
 from __future__ import annotations
 

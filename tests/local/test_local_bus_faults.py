@@ -1,4 +1,4 @@
-"""What goes wrong inside the writer of the local bus: nothing is lost, nobody waits for ever, the next one works."""
+"""Failures inside the writer of the local bus: no message is lost, no caller waits forever, the next write works."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of the local bus that are somebody else's, older, or torn where nobody was told: told by name, or no damage."""
+"""Files of the local bus that are foreign, old, or cut in an unacknowledged part: an error names them, or they work."""
 
 from __future__ import annotations
 

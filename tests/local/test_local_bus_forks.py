@@ -1,4 +1,4 @@
-"""Processes that forked on the local bus: neither harms the other, nor anybody else."""
+"""Processes that forked on the local bus: neither affects the other, or a third process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes that die on the local bus: killed at any line, or ended without a word."""
+"""Processes that die on the local bus: killed at any line, or ended without closing the bus."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The local bus from its making to its end: no file before its time, none for others, and nothing after close."""
+"""The local bus from construction to close: no file before the first use, none for other users, no use after close."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Publishing on the local bus: kept before it is told, once for each subscription, and never after close."""
+"""Publishing on the local bus: stored before it is confirmed, once for each subscription, and never after close."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Push on the local bus: who has the folder's key is let in, and nobody else."""
+"""Push on the local bus: only requests with the folder's key are accepted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settling on the local bus: acked once and for all, retried after a pause, or given back as if never received."""
+"""Settling on the local bus: acked for good, retried after a pause, or released without counting an attempt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`MessageBusConfig(lease=...)`: how long a pulled message is ours. What a cloud does with it is in its own tests."""
+"""`MessageBusConfig(lease=...)`: how long a pulled message is leased. Each cloud has its own tests of this."""
 
 from __future__ import annotations
 

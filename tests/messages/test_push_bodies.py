@@ -1,4 +1,4 @@
-"""PUSH: bodies that come slowly, or never end, take nothing from the others."""
+"""PUSH: bodies that arrive slowly, or never end, do not delay other pushes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PUSH: the same outcomes as HTTP statuses; nothing runs for a caller who is not the broker."""
+"""PUSH: the same outcomes as HTTP statuses; no handler runs for a caller that is not the broker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PUSH: whose turn it is, what counts as an attempt, and what happens when a message comes twice at a time."""
+"""PUSH: concurrency, what counts as an attempt, and a message that is pushed twice at the same time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The outcome table: what a handler gives, and what the broker is told."""
+"""The outcome table: what a handler returns or raises, and how the message is settled."""
 
 from __future__ import annotations
 

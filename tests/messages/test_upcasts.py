@@ -1,4 +1,4 @@
-"""Versions of events: upcasts, what is newer than the class, and what nobody signed."""
+"""Versions of events: upcasts, versions newer than the class, and unsigned pushed attributes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is imported, seen from a fresh interpreter with two further plugins installed, each of which would tell."""
+"""What is imported in a fresh interpreter with two further plugins installed, which would report their import."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/toto_microservice_configuration.md tells every configuration class and field, with its default, and no other."""
+"""docs/toto_microservice_configuration.md lists every configuration class and field, with its default, and no other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The core knows no plugin: it imports none, and compares no hyperscaler's name."""
+"""The core does not depend on any plugin: it imports none, and compares no hyperscaler's name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each test is in one part, whoever adds it, and the summary says what is left to the others."""
+"""Each test is in one part, also a new one, and the summary says which tests the other parts run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The servers of tests: none shares a port with another, of whichever process, and none is given another's port."""
+"""The servers of tests: no two servers get the same port, not even in different processes."""
 
 from __future__ import annotations
 

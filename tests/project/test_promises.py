@@ -1,4 +1,4 @@
-"""What the pages promise has a test beside it, and that test exists."""
+"""Each promise in the documentation names a test, and that test exists."""
 
 from __future__ import annotations
 

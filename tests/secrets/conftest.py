@@ -1,4 +1,4 @@
-"""A secrets store under the test's hand: values, rotations, faults, slowness, and a clock."""
+"""A secrets store that the test controls: values, rotations, faults, delays, and a clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Secrets: by name, remembered for a while, fetched once, and told to nobody."""
+"""Secrets: read by name, cached for a while, fetched once, and never disclosed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TotoMicroservice in this process: one default, several beside it, start and stop."""
+"""TotoMicroservice in this process: one default, several more, start and stop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files on the local backend: what goes in comes out, and what is missing is told."""
+"""Files on the local backend: what was written is read, and a missing file is reported."""
 
 from __future__ import annotations
 

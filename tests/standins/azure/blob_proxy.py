@@ -1,4 +1,4 @@
-"""A proxy before Azurite that spoils what it is told to: it refuses, loses answers, breaks bodies; and it counts."""
+"""A proxy before Azurite that fails on command: it refuses requests, loses answers, damages bodies; and it counts."""
 
 from __future__ import annotations
 
