@@ -13,6 +13,7 @@ from botocore.awsrequest import AWSResponse, HeadersDict
 from urllib3 import HTTPResponse
 
 from standins.aws.errors import FaultyAWS, Request
+from support import missing_buckets
 from support.aws import kit as aws_kit
 from totoms import CloudStorage
 from totoms.clients import close_clients
@@ -325,12 +326,7 @@ def test_missing_bucket_is_distinguished_in_the_log_once(
 ) -> None:
     missing = CloudStorage(f"missing-{new_cid()}", environment=aws_kit.environment(aws))
     there = CloudStorage(aws_kit.make_bucket(aws), environment=aws_kit.environment(aws))
-    for _ in range(3):
-        for bucket in (missing, there):
-            assert not getattr(bucket, use)("a-key")
-    lines = [line for record in caplog.records if "There is no bucket" in (line := record.getMessage())]
-    assert len(lines) == 1
-    assert missing.bucket_name in lines[0]
+    missing_buckets.check_log(caplog, there, missing, use)
 
 
 def test_parts_grow_so_that_ten_thousand_hold_any_object() -> None:

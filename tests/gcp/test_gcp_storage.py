@@ -9,6 +9,7 @@ import pytest
 
 from standins.gcp.gcs import _Handler
 from standins.gcp.gcs_objects import REWRITE_STEP, Fault, Refused, Store
+from support import missing_buckets
 from totoms import CloudStorage
 from totoms.errors import BackendError, CorruptData, NotFound, PreconditionFailed, Unavailable
 from totoms.storage import driver as storage_driver
@@ -200,12 +201,7 @@ def test_missing_bucket_is_logged_once(
 ) -> None:
     monkeypatch.setattr(storage_driver, "_missing_buckets", set())
     there, missing = bucket, CloudStorage("b-bucket", environment=bucket.environment)
-    for _ in range(3):
-        for one in (missing, there):
-            assert not getattr(one, use)("a-key")
-    lines = [line for record in caplog.records if "There is no bucket" in (line := record.getMessage())]
-    assert len(lines) == 1
-    assert missing.bucket_name in lines[0]
+    missing_buckets.check_log(caplog, there, missing, use)
 
 
 def test_copy_keeps_storage_class_and_key(bucket: CloudStorage, store: Store) -> None:
