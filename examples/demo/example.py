@@ -1,4 +1,4 @@
-"""What an example tells the demo about itself."""
+"""What the demo needs to know of an example."""
 
 import contextlib
 import secrets

@@ -38,7 +38,7 @@ MUTANTS: list[tuple[type[LocalMessageBus], str, *tuple[str, ...]]] = [
     (publishing.DeliversToOneOfTwoSubscriptions, "test_03_each_subscription_gets_everything"),
     (publishing.DeliversToEachConsumer, "test_03_consumers_of_one_subscription_share_it"),
     (publishing.SubscribesWithItsFirstReceive, "test_04_message_published_before_the_first_consumer_is_kept"),
-    (publishing.SubscribesWithItsFirstReceive, "test_04_message_published_while_nobody_runs_is_kept"),
+    (publishing.SubscribesWithItsFirstReceive, "test_04_message_published_while_no_consumer_runs_is_kept"),
     (publishing.MakesWhatItMayNot, "test_05_missing_subscription_is_not_found"),
     (publishing.SwallowsAfterClose, "test_06_publish_after_close_is_refused"),
     (publishing.HangsAfterClose, "test_06_publish_after_close_is_refused"),

@@ -22,7 +22,7 @@ RETRY: Final[dict[str, Any]] = {"retry_total": 4, "retry_backoff_factor": 0.2, "
 """The SDK's own retry over HTTP. By default it retries for minutes."""
 
 _METADATA_SERVICE: Final = "169.254.169.254"
-"""The address where machines on Azure get their identity. Outside Azure nothing answers there, which is no outage."""
+"""Where machines on Azure get their identity. Outside Azure nothing answers there, and that is not an outage."""
 _TOKEN_RETRY: Final[dict[str, Any]] = {"retry_total": 3, "retry_backoff_factor": 0.2, "retry_backoff_max": 2}
 _TOKEN_TIMEOUTS: Final[dict[str, Any]] = {"connection_timeout": 2, "read_timeout": 5}
 """Seconds. By default the SDK tries for minutes."""

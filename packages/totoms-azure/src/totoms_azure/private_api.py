@@ -91,7 +91,7 @@ async def release(receiver: ServiceBusReceiver, message: ServiceBusReceivedMessa
 
 
 async def drain(receiver: ServiceBusReceiver) -> None:
-    """Withdraw what was requested, and release what arrives all the same (AMQP 1.0 part 2, section 2.6.7).
+    """Withdraw what was requested, and release what still arrives (AMQP 1.0 part 2, section 2.6.7).
 
     Without the private members such messages come again when their locks end.
     """

@@ -73,7 +73,7 @@ async def _find_bucket(name: str, environment: TotoEnvironment, logger: TotoLogg
     from totoms.storage.storage import CloudStorage  # imported here because few services use storage
 
     def look() -> None:
-        # Listing needs no right besides those to read files; a question for the bucket itself does.
+        # Listing needs only the permissions to read files; a request for the bucket itself needs another one.
         next(iter(CloudStorage(name, logger, "init", environment=environment).iter_files()), None)
 
     await run_transfer(look)

@@ -86,7 +86,7 @@ class ManifestEvents(_Part):
 
 
 class ManifestResources(_Part):
-    """What the service uses besides its topics."""
+    """What the service uses in addition to its topics."""
 
     declared: bool = Field(description="Whether there is a declaration; without one, the lists are empty.")
     buckets: list[str]

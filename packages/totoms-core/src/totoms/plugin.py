@@ -1,4 +1,4 @@
-"""Everything that a hyperscaler plugin imports from totoms, besides :mod:`totoms.errors`.
+"""Everything that a hyperscaler plugin imports from totoms, together with :mod:`totoms.errors`.
 
 A plugin is a module, named by an entry point in the group ``totoms.hyperscalers``. Its hooks, marked with `hookimpl`,
 return its classes. See the documentation, "Writing a plugin".

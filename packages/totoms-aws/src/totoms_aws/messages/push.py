@@ -1,8 +1,8 @@
 """Messages that SNS pushes to the service's endpoint: verified, and taken out of their envelope.
 
-Only the signed body is trusted: the headers ``x-amz-sns-*`` repeat some of it, and anybody can send them. The body's
-``MessageAttributes`` are not signed. The publisher's message id is only in these, so whoever replays a notification can
-change it, and nothing is decided by it. Messages are known, and their attempts counted, by the signed MessageId.
+Only the signed body is trusted. The headers ``x-amz-sns-*`` repeat some of it, and anyone can send them. The body's
+``MessageAttributes`` are not signed. The publisher's message id is only in these, so anyone who replays a notification
+can change it, and it decides nothing. Messages are recognised, and their attempts counted, by the signed MessageId.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ _NOTHING = Facts("", None, frozenset(), frozenset(), Claims({}))
 
 
 class _Verified(NeverFromARequest):
-    """What a token says besides the fields of totoms 1.5.0, outside the instance's dictionary: read-only.
+    """What a token says in addition to the fields of totoms 1.5.0: read-only, and not in the instance's dictionary.
 
     So `vars` of a caller, and the JSON of a delegate that returns its caller, stay as they were.
     """

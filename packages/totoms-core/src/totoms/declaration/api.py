@@ -154,7 +154,7 @@ class CORSConfiguration(Declaration):
         allow_methods: Allowed methods, or ``["*"]``.
         allow_headers: Allowed request headers, or ``["*"]``.
         max_age: Seconds that a browser may cache the answer.
-        expose_headers: Response headers that scripts may read, besides ``x-correlation-id``; or ``["*"]``.
+        expose_headers: Response headers that scripts may read in addition to ``x-correlation-id``; or ``["*"]``.
     """
 
     allow_origins: list[str] = Field(default_factory=lambda: ["*"])
@@ -179,7 +179,7 @@ class APIConfiguration(Declaration):
     Attributes:
         api_endpoints: The endpoints.
         cors: Cross-origin rules; None to disable CORS.
-        oidc_issuers: Issuers whose tokens are accepted besides the service's own and Google's.
+        oidc_issuers: Issuers whose tokens are accepted in addition to the service's own and Google's.
         max_body_bytes: The largest request body; a larger one is answered 413.
         max_threads: How many delegates written as ``def`` may run at the same time.
         public_routes: Routes that need no token, by method and template as in the log: ``"GET /x"``, ``"/x"`` for every

@@ -39,7 +39,7 @@ class Requires(Declaration):
         roles: The roles, all of them.
         issuers: The values of `UserContext.issuer`, of which the caller has one: "toto" for the service's own tokens,
             "https://accounts.google.com" for Google, else `OIDCIssuer.issuer`.
-        any_of: Alternatives, of which the caller must meet one, besides the other fields.
+        any_of: Alternatives: the caller must meet at least one, in addition to the other fields.
     """
 
     scopes: Names = frozenset()

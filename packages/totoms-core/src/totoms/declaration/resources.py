@@ -51,7 +51,7 @@ class Resources(Declaration):
 
     Attributes:
         buckets: The buckets.
-        secrets: The names of the secrets, besides those of topics and those that every service may have.
+        secrets: The names of the secrets, without those of topics and those that every service may have.
     """
 
     buckets: list[Annotated[Bucket, pydantic.BeforeValidator(_is_bucket)]] = Field(default_factory=list)

@@ -1,7 +1,7 @@
 """The outermost layer of the app, for every request and WebSocket.
 
 It sets the correlation id, writes one log line, applies CORS, the body limit and the host check of a local service, and
-responds with 500 to exceptions that nobody handled. It is outside FastAPI, so that agents that patch FastAPI see a
+responds with 500 to unhandled exceptions. It is outside FastAPI, so that agents that patch FastAPI see a
 plain app.
 """
 

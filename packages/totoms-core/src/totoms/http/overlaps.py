@@ -40,7 +40,7 @@ def check_overlaps(decided: Sequence[Decision], logger: TotoLogger) -> None:
         logger: The service's logger.
 
     Raises:
-        ConfigurationError: The two routes differ in who may call them: a request that is meant for a closed route might
+        ConfigurationError: The two routes have different access rules: a request that is meant for a closed route might
             be served by an open one.
     """
     earlier: dict[str, list[Decision]] = {}

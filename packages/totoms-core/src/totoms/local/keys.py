@@ -53,7 +53,7 @@ def _read(folder: int, path: Path) -> str | None:
         return None
     try:
         found = os.fstat(file)
-        # As ssh does with private keys: whoever has read or written the key can sign tokens for any user.
+        # As ssh does with private keys: anyone who has read or written the key can sign tokens for any user.
         if found.st_uid != os.geteuid():
             raise AccessDenied(f"{path} belongs to another user: delete it to get a new key.", resource=str(path))
         if found.st_mode & 0o066:

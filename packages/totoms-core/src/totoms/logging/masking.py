@@ -223,7 +223,7 @@ def _base64_forms(value: bytes) -> Iterator[str]:
         yield encode(value).decode()
         for before in range(3):
             encoded = encode(b"\0" * before + value).decode().rstrip("=")
-            # The first and the last character may depend on what stands beside the value.
+            # The first and the last character may depend on the text next to the value.
             first = (0, 2, 3)[before]
             last = len(encoded) - bool((before + len(value)) % 3)
             if last - first >= SHORTEST:

@@ -42,7 +42,7 @@ class Rejected(Exception):
 
     Attributes:
         status: The status of the response.
-        reason: The reason, for the log and the client. It quotes nothing of the request.
+        reason: The reason, for the log and the client. It does not quote the request.
     """
 
     def __init__(self, status: int, reason: str) -> None:

@@ -32,7 +32,7 @@ SPARE_PAGES: Final = 2048
 VACUUM_PAGES: Final = 1024
 """Pages returned in one transaction, which bounds how long other writers wait."""
 _COMMIT_BYTES: Final = 4 * 4096
-"""Roughly what a commit writes besides messages: pages of counters and indexes."""
+"""Roughly what a commit writes in addition to messages: pages of counters and indexes."""
 _LOCK_SECONDS: Final = 1.0
 _READER_TRIES: Final = 20
 _READER_PAUSE: Final = 0.001

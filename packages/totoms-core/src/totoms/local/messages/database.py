@@ -215,7 +215,7 @@ class Database:
 
     def _check_content(self) -> None:
         # Read-only: a connection that can write would, on closing, checkpoint what is left of a damaged log and delete
-        # the log, and nobody could recover anything from it.
+        # the log, and nothing could be recovered from it.
         self._connection = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
         self._check_identity()
         problem = self.connection.execute("PRAGMA integrity_check(1)").fetchone()[0]

@@ -23,7 +23,7 @@ class Operation:
         acked: Messages of `feed` to delete, instead of `run`.
         feed: The holder of the messages concerned; None if the commit must survive a power cut.
         settled: Other messages that `feed` no longer holds after success or a lost lease.
-        loop: The caller's event loop; None if nobody waits.
+        loop: The caller's event loop; None if no caller waits.
         future: The caller's future.
     """
 

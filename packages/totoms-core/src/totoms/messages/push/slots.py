@@ -16,7 +16,7 @@ _LOG_INTERVAL: Final = 10.0
 """Seconds between two log lines about messages answered 503."""
 _STOPPED: Final = "The service is shutting down."
 _OVERHEAD: Final = 4096
-"""Bytes that a waiting request takes besides its body."""
+"""Bytes that a waiting request takes in addition to its body."""
 
 
 class Slots:

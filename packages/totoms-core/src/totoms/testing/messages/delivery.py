@@ -128,7 +128,7 @@ class Delivery(Contract):
         assert (listener.ids, listener.attempts) == (["early"], [1])
 
     @pulled
-    async def test_04_message_published_while_nobody_runs_is_kept(self, topic: Topic) -> None:
+    async def test_04_message_published_while_no_consumer_runs_is_kept(self, topic: Topic) -> None:
         """A message published while the subscription has no bus is kept for the next one."""
         bus, subscription = await topic.connect(), topic.subscription()
         await bus._subscribe(subscription, create=True)
