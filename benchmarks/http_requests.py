@@ -154,9 +154,10 @@ def load(port: int, method: str, tokens: Path, seconds: float, folder: Path) -> 
         WRK.format(tokens=tokens, method=method, cid=CID, body=f"'{BODY}'" if method == "POST" else "nil")
     )
     command = ["wrk", "-t1", "-c32", f"-d{seconds:g}s", "-s", str(script), f"http://127.0.0.1:{port}{PATHS[method]}"]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    if "Non-2xx" in output or "Socket errors" in output:
-        raise SystemExit(output)
+    run = subprocess.run(command, check=False, capture_output=True, text=True)
+    output = run.stdout
+    if run.returncode or "Non-2xx" in output or "Socket errors" in output:
+        raise SystemExit(f"wrk ended with {run.returncode}: {output}{run.stderr}")
     found = re.search(r"Requests/sec:\s+([\d.]+)", output)
     assert found, output
     return float(found[1])
@@ -269,7 +270,7 @@ def print_goals(found: dict[str, dict[str, float]]) -> None:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of load for each figure and round")
+    parser.add_argument("--seconds", type=int, default=1, help="of load for each figure and round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--totoms1", help="a Python with totoms 1.5.0; by default one is made under .nox")
     options = parser.parse_args()
