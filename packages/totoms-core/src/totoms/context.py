@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Final
 
@@ -46,3 +47,18 @@ def remember_traceparent(candidate: str | None) -> None:
 def current_traceparent() -> str:
     """Return the `traceparent` of the request or message being handled, or ""."""
     return _incoming.get()
+
+
+def current_span_ids() -> tuple[str, str]:
+    """Return the trace id and the span id of the current span, or "" for each that is unknown.
+
+    Without a tracer the trace id is that of the `traceparent` of the request or message, and the span id is "".
+    """
+    if span_ids_of_tracer is not None and any(found := span_ids_of_tracer()):
+        return found
+    received = _incoming.get()
+    return (received[3:35], "") if received else ("", "")
+
+
+span_ids_of_tracer: Callable[[], tuple[str, str]] | None = None
+"""Returns the ids of OpenTelemetry's current span. `totoms.telemetry` sets it once a tracer provider is configured."""

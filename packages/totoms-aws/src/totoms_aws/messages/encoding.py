@@ -24,7 +24,8 @@ _DEAD_LETTER: Final = f"{PREFIX}DeadLetter"
 # https://docs.aws.amazon.com/sns/latest/dg/sns-configure-dead-letter-queue.html
 _ERROR_CODE: Final = "ErrorCode"
 _ERROR_MESSAGE: Final = "ErrorMessage"
-_FORBIDDEN: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# All but \t, \n, \r, \x20-\ud7ff, \ue000-\ufffd and \U00010000-\U0010ffff. As a negated class it takes 8 ms to compile.
+_FORBIDDEN: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 # JSON may contain these two, SQS may not. Escaped, they mean the same to a reader of JSON.
 _NONCHARACTERS: Final = {0xFFFE: "\\ufffe", 0xFFFF: "\\uffff"}
 
