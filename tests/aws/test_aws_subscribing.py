@@ -13,7 +13,7 @@ from support.aws import kit as aws_kit
 from support.aws.messages import BusOfTests, make_topic, publish
 from totoms.context import new_cid
 from totoms.errors import AccessDenied, NotFound, Unsupported
-from totoms.messages.bus import ORDERING
+from totoms.messages.driver import ORDERING
 from totoms.messages.subscription import RetryPolicy, Subscription
 from totoms_aws.configuration import AWSConfiguration
 

@@ -11,7 +11,7 @@ from support.aws import kit as aws_kit
 from support.aws.messages import make_topic
 from totoms.context import new_cid
 from totoms.environment import TotoEnvironment
-from totoms.messages.bus import ORDERING
+from totoms.messages.driver import ORDERING
 from totoms.testing import LifecycleContract, LifecycleHarness
 from totoms_aws.configuration import AWSConfiguration
 from totoms_aws.messages.bus import AWSMessageBus

@@ -9,7 +9,7 @@ import pytest
 from standins.aws.errors import FaultyAWS
 from support.aws import kit as aws_kit
 from support.aws.messages import SNSHarness
-from totoms.messages.bus import ORDERING
+from totoms.messages.driver import ORDERING
 from totoms.testing import MessageBusContract
 from totoms_aws.messages.bus import AWSMessageBus
 

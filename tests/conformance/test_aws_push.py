@@ -11,7 +11,7 @@ import pytest
 from standins.aws.sns_certificates import CertificateServer
 from support.aws import kit as aws_kit
 from support.aws.push import HOST, SNSPushHarness
-from totoms.messages.bus import ORDERING
+from totoms.messages.driver import ORDERING
 from totoms.testing import PushContract
 from totoms_aws.messages.bus import AWSMessageBus
 

@@ -25,8 +25,8 @@ from totoms import (
 )
 from totoms.errors import AccessDenied, BackendError, Unsupported
 from totoms.logging.logger import TotoLogger
-from totoms.messages.bus import PULL, PUSH
 from totoms.messages.delivery import choose_delivery, pushed_to_us
+from totoms.messages.driver import PULL, PUSH
 from totoms.messages.message import encode_message
 from totoms.messages.receiver import Received, Receiver
 from totoms.messages.subscription import Existing, Subscription

@@ -20,7 +20,7 @@ from totoms.local.configuration import LocalConfiguration
 from totoms.local.messages.bus import LocalMessageBus
 from totoms.local.secrets import LocalSecretsManager
 from totoms.local.storage.storage import LocalCloudStorage
-from totoms.messages.bus import PULL
+from totoms.messages.driver import PULL
 from totoms.messages.receiver import Received, Receiver
 from totoms.messages.subscription import Subscription
 from totoms.plugins import loader as plugins

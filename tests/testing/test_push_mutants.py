@@ -21,8 +21,8 @@ from totoms.context import new_cid
 from totoms.errors import BackendError, Forbidden, NotFound, Unauthorized, Undecidable
 from totoms.local.keys import push_key, signing_key
 from totoms.local.messages.bus import LocalMessageBus
-from totoms.messages.bus import PUSH
 from totoms.messages.dead_letters import DeadLetterReason
+from totoms.messages.driver import PUSH
 from totoms.messages.push.attempts import Failures, delivery_key
 from totoms.messages.push.endpoint import PushEndpoint
 from totoms.messages.push_request import PushReply, PushRequest

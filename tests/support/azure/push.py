@@ -18,8 +18,9 @@ from support.messages.by_name import ThroughStore
 from totoms.auth.tokens import make_token
 from totoms.environment import TotoEnvironment
 from totoms.errors import BackendError
-from totoms.messages.bus import DEAD_LETTERS, PUSH, MessageBus
+from totoms.messages.bus import MessageBus
 from totoms.messages.dead_letters import DeadLetter, DeadLetterReason, DeadLetterStore
+from totoms.messages.driver import DEAD_LETTERS, PUSH
 from totoms.messages.outgoing import Outgoing
 from totoms.messages.push_request import PushReply, PushRequest
 from totoms.messages.receiver import Received

@@ -9,8 +9,9 @@ from typing import Any
 from support.messages.by_name import Through, ThroughStore
 from totoms.errors import BackendError, LeaseLost, Unauthorized, Unavailable
 from totoms.logging.logger import TotoLogger
-from totoms.messages.bus import DEAD_LETTERS, DELAY, ORDERING, PULL, PUSH, QUEUES, MessageBus
+from totoms.messages.bus import MessageBus
 from totoms.messages.dead_letters import DeadLetterReason, DeadLetterStore
+from totoms.messages.driver import DEAD_LETTERS, DELAY, ORDERING, PULL, PUSH, QUEUES
 from totoms.messages.message import ProcessingResponse, ProcessingStatus, TotoMessage, encode_message
 from totoms.messages.outgoing import Outgoing
 from totoms.messages.push_request import PushReply, PushRequest

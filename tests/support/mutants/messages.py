@@ -11,8 +11,9 @@ from support.local.bus import BusOfTests
 from totoms.context import new_cid
 from totoms.errors import BackendError, LeaseLost
 from totoms.local.messages.bus import LocalMessageBus
-from totoms.messages.bus import DEAD_LETTERS, DELAY, ORDERING, PULL, QUEUES, MessageBus
+from totoms.messages.bus import MessageBus
 from totoms.messages.dead_letters import DeadLetter, DeadLetterReason
+from totoms.messages.driver import DEAD_LETTERS, DELAY, ORDERING, PULL, QUEUES
 from totoms.messages.message import decode_message, encode_message
 from totoms.messages.outgoing import Outgoing
 from totoms.messages.receiver import Received, Receiver

@@ -17,9 +17,10 @@ from totoms.execution import ExecutionContext
 from totoms.logging.describe import describe_error
 from totoms.logging.logger import TotoLogger
 from totoms.loop_watch import LoopWatch
-from totoms.messages.bus import ORDERING, PULL, PUSH, MessageBus
+from totoms.messages.bus import MessageBus
 from totoms.messages.consumer import Consumer
 from totoms.messages.delivery import require_capabilities
+from totoms.messages.driver import ORDERING, PULL, PUSH
 from totoms.messages.handler import BoundHandler, TotoMessageHandler
 from totoms.messages.push.endpoint import PushEndpoint
 from totoms.messages.push_request import EVENTS_PATH

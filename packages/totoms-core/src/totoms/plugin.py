@@ -15,7 +15,7 @@ from totoms.forks import in_forked_child
 from totoms.logging.describe import printable
 from totoms.logging.logger import TotoLogger
 from totoms.messages.batching import Batcher
-from totoms.messages.bus import DEAD_LETTERS, DELAY, ORDERING, PULL, PUSH, QUEUES, MessageBus
+from totoms.messages.bus import MessageBus
 from totoms.messages.dead_letters import (
     DeadLetter,
     DeadLetterReason,
@@ -24,6 +24,7 @@ from totoms.messages.dead_letters import (
     purge_letters,
     replay_letters,
 )
+from totoms.messages.driver import DEAD_LETTERS, DELAY, ORDERING, PULL, PUSH, QUEUES
 from totoms.messages.leases import Lease, LeasingReceiver, lease_lost
 from totoms.messages.message import (
     CONTENT_TYPE,

@@ -1,38 +1,24 @@
-"""The message bus: the public methods for services, and the operations that a backend implements.
+"""The message bus: the methods for services. They resolve topics, encode messages and check limits for all backends.
 
-The public methods resolve topics, encode messages and check limits, the same for all backends. A backend declares its
-capabilities and implements the methods with an underscore; `_subscribe` returns a `Receiver` and `_dead_letters` a
-`DeadLetterStore`.
+A backend implements the operations in :mod:`totoms.messages.driver`.
 """
 
 from __future__ import annotations
 
-from abc import ABC
 from collections.abc import Iterable, Mapping, Sequence
-from typing import ClassVar, Final
 
 from totoms.environment import TotoEnvironment, current_environment, implementation
 from totoms.errors import BackendError, Closed, InvalidArgument, NotFound, Unsupported
 from totoms.messages.dead_letters import DeadLetter, DeadLetterStore
+from totoms.messages.driver import DEAD_LETTERS, DELAY, ORDERING, QUEUES, BusDriver
 from totoms.messages.events import TotoEvent
 from totoms.messages.lease_setting import check_lease
 from totoms.messages.message import MessageDestination
 from totoms.messages.outgoing import Outgoing, to_outgoing
 from totoms.messages.publishes import Publishable, to_publish, version_to_publish
-from totoms.messages.push_request import PushReply, PushRequest
-from totoms.messages.receiver import Received, Receiver
-from totoms.messages.subscription import Existing, Subscription
-from totoms.operations import backend_operation
-
-ORDERING: Final = "ordering"
-DELAY: Final = "delay"
-QUEUES: Final = "queues"
-PUSH: Final = "push"
-PULL: Final = "pull"
-DEAD_LETTERS: Final = "dead_letters"
 
 
-class MessageBus(ABC):  # noqa: B024 - its abstract methods are marked by backend_operation
+class MessageBus(BusDriver):
     """Publishes messages. ``MessageBus(...)`` returns the implementation for the environment.
 
     Args:
@@ -42,21 +28,6 @@ class MessageBus(ABC):  # noqa: B024 - its abstract methods are marked by backen
     Attributes:
         publishes: For topics that declare it, by logical name, the events that may be published.
     """
-
-    capabilities: ClassVar[frozenset[str]] = frozenset({PULL})
-    """Which of the capabilities above the backend has. Using another raises `Unsupported`."""
-    creates_push: ClassVar[bool] = False
-    """Whether the backend can create and list push subscriptions; see `_existing`."""
-    lease_seconds: ClassVar[float] = 0.0
-    """How long a lease lasts unless :meth:`use_lease` is called, for the log; 0 if the backend does not know."""
-    lease_range: ClassVar[tuple[float, float] | None] = None
-    """The shortest and the longest lease that :meth:`use_lease` takes, in seconds; None if it cannot be set."""
-    max_message_bytes: ClassVar[int] = 256 * 1024
-    """The broker's limit for body and attributes together, in bytes."""
-    max_push_bytes: ClassVar[int] = 10 * 1024 * 1024
-    """The largest push request in bytes: the broker's largest message in its envelope, encoded and escaped."""
-    push_patience: ClassVar[float] = 30.0
-    """Seconds that the broker waits for the answer to a push."""
 
     def __new__(cls, environment: TotoEnvironment | None = None, topics: Mapping[str, str] | None = None) -> MessageBus:
         """Return the implementation for `environment`, as ``Path()`` returns a ``PosixPath``."""
@@ -212,88 +183,3 @@ class MessageBus(ABC):  # noqa: B024 - its abstract methods are marked by backen
             raise Unsupported(
                 f"The {self.environment.hyperscaler} message bus has no {capability}.", resource=capability
             )
-
-    # --- implemented by a backend; all raise BackendErrors only ---
-
-    @backend_operation
-    async def _publish(self, batch: Sequence[Outgoing]) -> Sequence[BackendError | None]:
-        """Send messages, in several batches if there are too many for one. Return a result for each, in order."""
-        raise NotImplementedError
-
-    def _keeps_order(self, destination: str) -> bool:
-        """Return whether a topic or queue preserves the order of messages with the same key.
-
-        By default all do, if the backend has the ``ordering`` capability.
-
-        Args:
-            destination: The provider's identifier of the topic, or the name of the queue.
-        """
-        return ORDERING in self.capabilities
-
-    async def _subscribe(self, subscription: Subscription, *, create: bool) -> Receiver:
-        """Create or update the pull subscription if needed, and return its receiver.
-
-        Args:
-            subscription: The subscription to pull.
-            create: Whether infrastructure may be created or changed.
-
-        Raises:
-            NotFound: Something does not exist; the message says what.
-            AccessDenied: The broker denied access; the message names the missing right.
-        """
-        raise Unsupported(f"The {self.environment.hyperscaler} message bus has no pull.", resource=PULL)
-
-    async def _subscribe_push(self, subscription: Subscription, *, create: bool) -> None:
-        """Create or update the push subscription to `subscription.push_url`. Raises the same as `_subscribe`."""
-        raise Unsupported(f"The {self.environment.hyperscaler} message bus makes no push subscriptions.", resource=PUSH)
-
-    async def _existing(self, subscription: Subscription) -> Existing | None:
-        """Return which subscriptions exist, pull and push, or None if the broker has no way to tell. Change nothing.
-
-        Raises:
-            AccessDenied: The service may not read subscriptions. The message names the missing right.
-            NotFound: The topic does not exist.
-        """
-        return None
-
-    def _use_lease(self, seconds: float) -> None:
-        """Set the length of leases; `seconds` is within `lease_range`."""
-
-    async def _push_lacks(self, subscription: Subscription, address: str) -> str:
-        """Return what must change in a push subscription so that it survives an outage of an hour, or "".
-
-        The text continues a sentence whose subject is the subscription, and ends with the command that changes it.
-        """
-        return ""
-
-    async def _undelivered(self, subscription: Subscription) -> Receiver | None:
-        """Return a receiver for messages that the broker could not push, such as during an outage.
-
-        Called after `_subscribe_push`. None if the broker itself retries for long enough.
-        """
-        return None
-
-    async def _accept_push(self, request: PushRequest) -> PushReply | Sequence[Received]:
-        """Verify a push request and decode its envelope, or answer a handshake with a PushReply.
-
-        Check the credentials in the headers, then ``await request.read(verified=True)``. If the signature is in the
-        body, ``await request.read(verified=False)``, which has tight limits, and check that.
-
-        For an authentic request whose envelope cannot be decoded, return one `Received` with the raw body and
-        `undecodable` set, so that it is dead-lettered like any other undecodable message.
-
-        Raises:
-            Unauthorized, Forbidden: A forgery. Nothing may be run or fetched because of it.
-            Undecidable: The keys to verify it are unavailable.
-        """
-        raise Unsupported(f"The {self.environment.hyperscaler} message bus has no push.", resource=PUSH)
-
-    def _dead_letters(self, subscription: str) -> DeadLetterStore:
-        """Return the dead-letter store of the subscription of this name, without I/O.
-
-        Implemented with the capability ``dead_letters``.
-        """
-        raise Unsupported(f"The {self.environment.hyperscaler} message bus has no dead letters.", resource=DEAD_LETTERS)
-
-    async def _close(self) -> None:
-        """Close connections and threads. May be called twice."""

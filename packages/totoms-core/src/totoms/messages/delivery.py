@@ -11,7 +11,8 @@ from urllib.parse import urlsplit
 
 from totoms.errors import AccessDenied, BackendError, ConfigurationError
 from totoms.logging.logger import TotoLogger
-from totoms.messages.bus import PULL, MessageBus
+from totoms.messages.bus import MessageBus
+from totoms.messages.driver import PULL
 from totoms.messages.push_request import EVENTS_PATH
 from totoms.messages.subscription import DeliveryMode, Existing, Subscription
 

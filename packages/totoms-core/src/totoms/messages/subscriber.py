@@ -9,8 +9,9 @@ from typing import Final
 from totoms.errors import AccessDenied, BackendError, Unsupported
 from totoms.logging.describe import describe_error
 from totoms.logging.logger import TotoLogger
-from totoms.messages.bus import PULL, PUSH, MessageBus
+from totoms.messages.bus import MessageBus
 from totoms.messages.delivery import choose_delivery, find_existing, require_capabilities, warn_of_long_handlers
+from totoms.messages.driver import PULL, PUSH
 from totoms.messages.push_request import EVENTS_PATH
 from totoms.messages.receiver import Receiver
 from totoms.messages.subscription import DeliveryMode, Existing, Subscription

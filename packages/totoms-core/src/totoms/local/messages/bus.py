@@ -26,7 +26,8 @@ from totoms.local.messages.feed import Feed
 from totoms.local.messages.operations import Operation
 from totoms.local.messages.receiver import LocalReceiver
 from totoms.local.messages.writer import Writer
-from totoms.messages.bus import DEAD_LETTERS, DELAY, ORDERING, PULL, PUSH, QUEUES, MessageBus
+from totoms.messages.bus import MessageBus
+from totoms.messages.driver import DEAD_LETTERS, DELAY, ORDERING, PULL, PUSH, QUEUES
 from totoms.messages.outgoing import Outgoing
 from totoms.messages.push_request import PushReply, PushRequest
 from totoms.messages.receiver import Received

@@ -12,7 +12,8 @@ from totoms import environment as environments
 from totoms.context import new_cid
 from totoms.environment import scope_environment
 from totoms.errors import Closed, ConfigurationError, NotFound
-from totoms.messages.bus import DEAD_LETTERS, PULL, MessageBus
+from totoms.messages.bus import MessageBus
+from totoms.messages.driver import DEAD_LETTERS, PULL
 from totoms.messages.message import MessageDestination, TotoMessage
 from totoms.messages.subscription import Subscription
 from totoms.secrets.manager import SecretsManager

@@ -7,7 +7,7 @@ from typing import Final
 
 from totoms.context import new_cid
 from totoms.errors import BackendError, MessageTooLarge, NonRetryableError
-from totoms.messages.bus import DEAD_LETTERS
+from totoms.messages.driver import DEAD_LETTERS
 from totoms.messages.message import ProcessingResponse, TotoMessage
 from totoms.testing.contract import Contract
 from totoms.testing.messages.topic import POSTS, Topic, message, on_topic, pulled

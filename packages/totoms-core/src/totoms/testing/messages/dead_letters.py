@@ -9,8 +9,8 @@ import pytest
 
 from totoms.context import new_cid
 from totoms.errors import NonRetryableError, NotFound, Unsupported
-from totoms.messages.bus import DEAD_LETTERS
 from totoms.messages.dead_letters import DeadLetterReason
+from totoms.messages.driver import DEAD_LETTERS
 from totoms.messages.message import TYPE_ATTRIBUTE, ProcessingResponse, TotoMessage, encode_message
 from totoms.messages.subscription import Subscription
 from totoms.testing.contract import Contract

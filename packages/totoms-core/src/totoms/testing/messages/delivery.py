@@ -10,7 +10,7 @@ import pytest
 
 from totoms.context import current_cid, current_traceparent, new_cid, remember_traceparent
 from totoms.errors import Unsupported
-from totoms.messages.bus import QUEUES
+from totoms.messages.driver import QUEUES
 from totoms.messages.message import (
     ID_ATTRIBUTE,
     TRACEPARENT_ATTRIBUTE,

@@ -8,7 +8,7 @@ from typing import Any, Final
 import pytest
 
 from totoms.errors import NonRetryableError
-from totoms.messages.bus import DEAD_LETTERS
+from totoms.messages.driver import DEAD_LETTERS
 from totoms.messages.message import TYPE_ATTRIBUTE, ProcessingResponse, TotoMessage
 from totoms.testing.contract import Contract
 from totoms.testing.messages.listener import MESSAGE_TYPE

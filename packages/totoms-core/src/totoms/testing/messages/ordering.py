@@ -10,7 +10,7 @@ import pytest
 
 from totoms.declaration.messaging import MessageBusConfig, MessageBusTopicConfig
 from totoms.errors import ConfigurationError, Unsupported
-from totoms.messages.bus import DELAY, ORDERING
+from totoms.messages.driver import DELAY, ORDERING
 from totoms.messages.message import ProcessingResponse, TotoMessage
 from totoms.messaging import _check_capabilities
 from totoms.testing.contract import Contract

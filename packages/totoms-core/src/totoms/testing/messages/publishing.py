@@ -8,7 +8,8 @@ from typing import Final
 import pytest
 
 from totoms.errors import BackendError, Closed, MessageTooLarge, NotFound, Unavailable
-from totoms.messages.bus import DEAD_LETTERS, PULL, MessageBus
+from totoms.messages.bus import MessageBus
+from totoms.messages.driver import DEAD_LETTERS, PULL
 from totoms.messages.message import MessageDestination, ProcessingResponse, TotoMessage
 from totoms.testing.audit import IO, Recording
 from totoms.testing.contract import Contract, check_same

@@ -15,8 +15,9 @@ import pytest
 
 from totoms.context import new_cid
 from totoms.errors import Unsupported
-from totoms.messages.bus import DEAD_LETTERS, ORDERING, PULL, MessageBus
+from totoms.messages.bus import MessageBus
 from totoms.messages.dead_letters import DeadLetter, DeadLetterReason
+from totoms.messages.driver import DEAD_LETTERS, ORDERING, PULL
 from totoms.messages.events import TotoEvent
 from totoms.messages.message import MessageDestination, TotoMessage
 from totoms.messages.receiver import Received, Receiver

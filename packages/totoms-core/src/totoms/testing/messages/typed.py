@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import pytest
 
-from totoms.messages.bus import DEAD_LETTERS
+from totoms.messages.driver import DEAD_LETTERS
 from totoms.messages.events import VERSION_ATTRIBUTE, TotoEvent
 from totoms.messages.message import encode_message
 from totoms.messages.subscription import RetryPolicy

@@ -8,7 +8,7 @@ from typing import Any, Final
 import pytest
 
 from totoms.errors import Unsupported
-from totoms.messages.bus import PUSH
+from totoms.messages.driver import PUSH
 from totoms.messages.message import TotoMessage, encode_message
 from totoms.messages.push_request import PushRequest
 from totoms.messages.subscription import RetryPolicy

@@ -11,9 +11,9 @@ from typing import Any, Final
 import pytest
 
 from totoms.errors import NonRetryableError, Unavailable
-from totoms.messages.bus import DEAD_LETTERS, PULL
 from totoms.messages.dead_letters import DeadLetterStore
 from totoms.messages.delivery import choose_delivery
+from totoms.messages.driver import DEAD_LETTERS, PULL
 from totoms.messages.message import TYPE_ATTRIBUTE, ProcessingResponse, ProcessingStatus, TotoMessage, encode_message
 from totoms.messages.subscription import RetryPolicy, Subscription
 from totoms.testing.push.attempts import PushAttempts
