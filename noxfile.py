@@ -41,6 +41,9 @@ PARTS = {
 TEST_TOOLS = ["pytest", "pytest-asyncio", "pytest-xdist", "hypothesis", "httpx"]
 TEST_TOOLS += ["sentry-sdk", "opentelemetry-instrumentation-fastapi"]  # what users put on an app
 TEST_TOOLS += ["fastapi-offline"]  # the extra docs
+OTEL = ["opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http", "opentelemetry-exporter-prometheus"]
+"""The extra otel."""
+TEST_TOOLS += OTEL
 TEST_SERVERS = ["gunicorn", "uvicorn-worker", "granian"]
 TEST_CLOUDS = ["ministack", "trustme", "aiohttp"]  # aiohttp is what AMQP over WebSockets takes
 LOWEST_TESTS = ["tests/http", "tests/auth", "tests/messages", "tests/service", "tests/secrets", "tests/local"]
@@ -184,7 +187,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check the types of the packages, of tests/typing, which only type checkers read, of examples and pages."""
-    install(session, *TYPE_TOOLS, "pytest", "httpx", packages=PACKAGES)
+    install(session, *TYPE_TOOLS, *OTEL, "pytest", "httpx", packages=PACKAGES)
     sources = [str(package.relative_to(ROOT) / "src") for package in PACKAGES]
     if (ROOT / "tests/typing").is_dir():
         sources.append("tests/typing")

@@ -1,0 +1,1 @@
+"""What a service shows of itself with OpenTelemetry, configured by the ``OTEL_*`` variables."""

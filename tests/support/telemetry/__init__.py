@@ -1,0 +1,1 @@
+"""Processes that have metrics, and what Prometheus would read from them."""
