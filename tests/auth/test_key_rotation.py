@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from support.flights import ended
 from support.http.app import KEY, Log
 from totoms import (
     AccessDenied,
@@ -66,8 +67,7 @@ class Store:
         )
 
     async def settled(self) -> None:
-        if self.keys._reading is not None:
-            await self.keys._reading
+        await ended(self.keys._reading)
 
 
 async def test_both_keys_verify_while_one_is_rotated() -> None:
@@ -204,8 +204,8 @@ def keys_of(tested: TestMicroservice) -> SigningKeys:
 
 
 def later(keys: SigningKeys, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = keys._clock() + seconds
-    monkeypatch.setattr(keys, "_clock", lambda: now)
+    now = keys._reading._clock() + seconds
+    monkeypatch.setattr(keys._reading, "_clock", lambda: now)
 
 
 async def status(tested: TestMicroservice, key: str) -> int:

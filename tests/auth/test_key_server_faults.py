@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
+from support.flights import ended
 from support.http.app import KeyServer, Log, make_service, token
 from totoms import APIEndpoint, OIDCIssuer, Undecidable, toto_delegate
 from totoms.auth import jwks as jwks_module
@@ -53,8 +54,7 @@ class Setup:
 
     async def settled(self) -> None:
         """Wait for a fetch in the background to end."""
-        if self.keys._fetching is not None:
-            await asyncio.wait_for(asyncio.shield(self.keys._fetching), 120)
+        await ended(self.keys._fetching)
 
 
 @pytest.fixture
@@ -505,16 +505,16 @@ async def test_unknown_key_soon_after_a_fetch_is_503_and_then_401(
     key_server: KeyServer, issuer_key: RSAPrivateKey, other_key: RSAPrivateKey
 ) -> None:
     service = configured(key_server)
+    clock = service.authenticator._verifiers[-1].keys._fetching._clock = Clock()
     assert (await ask(service, id_token(issuer_key))).status_code == 200
     rotated = id_token(other_key, "two")
     undecided = await ask(service, rotated)
     assert undecided.status_code == 503
     assert 1 <= int(undecided.headers["retry-after"]) <= COOLDOWN
-    keys = service.authenticator._verifiers[-1].keys
-    keys._tried = None
+    clock.now += COOLDOWN
     assert (await ask(service, rotated)).status_code == 401
     key_server.keys["two"] = other_key
-    keys._tried = None
+    clock.now += COOLDOWN
     assert (await ask(service, rotated)).status_code == 200
     assert key_server.fetches == 3
 
@@ -588,7 +588,7 @@ async def test_withdrawn_key_ends_although_only_remembered_tokens_come(
 ) -> None:
     service = configured(key_server)
     keys = service.authenticator._verifiers[-1].keys
-    clock = keys._clock = Clock()
+    clock = keys._fetching._clock = Clock()
     bearer = id_token(issuer_key, exp=int(time.time()) + 100_000)
     assert (await ask(service, bearer)).status_code == 200
     key_server.keys = {"two": other_key}
@@ -598,7 +598,7 @@ async def test_withdrawn_key_ends_although_only_remembered_tokens_come(
     clock.now += CACHE_SECONDS + 1
     # Verified anew, by a key that is looked for again; as soon as it is known to be gone, so is the token.
     assert (await ask(service, bearer)).status_code in (200, 401, 503)
-    await asyncio.wait_for(asyncio.shield(keys._fetching), 120)
+    await ended(keys._fetching)
     clock.now += COOLDOWN + 1
     assert (await ask(service, bearer)).status_code == 401
 
@@ -609,12 +609,13 @@ async def test_remembered_tokens_go_when_a_key_is_withdrawn(
     issuer = OIDCIssuer(ISSUER, "us", key_server.uri)
     service = make_service(APIEndpoint("GET", "/who", who), oidc_issuers=[issuer])
     bearer = id_token(issuer_key)
-    assert (await ask(service, bearer)).status_code == 200
     keys = service.authenticator._verifiers[-1].keys
+    clock = keys._fetching._clock = Clock()
+    assert (await ask(service, bearer)).status_code == 200
     key_server.keys = {"two": other_key}
-    keys._tried = None
+    clock.now += COOLDOWN
     assert await keys.find("two") is not None
-    keys._tried = None
+    clock.now += COOLDOWN
     assert (await ask(service, bearer)).status_code == 401
 
 

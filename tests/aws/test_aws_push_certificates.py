@@ -88,11 +88,11 @@ async def test_urls_that_are_remembered_as_made_up_are_few() -> None:
 
     clock = Clock()
     kept = Certificates(fetch, clock)
-    for number in range(signatures._MAX_REFUSED + 10):
+    for number in range(signatures._MAX_KEPT + 10):
         clock.now += signatures._PAUSE
         with pytest.raises(Undecidable):
             await kept.key_of(url_of(number))
-    assert len(kept._refused) == signatures._MAX_REFUSED
+    assert len(kept._certificates) == signatures._MAX_KEPT
 
 
 async def test_server_that_is_away_is_left_alone_for_a_while(
@@ -253,8 +253,10 @@ async def test_certificate_that_has_expired_meanwhile_is_fetched_anew(
     server: CertificateServer, kept: Certificates
 ) -> None:
     await kept.key_of(URL)
-    key, since, _ = kept._kept[URL]
-    kept._kept[URL] = key, since, datetime.now(UTC) - timedelta(seconds=1)
+    known = kept._certificates[URL]
+    assert known.result is not None
+    key, since, _ = known.result
+    known.keep((key, since, datetime.now(UTC) - timedelta(seconds=1)))
     await kept.key_of(URL)
     assert server.asked == [signer().path] * 2
 
@@ -268,7 +270,8 @@ async def test_certificate_that_is_not_valid_now_is_not_kept(
         with pytest.raises(Undecidable):
             await kept.key_of(url_of(1))
     assert server.asked == [path_of(1)]
-    assert not kept._kept
+    assert kept.kept(url_of(1)) is None
+    assert kept._certificates[url_of(1)].result is None
 
 
 @pytest.mark.parametrize("status", [203, 206, 404, 500])
@@ -280,7 +283,10 @@ async def test_certificate_that_comes_with_another_status_is_not_taken(
         await kept.key_of(URL)
 
 
-async def test_certificate_that_is_used_is_kept_longest(server: CertificateServer, kept: Certificates) -> None:
+async def test_certificate_that_is_used_is_kept_longest(
+    server: CertificateServer, kept: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signatures, "_MAX_KEPT", 16)
     await kept.key_of(URL)
     for number in range(signatures._MAX_KEPT + 4):
         server.pages[path_of(number)] = 200, signer().pem

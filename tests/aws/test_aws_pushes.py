@@ -29,6 +29,7 @@ from totoms.messages.push.attempts import delivery_key
 from totoms.messages.push_request import PushReply, PushRequest
 from totoms.messages.receiver import Received
 from totoms_aws.configuration import AWSConfiguration
+from totoms_aws.messages import signatures
 
 PATH = "/SimpleNotificationService-" + "0123456789abcdef" * 2 + ".pem"
 
@@ -341,13 +342,18 @@ async def test_certificate_over_a_connection_that_is_not_trusted_is_not_believed
 
 
 async def test_certificates_that_are_kept_are_few(
-    bus: BusOfTests, sns: PushingSNS, certificates: CertificateServer, clock: Clock
+    bus: BusOfTests,
+    sns: PushingSNS,
+    certificates: CertificateServer,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(signatures, "_MAX_KEPT", 16)
     for number in range(40):
         path = f"/SimpleNotificationService-{number:032x}.pem"
         certificates.pages[path] = 200, sns.signer.pem
         await one(bus, sns, {**sns.notification("a body"), "SigningCertURL": f"https://{HOST}{path}"})
-    assert len(bus._push_receiver._certificates._kept) == 16
+    assert len(bus._push_receiver._certificates._certificates) == 16
 
 
 async def test_confirmation_is_by_the_api_and_its_url_is_not_fetched(

@@ -106,7 +106,7 @@ async def test_key_server_slow_away_broken_and_rotating(figure: Any) -> None:
         async with FaultProxy(int(server.uri.split(":")[2].split("/")[0])) as proxy:
             issuer = OIDCIssuer(ISSUER, "us", f"http://127.0.0.1:{proxy.port}/certs")
             service = make_service(APIEndpoint("GET", "/who", who), oidc_issuers=[issuer])
-            service.authenticator._verifiers[-1].keys._clock = lambda: now[0]
+            service.authenticator._verifiers[-1].keys._fetching._clock = lambda: now[0]
             async with service.client() as client:
                 await ask(client, "known", good("one", key), 200)
                 for number in range(10_000):  # their keys may have been published since the fetch

@@ -314,6 +314,20 @@ def test_an_answer_that_comes_too_late_does_not_replace_a_later_one(store: type[
     assert secrets.get_secret("key") == "new"
 
 
+def test_secret_is_unavailable_while_no_thread_can_be_started(
+    store: type[Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    store.values["key"] = b"v"
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        with pytest.raises(Unavailable, match="'key' cannot be read now"):
+            store().get_secret("key")
+    assert store().get_secret("key") == "v"
+
+
 async def test_the_loop_goes_on_while_the_store_is_slow(store: type[Store]) -> None:
     store.values["key"] = b"v"
     store.open.clear()

@@ -43,6 +43,7 @@ from totoms.names import MAX_METADATA_BYTES
 from totoms.plugins.configuration import HyperscalerConfiguration
 from totoms.plugins.hookspecs import hookimpl
 from totoms.secrets.manager import SecretsManager
+from totoms.single_flight import SingleFlight
 from totoms.storage.driver import SIGNED_URLS, FileInfo, WriteOptions
 from totoms.storage.resuming import ResumingDownload
 from totoms.storage.storage import CloudStorage
@@ -88,6 +89,7 @@ __all__ = [
     "ResumingDownload",
     "RetryPolicy",
     "SecretsManager",
+    "SingleFlight",
     "Subscription",
     "TotoEnvironment",
     "TotoLogger",

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.hashes import SHA1, SHA256, HashAlgorithm
 
 from totoms.errors import Unavailable, Undecidable
-from totoms.plugin import download
+from totoms.plugin import SingleFlight, download
 from totoms_aws.clients import SETTLING
 from totoms_aws.messages.naming import TopicArn
 
@@ -48,8 +48,8 @@ _PATH: Final = r"/SimpleNotificationService-[0-9a-f]{1,128}\.pem"
 # "sns.amazonaws.com"; for some regions "sns-signing.<region>...", "sns.<region>..." or "sns-<region>...".
 _SIGNER: Final = re.compile(r"sns(-[a-z0-9-]+)?(\.[a-z0-9-]+)?\.amazonaws\.com(\.cn)?")
 _MIN_KEY_BITS: Final = 2048
-_MAX_KEPT: Final = 16
-_MAX_REFUSED: Final = 1024
+_MAX_KEPT: Final = 1024
+"""Certificates, and URLs of which none was fetched."""
 _MAX_ASKED: Final = 256
 _BURST: Final = 4
 _PAUSE: Final = 5.0
@@ -146,21 +146,19 @@ class Certificates:
     ) -> None:
         self._fetch = fetch
         self._clock = clock
-        self._kept: OrderedDict[str, _Certificate] = OrderedDict()
-        self._fetching: dict[str, asyncio.Task[None]] = {}
+        self._certificates: OrderedDict[str, SingleFlight[_Certificate]] = OrderedDict()
         self._unreachable = float("-inf")
         self._budget = FetchBudget(clock)
-        self._refused: OrderedDict[str, float] = OrderedDict()
 
     def kept(self, url: str) -> RSAPublicKey | None:
         """Return the public key of the certificate at `url`; None if it is not here, or not valid now."""
-        kept = self._kept.get(url)
-        if kept is None:
+        known = self._certificates.get(url)
+        if known is None or known.result is None:
             return None
-        key, since, until = kept
+        key, since, until = known.result
         if not since <= datetime.now(UTC) <= until:
             return None
-        self._kept.move_to_end(url)
+        self._certificates.move_to_end(url)
         return key
 
     async def key_of(self, url: str) -> RSAPublicKey:
@@ -170,41 +168,37 @@ class Certificates:
             Undecidable: It is out of reach, or not a valid certificate of SNS.
         """
         found = self.kept(url)
-        if found is not None:
-            return found
-        task = self._fetching.get(url)
-        if task is None or task.get_loop() is not asyncio.get_running_loop():
-            failed = max(self._unreachable, self._refused.get(url, self._unreachable))
-            if self._clock() < failed + _COOLDOWN or len(self._fetching) >= _BURST or not self._budget.take(url):
-                raise Undecidable("SNS's certificate could not be fetched.", retry_after=int(_COOLDOWN))
-            task = self._fetching[url] = asyncio.create_task(self._get(url))
-            task.add_done_callback(lambda _: self._fetching.pop(url, None))
-        await asyncio.shield(task)
-        found = self.kept(url)
+        if found is None:
+            known = self._certificates.get(url) or SingleFlight(failed_cooldown=_COOLDOWN, clock=self._clock)
+            if known.running or self._may_fetch(url, known):
+                self._certificates[url] = known
+                while len(self._certificates) > _MAX_KEPT:
+                    self._certificates.popitem(last=False)
+                await known.attempt(lambda: self._get(url))
+                found = self.kept(url)
         if found is None:
             raise Undecidable("SNS's certificate could not be fetched.", retry_after=int(_COOLDOWN))
         return found
 
-    async def _get(self, url: str) -> None:
+    def _may_fetch(self, url: str, known: SingleFlight[_Certificate]) -> bool:
+        if self._clock() < self._unreachable + _COOLDOWN or known.cooldown_left():
+            return False
+        return sum(other.running for other in self._certificates.values()) < _BURST and self._budget.take(url)
+
+    async def _get(self, url: str) -> _Certificate:
         try:
             async with asyncio.timeout(_PATIENCE):
                 pem = await SETTLING.run(self._fetch, url)
-            kept = _read(pem)
+            certificate = _read(pem)
         except (Unavailable, ValueError):
             # There was an answer, but not a certificate of SNS. It says nothing about other URLs: a forged one must not
             # keep genuine ones from being fetched.
-            self._refused[url] = self._clock()
-            self._refused.move_to_end(url)
-            while len(self._refused) > _MAX_REFUSED:
-                self._refused.popitem(last=False)
+            raise
         except Exception:  # without the certificate nothing is proved
             self._unreachable = self._clock()
-        else:
-            self._budget.give_back()  # the URL was genuine
-            self._refused.pop(url, None)
-            self._kept[url] = kept
-            while len(self._kept) > _MAX_KEPT:
-                self._kept.popitem(last=False)
+            raise
+        self._budget.give_back()  # the URL was genuine
+        return certificate
 
 
 class FetchBudget:

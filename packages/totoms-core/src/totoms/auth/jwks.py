@@ -8,6 +8,7 @@ would make a broker drop the message, and log a user out right after a rotation.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -17,10 +18,11 @@ from totoms.auth.discovery import LOOPBACK, configuration_url, keys_uri
 from totoms.errors import Undecidable
 from totoms.fetching import Deadline
 from totoms.logging.logger import TotoLogger
+from totoms.single_flight import SingleFlight
 from totoms.threads import start_thread
 
 COOLDOWN: Final = 60.0
-"""The least seconds between two fetches."""
+"""The least seconds between a fetch and the next."""
 FAILED_COOLDOWN: Final = 10.0
 """The least seconds between a failed fetch and the next."""
 REFRESH_AFTER: Final = 300.0
@@ -62,23 +64,16 @@ class KeySet:
         self._issuer = issuer if uri is None else ""
         self._algorithm = algorithm
         self._on_rotated = on_rotated
-        self._clock = clock
-        self._keys: dict[str | None, Any] = {}
-        self._fetched: float | None = None
-        self._tried: float | None = None
-        self._failed = False
-        self._fetching: asyncio.Task[None] | None = None
+        self._fetching = SingleFlight[dict[str | None, Any]](COOLDOWN, FAILED_COOLDOWN, clock=clock)
 
     def known(self, kid: str | None) -> Any | None:
         """Return the cached key `kid`, or None. Start a fetch in the background if the keys are old."""
         key = self._keys.get(kid)
-        if key is None or self._fetched is None:
+        age = self._fetching.age()
+        if key is None or age > USABLE_FOR:
             return None
-        age = self._clock() - self._fetched
-        if age > USABLE_FOR:
-            return None
-        if age > REFRESH_AFTER and self._may_fetch():
-            self._start_fetch()
+        if age > REFRESH_AFTER and not self._fetching.cooldown_left():
+            self._fetching.in_task(self._fetch)
         return key
 
     async def find(self, kid: str | None) -> Any | None:
@@ -90,47 +85,29 @@ class KeySet:
         key = self.known(kid)
         if key is not None:
             return key
-        if self._may_fetch():
-            self._start_fetch()
-        fetching = self._fetching
-        fetched = fetching is not None and not fetching.done()
-        if fetching is not None and fetched:
-            # wait() does not cancel the fetch when this caller is cancelled: others wait for it too.
-            fetched = bool((await asyncio.wait({fetching}, timeout=TIMEOUT + 1))[0])
+        fetched = await self._fetching.attempt(self._fetch)
         key = self.known(kid)
-        if key is None and (self._failed or not fetched):
-            retry_after = max(1, self._cooldown_left())
+        if key is None and not fetched:
+            retry_after = max(1, math.ceil(self._fetching.cooldown_left()))
             raise Undecidable("The caller's token cannot be verified now.", retry_after=retry_after)
         return key
 
-    def _may_fetch(self) -> bool:
-        return (self._fetching is None or self._fetching.done()) and self._cooldown_left() == 0
+    @property
+    def _keys(self) -> dict[str | None, Any]:
+        return self._fetching.result or {}
 
-    def _cooldown_left(self) -> int:
-        if self._tried is None:
-            return 0
-        cooldown = FAILED_COOLDOWN if self._failed else COOLDOWN
-        left = self._tried + cooldown - self._clock()
-        return max(0, int(left) + 1) if left > 0 else 0
-
-    def _start_fetch(self) -> None:
-        self._tried = self._clock()
-        self._fetching = asyncio.get_running_loop().create_task(self._fetch())
-
-    async def _fetch(self) -> None:
+    async def _fetch(self) -> dict[str | None, Any]:
         try:
             # A daemon thread, because asyncio's pool would delay the end of the process.
             thread = start_thread(self._download, "totoms-keys")
             async with asyncio.timeout(TIMEOUT + 0.5):
                 keys = await asyncio.wrap_future(thread)
         except Exception as error:  # whatever the key server sends
-            self._failed = True
             TotoLogger.get_instance().log("", f"Cannot fetch the keys of {self.uri}", "WARNING", error)
-            return
-        withdrawn = any(not _published(kid, key, keys) for kid, key in self._keys.items())
-        self._keys, self._fetched, self._failed = keys, self._clock(), False
-        if withdrawn:
+            raise
+        if any(not _published(kid, key, keys) for kid, key in self._keys.items()):
             self._on_rotated()
+        return keys
 
     def _download(self) -> dict[str | None, Any]:
         ends = time.monotonic() + TIMEOUT

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import hmac
+import math
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -11,11 +11,14 @@ from typing import Final
 from totoms.auth.tokens import hmac_key
 from totoms.errors import Undecidable
 from totoms.logging.logger import TotoLogger
+from totoms.single_flight import SingleFlight
 
 REFRESH_AFTER: Final = 300.0
 """Seconds after which the keys are read again in the background, and so for which a withdrawn key still works."""
 COOLDOWN: Final = 60.0
-"""The least seconds between two reads, so that forged tokens cause no more."""
+"""The least seconds between a read and the next, so that forged tokens cause no more."""
+FAILED_COOLDOWN: Final = 10.0
+"""The least seconds between a failed read and the next."""
 PREVIOUS: Final = "jwt-signing-key-previous"
 
 Read = Callable[[], Awaitable[tuple[str | None, str | None]]]
@@ -44,56 +47,49 @@ class SigningKeys:
         on_withdrawn: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._keys = _checked(current, previous)
         self._read_again = read
         self._on_withdrawn = on_withdrawn
-        self._clock = clock
-        self._tried = clock()
-        self._failed = False
-        self._reading: asyncio.Task[None] | None = None
+        self._reading = SingleFlight[tuple[bytes, ...]](COOLDOWN, FAILED_COOLDOWN, clock=clock)
+        self._reading.keep(_checked(current, previous))
 
     def verify(self, signed: bytes, signature: bytes) -> bool:
         """Return whether one of the keys made a signature. Read the keys again in the background if they are old."""
-        if self._read_again is not None and self._clock() - self._tried >= REFRESH_AFTER:
-            self._start()
+        reading = self._reading
+        if self._read_again is not None and reading.age() >= REFRESH_AFTER and not reading.cooldown_left():
+            reading.in_task(self._refresh)
         # The same as PyJWT's HMACAlgorithm.verify, without a hash object.
         return any(hmac.compare_digest(hmac.digest(key, signed, "sha256"), signature) for key in self._keys)
 
+    @property
+    def _keys(self) -> tuple[bytes, ...]:
+        return self._reading.result or ()
+
     async def verify_anew(self, signed: bytes, signature: bytes) -> bool:
-        """Return whether a key made a signature that is in the store now. Within the cooldown the store is not asked.
+        """Return whether a key made a signature that is in the store now. Soon after a read the store is not asked.
 
         Raises:
             Undecidable: The keys could not be read.
         """
         if self._read_again is None:
             return False
-        if self._clock() - self._tried >= COOLDOWN:
-            self._start()
-        if self._reading is not None:
-            # wait() does not cancel the read when this caller is cancelled: others wait for it too.
-            await asyncio.wait({self._reading})
+        await self._reading.attempt(self._refresh)
         if self.verify(signed, signature):
             return True
-        if self._failed:
-            raise Undecidable("The caller's token cannot be verified now.", retry_after=int(COOLDOWN))
+        if self._reading.failed:
+            retry_after = max(1, math.ceil(self._reading.cooldown_left()))
+            raise Undecidable("The caller's token cannot be verified now.", retry_after=retry_after)
         return False
 
-    def _start(self) -> None:
-        if self._reading is None or self._reading.done():
-            self._tried = self._clock()
-            self._reading = asyncio.get_running_loop().create_task(self._refresh())
-
-    async def _refresh(self) -> None:
+    async def _refresh(self) -> tuple[bytes, ...]:
         assert self._read_again is not None
         try:
             keys = _checked(*await self._read_again())
         except Exception as error:  # of the store, or of a key that is too short
-            self._failed = True
             TotoLogger.get_instance().log("", "Cannot read the JWT signing keys again", "ERROR", error)
-            return
-        withdrawn, self._keys, self._failed = set(self._keys) - set(keys), keys, False
-        if withdrawn:
+            raise
+        if set(self._keys) - set(keys):
             self._on_withdrawn()
+        return keys
 
 
 def _checked(current: object, previous: object) -> tuple[bytes, ...]:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from totoms.errors import Unavailable
-from totoms.threads import start_thread
+from totoms.single_flight import SingleFlight
 
 Key: TypeAlias = "tuple[str, str | None]"
 """Name and version."""
 _RETRY_SECONDS: Final = 10.0
-"""Seconds between two fetches while a stale value is served."""
+"""The least seconds between a failed fetch and the next, while a stale value is served."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +29,6 @@ class CachePolicy:
     stale: float
 
 
-@dataclass(slots=True)
-class _Entry:
-    value: bytes = field(repr=False)
-    fetched: float
-    ask_again: float
-
-
 class SecretCache:
     """The cache of all secrets managers of one environment in this process. Thread-safe.
 
@@ -46,73 +38,48 @@ class SecretCache:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._lock = threading.Lock()
-        self._entries: dict[Key, _Entry] = {}
-        self._fetches: dict[Key, Future[bytes]] = {}
+        self._entries: dict[Key, SingleFlight[bytes]] = {}
 
-    def get(self, key: Key, fetch: Callable[[], bytes], policy: CachePolicy) -> bytes | Future[bytes]:
-        """Return the cached value, or a future of the fetch in progress; start one if there is none."""
-        with self._lock:
-            entry = self._entries.get(key)
-            if entry is not None and self._clock() < entry.ask_again:
-                return entry.value
-            running = self._fetches.get(key)
-            if running is not None:
-                return running
-            started: Future[bytes] = Future()
-            started.set_running_or_notify_cancel()
-            self._fetches[key] = started
+    def get(
+        self, key: Key, fetch: Callable[[], bytes], policy: CachePolicy, *, anew: bool = False
+    ) -> bytes | Future[bytes]:
+        """Return the cached value, or a future of the fetch in progress; start one if there is none.
+
+        Args:
+            key: Which secret.
+            fetch: Reads it from the store.
+            policy: How long to serve a cached value.
+            anew: Return a future even if the cached value is fresh.
+
+        Raises:
+            Unavailable: The system cannot start a thread.
+        """
+        entry = self._entries.get(key)
+        if entry is None:
+            entry = self._entries.setdefault(key, SingleFlight(failed_cooldown=_RETRY_SECONDS, clock=self._clock))
+        value, age = entry.result, entry.age()
+        if value is not None and not anew and (age < policy.fresh or (age < policy.stale and entry.cooldown_left())):
+            return value
         try:
-            start_thread(lambda: self._run(key, fetch, policy, started), "totoms-secret")
-        except RuntimeError as error:  # the system is out of threads
-            with self._lock:
-                self._end(key, started)
-            started.set_exception(Unavailable(f"The secret {key[0]!r} cannot be read now: {error}.", resource=key[0]))
-        return started
+            return entry.in_thread(lambda: self._fetched(key, entry, fetch, policy), "totoms-secret")
+        except RuntimeError as error:
+            raise Unavailable(f"The secret {key[0]!r} cannot be read now: {error}.", resource=key[0]) from None
 
-    def expire(self, key: Key) -> None:
-        """Have the next caller fetch the value, though the cached one is still fresh."""
-        with self._lock:
-            if (entry := self._entries.get(key)) is not None:
-                entry.ask_again = self._clock()
-
-    def abandon(self, key: Key, future: Future[bytes], policy: CachePolicy) -> bytes | None:
-        """Abandon a fetch that takes too long, so that the next caller starts another; return a stale value, if any."""
-        with self._lock:
-            self._end(key, future)
-            return self._stale(key, policy)
-
-    def _run(self, key: Key, fetch: Callable[[], bytes], policy: CachePolicy, future: Future[bytes]) -> None:
-        try:
-            value = fetch()
-        except Unavailable as error:
-            with self._lock:
-                self._end(key, future)
-                stale = self._stale(key, policy)
-            future.set_exception(error) if stale is None else future.set_result(stale)
-        except BaseException as error:
-            with self._lock:
-                if self._end(key, future):
-                    self._entries.pop(key, None)
-            future.set_exception(error)
-        else:
-            with self._lock:
-                # An abandoned fetch may return an older value than a later fetch did, so it is not cached.
-                if self._end(key, future) and policy.fresh > 0:
-                    now = self._clock()
-                    self._entries[key] = _Entry(value, now, now + policy.fresh)
-            future.set_result(value)
-
-    def _end(self, key: Key, future: Future[bytes]) -> bool:
-        # Call it with the lock held. Returns False for an abandoned fetch.
-        if self._fetches.get(key) is not future:
-            return False
-        del self._fetches[key]
-        return True
-
-    def _stale(self, key: Key, policy: CachePolicy) -> bytes | None:
-        entry, now = self._entries.get(key), self._clock()
-        if entry is None or now >= entry.fetched + policy.stale:
+    def stale(self, key: Key, future: Future[bytes], policy: CachePolicy) -> bytes | None:
+        """Return the value to serve after a fetch that failed or takes too long, or None. Abandon the fetch."""
+        entry = self._entries.get(key)
+        if entry is None:
             return None
-        entry.ask_again = max(entry.ask_again, min(now + _RETRY_SECONDS, entry.fetched + policy.stale))
-        return entry.value
+        entry.abandon(future)
+        return entry.result if entry.age() < policy.stale else None
+
+    def _fetched(self, key: Key, entry: SingleFlight[bytes], fetch: Callable[[], bytes], policy: CachePolicy) -> bytes:
+        keep = policy.fresh > 0
+        try:
+            return fetch()
+        except BaseException as error:
+            keep = isinstance(error, Unavailable) and entry.result is not None
+            raise
+        finally:
+            if not keep and self._entries.get(key) is entry:
+                del self._entries[key]

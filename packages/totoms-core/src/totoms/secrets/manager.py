@@ -83,19 +83,12 @@ class SecretsManager(ABC):  # noqa: B024 - its abstract method is marked by back
             return found
         try:
             return found.result(self.deadline_seconds)
-        except TimeoutError:
-            return self._stale_value(name, version, found)
+        except (TimeoutError, Unavailable) as error:
+            return self._stale_value(name, version, found, error)
 
     async def get_secret_bytes_async(self, name: str, *, version: str | None = None) -> bytes:
         """Return a secret as the stored bytes."""
-        found = self._look_up(name, version)
-        if isinstance(found, bytes):
-            return found
-        try:
-            # Cancelling one caller does not cancel the fetch for the others: it runs in a thread.
-            return await asyncio.wait_for(asyncio.wrap_future(found), self.deadline_seconds)
-        except TimeoutError:
-            return self._stale_value(name, version, found)
+        return await self._wait(name, version, self._look_up(name, version))
 
     def get_secret_json(self, name: str, field: str | None = None, *, version: str | None = None) -> Any:
         """Return a secret that is a JSON document, or one field of it.
@@ -142,14 +135,23 @@ class SecretsManager(ABC):  # noqa: B024 - its abstract method is marked by back
 
     async def _get_anew(self, name: str) -> str:
         """Return a secret as text, as the store has it now; while the store is unavailable, a cached value."""
-        self._cache.expire((name, None))
-        return await self.get_secret_async(name)
+        return _text(name, await self._wait(name, None, self._look_up(name, None, anew=True)))
 
-    def _look_up(self, name: str, version: str | None) -> bytes | Future[bytes]:
+    def _look_up(self, name: str, version: str | None, *, anew: bool = False) -> bytes | Future[bytes]:
         check_secret_name(name)
         if version is not None:
             check_secret_name(version, "secret version")
-        return self._cache.get((name, version), lambda: self._checked(name, version), self._policy(version))
+        policy = self._policy(version)
+        return self._cache.get((name, version), lambda: self._checked(name, version), policy, anew=anew)
+
+    async def _wait(self, name: str, version: str | None, found: bytes | Future[bytes]) -> bytes:
+        if isinstance(found, bytes):
+            return found
+        try:
+            # Cancelling one caller does not cancel the fetch for the others: it runs in a thread.
+            return await asyncio.wait_for(asyncio.wrap_future(found), self.deadline_seconds)
+        except (TimeoutError, Unavailable) as error:
+            return self._stale_value(name, version, found, error)
 
     def _checked(self, name: str, version: str | None) -> bytes:
         try:
@@ -166,13 +168,15 @@ class SecretsManager(ABC):  # noqa: B024 - its abstract method is marked by back
             raise CorruptData(f"The secret {name!r} is empty.", resource=name)
         raise BackendError(f"The secret {name!r} cannot be read: {failure}.", resource=name)
 
-    def _stale_value(self, name: str, version: str | None, fetch: Future[bytes]) -> bytes:
-        value = self._cache.abandon((name, version), fetch, self._policy(version))
-        if value is None:
-            raise Unavailable(
-                f"The secret {name!r} could not be read within {self.deadline_seconds:g} s.", resource=name
-            ) from None
-        return value
+    def _stale_value(self, name: str, version: str | None, fetch: Future[bytes], error: Exception) -> bytes:
+        value = self._cache.stale((name, version), fetch, self._policy(version))
+        if value is not None:
+            return value
+        if isinstance(error, Unavailable):
+            raise error
+        raise Unavailable(
+            f"The secret {name!r} could not be read within {self.deadline_seconds:g} s.", resource=name
+        ) from None
 
     def _policy(self, version: str | None) -> CachePolicy:
         if version is not None and self.cache_seconds > 0 and self._pins(version):

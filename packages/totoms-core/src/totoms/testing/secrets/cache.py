@@ -138,9 +138,9 @@ def _count_waiting(manager: SecretsManager) -> threading.Event:
     all_waiting, lock = threading.Event(), threading.Lock()
     asked, look_up = 0, manager._look_up
 
-    def counted(name: str, version: str | None) -> Any:
+    def counted(name: str, version: str | None, *, anew: bool = False) -> Any:
         nonlocal asked
-        found = look_up(name, version)
+        found = look_up(name, version, anew=anew)
         with lock:
             asked += 1
             if asked == _CALLERS:
