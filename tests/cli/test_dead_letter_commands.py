@@ -7,23 +7,15 @@ import os
 import pty
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from support.local.bus import BusOfTests
+from support.local.dead_letters import BLOG, NAME, Letters, post
 from support.plugins import GOOD, install_plugin
-from totoms import MessageDestination, TotoEnvironment, TotoMessage
 from totoms.messages.dead_letters import DeadLetterReason
 from totoms.messages.receiver import Received
-from totoms.messages.subscription import Subscription
-
-NAME = "blog-posts"
-BLOG = Subscription(NAME, "posts-topic", "posts")
-REASON = DeadLetterReason("attempts_exhausted", "ValueError", "no such\x1b[2Jauthor", 5)
 
 
 def dlq(*arguments: str, site: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -48,36 +40,6 @@ def refused(done: subprocess.CompletedProcess[str], status: int) -> str:
     assert len(lines) == 1, done.stderr
     assert lines[0].startswith("totoms: ")
     return lines[0]
-
-
-class Letters:
-    """A subscription of the local bus, and what becomes of its messages."""
-
-    def __init__(self) -> None:
-        self.bus = BusOfTests(TotoEnvironment("local"), {"posts": BLOG.topic})
-
-    async def add(self, *messages: TotoMessage) -> list[str]:
-        """Publish these and dead-letter them; return the ids of the letters."""
-        for message in messages:
-            await self.bus.publish_message(MessageDestination(topic="posts"), message)
-            (received,) = await self.bus._receive(BLOG, 1, 20)
-            await self.bus._dead_letter(received, REASON)
-        return [letter.letter_id for letter in await self.listed()]
-
-    async def listed(self) -> list[Any]:
-        return await self.bus.list_dead_letters(NAME, 10_000)
-
-
-@pytest.fixture
-async def letters() -> AsyncIterator[Letters]:
-    made = Letters()
-    await made.bus._subscribe(BLOG, create=True)
-    yield made
-    await made.bus.close()
-
-
-def post(title: str = "hello") -> TotoMessage:
-    return TotoMessage(type="postCreated", id="1", cid="c-1", data={"title": title})
 
 
 # --- list ---

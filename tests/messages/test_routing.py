@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +16,7 @@ from totoms import ConfigurationError, NonRetryableError, ProcessingResponse, Pr
 from totoms.context import current_cid
 from totoms.logging.describe import show_texts
 from totoms.logging.masking import forget_secrets, remember_secret
+from totoms.messages.dead_letters import DeadLetterReason, place_of
 from totoms.messages.message import encode_message
 from totoms.messages.receiver import Received
 from totoms.messages.router import Action, Outcome
@@ -40,6 +43,13 @@ def raising(error: BaseException) -> Handler:
         raise error
 
     return Handler(process)
+
+
+def without_place(reason: DeadLetterReason) -> str:
+    """Return the text of the exception, and check that the place of `raising` follows it."""
+    text, place, rest = re.split(r" ?(\(at test_routing\.py:[0-9]+ in process\))$", reason.description)
+    assert (bool(place), rest) == (True, "")
+    return text
 
 
 async def hang(_message: TotoMessage) -> Any:
@@ -93,7 +103,8 @@ async def test_last_attempt_is_dead_lettered_with_reason_attempts_and_error_clas
     assert outcome.action is Action.DEAD_LETTER
     assert outcome.reason is not None
     assert (outcome.reason.reason, outcome.reason.error_class) == ("attempts_exhausted", "ValueError")
-    assert (outcome.reason.description, outcome.reason.attempts) == ("bad post", 3)
+    assert outcome.reason.attempts == 3
+    assert without_place(outcome.reason) == "bad post"
 
 
 async def test_non_retryable_error_is_dead_lettered_at_once() -> None:
@@ -104,7 +115,7 @@ async def test_non_retryable_error_is_dead_lettered_at_once() -> None:
     assert outcome.action is Action.DEAD_LETTER
     assert outcome.reason is not None
     assert (outcome.reason.reason, outcome.reason.error_class) == ("non_retryable", "PostIsGone")
-    assert outcome.reason.description == "it is gone"
+    assert without_place(outcome.reason) == "it is gone"
 
 
 async def test_message_whose_consumers_died_on_every_attempt_is_dead_lettered_unhandled() -> None:
@@ -271,11 +282,36 @@ def test_second_handler_for_a_type_is_refused_by_name() -> None:
 async def test_reason_of_a_dead_letter_has_the_text_with_secrets_masked() -> None:
     outcome = await make_router(raising(NonRetryableError(f"{SECRET} is refused"))).handle(delivery())
     assert outcome.reason is not None
-    assert outcome.reason.description == "*** is refused"
+    assert without_place(outcome.reason) == "*** is refused"
     failed = Handler(lambda _: ProcessingResponse(ProcessingStatus.FAILED, error=f"{SECRET} is refused"))
     outcome = await make_router(failed, max_attempts=1).handle(delivery())
     assert outcome.reason is not None
     assert outcome.reason.description == "*** is refused"
+
+
+async def test_reason_of_a_dead_letter_names_the_line_of_the_service_and_not_that_of_a_library() -> None:
+    def parse(message: TotoMessage) -> None:
+        json.loads("no JSON")
+
+    outcome = await make_router(Handler(parse), max_attempts=1).handle(delivery())
+    assert outcome.reason is not None
+    line = parse.__code__.co_firstlineno + 1
+    assert outcome.reason.description.endswith(f" (at test_routing.py:{line} in parse)")
+    assert place_of(outcome.reason) == f"test_routing.py:{line}"
+
+
+async def test_long_text_of_an_exception_leaves_room_for_the_place() -> None:
+    outcome = await make_router(raising(ValueError("x" * 5000)), max_attempts=1).handle(delivery())
+    assert outcome.reason is not None
+    assert len(outcome.reason.description) == 1000
+    assert place_of(outcome.reason).startswith("test_routing.py:")
+
+
+async def test_handler_that_returns_failed_has_no_place() -> None:
+    failed = Handler(lambda _: ProcessingResponse(ProcessingStatus.FAILED, error="no (at all)"))
+    outcome = await make_router(failed, max_attempts=1).handle(delivery())
+    assert outcome.reason is not None
+    assert (outcome.reason.description, place_of(outcome.reason)) == ("no (at all)", "")
 
 
 async def test_reason_of_a_dead_letter_has_no_text_where_the_declaration_says_class() -> None:
@@ -285,7 +321,7 @@ async def test_reason_of_a_dead_letter_has_no_text_where_the_declaration_says_cl
     finally:
         show_texts(True)
     assert outcome.reason is not None
-    assert (outcome.reason.error_class, outcome.reason.description) == ("ValueError", "")
+    assert (outcome.reason.error_class, without_place(outcome.reason)) == ("ValueError", "")
 
 
 async def test_failure_of_a_handler_is_logged_with_class_text_and_traceback(caplog: pytest.LogCaptureFixture) -> None:

@@ -10,10 +10,12 @@ import json
 import sys
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from totoms.declaration.service import TotoMicroserviceConfiguration
 from totoms.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from totoms.declaration.service import TotoMicroserviceConfiguration
 
 
 def add_command(commands: Any) -> None:
@@ -29,14 +31,20 @@ def add_command(commands: Any) -> None:
         "and resources. It needs no hyperscaler and reads no secret.",
     )
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument(
-        "configuration",
-        nargs="?",
-        metavar="MODULE:NAME",
-        help="where the TotoMicroserviceConfiguration is, or a function that returns it; such as service:configuration",
-    )
+    add_declaration(what)
     what.add_argument("--schema", action="store_true", help="print the JSON Schema of the manifest")
     parser.set_defaults(run=_manifest)
+
+
+def add_declaration(parser: Any, more: str = "") -> None:
+    """Add the argument ``configuration`` for `load_configuration`, which may be left out.
+
+    Args:
+        parser: The parser, or a group of it.
+        more: What it is for.
+    """
+    text = "where the TotoMicroserviceConfiguration is, or a function that returns it; such as service:configuration"
+    parser.add_argument("configuration", nargs="?", metavar="MODULE:NAME", help=f"{text}; {more}" if more else text)
 
 
 def _manifest(parsed: argparse.Namespace) -> None:
@@ -50,6 +58,12 @@ def _manifest(parsed: argparse.Namespace) -> None:
     sys.stdout.write(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
 
 
+def load_quietly(place: str) -> TotoMicroserviceConfiguration:
+    """Import a declaration as `load_configuration` does; what its modules print goes to standard error."""
+    with contextlib.redirect_stdout(sys.stderr):
+        return load_configuration(place)
+
+
 def load_configuration(place: str) -> TotoMicroserviceConfiguration:
     """Import a declaration.
 
@@ -61,6 +75,8 @@ def load_configuration(place: str) -> TotoMicroserviceConfiguration:
         ConfigurationError: There is no configuration, or importing it failed.
     """
     module_name, separator, name = place.partition(":")
+    from totoms.declaration.service import TotoMicroserviceConfiguration  # imports FastAPI
+
     if not module_name or not separator or not name:
         raise ConfigurationError(f"{place!r} must have the form MODULE:NAME, such as service:configuration.")
     sys.path.insert(0, str(Path.cwd()))

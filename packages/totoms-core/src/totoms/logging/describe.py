@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import traceback
 from collections.abc import Mapping
@@ -16,6 +17,9 @@ _UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\u
 _LIMIT: Final = 1000
 _SHORT: Final = 200
 _SHORTEST_QUOTE: Final = 3
+_PACKAGES: Final = ("site-packages", "dist-packages")
+_STANDARD_LIBRARY: Final = str(PurePath(os.__file__).parent)
+_TOTOMS: Final = str(PurePath(__file__).parents[1])
 
 
 def error_location(error: BaseException) -> str:
@@ -32,6 +36,30 @@ def error_location(error: BaseException) -> str:
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     text = type(error).__name__ + (" at " + " < ".join(frames[:6]) if frames else "")
     return f"{text}, from {type(cause).__name__}" if cause is not None else text
+
+
+def service_frame(error: BaseException) -> str:
+    """Return where the service's own code was when `error` was raised, such as ``posts.py:42 in store``, or "".
+
+    That is the innermost frame outside of totoms, the standard library and installed packages. For a service that is
+    an installed package itself, it is the handler.
+    """
+    frames = [
+        (PurePath(file), line, frame.f_code.co_name)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if not _is_of_python_or_totoms(file := frame.f_code.co_filename)
+    ]
+    own = [frame for frame in frames if not set(_PACKAGES) & set(frame[0].parts)]
+    if not frames:
+        return ""
+    path, line, function = own[-1] if own else frames[0]
+    return printable(f"{path.name}:{line} in {function}")
+
+
+def _is_of_python_or_totoms(file: str) -> bool:
+    if file.startswith((_TOTOMS, "<")):  # "<" for generated code
+        return True
+    return file.startswith(_STANDARD_LIBRARY) and not any(packages in file for packages in _PACKAGES)
 
 
 def error_text(error: BaseException) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from totoms.errors import BackendError, NotFound
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 _FIRST_PAGE: Final = 100
 """Dead letters that `show` lists first. Usually there are few, and each may have a body of 256 KiB."""
+_LONGEST: Final = 1000
+_PLACE: Final = re.compile(r"\(at ([^()]+:[0-9]+) in [^()]+\)$")
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,8 @@ class DeadLetterReason:
             is not valid for its event, ``unknown_version`` for an event newer than its class; or ``undelivered`` for a
             message that the broker could not push.
         error_class: The exception's class, or "FAILED" if the handler returned FAILED.
-        description: For people; control characters removed, at most 1,000 characters.
+        description: For people; control characters removed, at most 1,000 characters. It ends with the place in the
+            service's code that raised the exception, such as ``(at posts.py:42 in store)``, if there is one.
         attempts: The number of attempts made.
     """
 
@@ -34,6 +38,25 @@ class DeadLetterReason:
     error_class: str = ""
     description: str = ""
     attempts: int = 0
+
+
+def with_place(description: str, frame: str) -> str:
+    """Return a description that ends with the place where the exception was raised.
+
+    Args:
+        description: The text of the exception; cut if both together are too long.
+        frame: The place, such as ``posts.py:42 in store``; "" if it is unknown.
+    """
+    if not frame:
+        return description
+    place = f"(at {frame})"
+    return f"{description[: _LONGEST - len(place) - 1]} {place}".lstrip()
+
+
+def place_of(reason: DeadLetterReason) -> str:
+    """Return the file and the line at the end of a description, such as ``posts.py:42``; "" if it names none."""
+    found = _PLACE.search(reason.description)
+    return found[1] if found else ""
 
 
 @dataclass(frozen=True)
@@ -64,6 +87,13 @@ class DeadLetterStore(ABC):
 
     All methods raise `BackendError` only; `NotFound` when the subscription does not exist.
     """
+
+    listing_hides: ClassVar[bool] = False
+    """Whether others cannot see the dead letters while they are listed, because the broker can only lease them."""
+
+    async def count(self) -> int | None:
+        """Return how many dead letters there are, as the broker reports it; None if only listing them tells."""
+        return None
 
     @abstractmethod
     async def list(self, limit: int) -> list[DeadLetter]:

@@ -131,5 +131,9 @@ class BusDriver(ABC):
         """
         raise Unsupported(f"The {self.environment.hyperscaler} message bus has no dead letters.", resource=DEAD_LETTERS)
 
+    async def _list_subscriptions(self) -> Sequence[str] | None:
+        """Return the names of all subscriptions that may have dead letters, or None if the broker cannot list them."""
+        return None
+
     async def _close(self) -> None:
         """Close connections and threads. May be called twice."""

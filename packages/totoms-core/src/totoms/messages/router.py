@@ -11,9 +11,9 @@ from typing import Any, Final
 
 from totoms.context import current_cid, remember_traceparent, sane_cid
 from totoms.errors import ConfigurationError, NonRetryableError, UndecodableMessage
-from totoms.logging.describe import error_location, error_text, printable, texts_shown
+from totoms.logging.describe import error_location, error_text, printable, service_frame, texts_shown
 from totoms.logging.logger import TotoLogger
-from totoms.messages.dead_letters import DeadLetterReason
+from totoms.messages.dead_letters import DeadLetterReason, with_place
 from totoms.messages.deadlines import Deadlines
 from totoms.messages.events import VERSION_ATTRIBUTE, InvalidEvent, TotoEvent, UnknownVersion
 from totoms.messages.handler import BoundHandler, TotoMessageHandler, bind
@@ -242,7 +242,10 @@ class MessageRouter:
 
     def _dead_letter(self, received: Received, reason: str, error: BaseException | str | None) -> Outcome:
         error_class = type(error).__name__ if isinstance(error, BaseException) else "" if error is None else "FAILED"
-        description = printable(error_text(error) if isinstance(error, BaseException) else error or "")
+        if isinstance(error, BaseException):
+            description = with_place(printable(error_text(error)), service_frame(error))
+        else:
+            description = printable(error or "")
         return Outcome(Action.DEAD_LETTER, DeadLetterReason(reason, error_class, description, received.attempt))
 
     def _log_failure(

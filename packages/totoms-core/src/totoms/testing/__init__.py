@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from totoms.testing.secrets.contract import SecretsManagerContract as SecretsManagerContract
     from totoms.testing.secrets.harness import SecretsManagerHarness as SecretsManagerHarness
     from totoms.testing.service.backend import PublishedMessage as PublishedMessage
+    from totoms.testing.service.dead_letters import load_dead_letters as load_dead_letters
     from totoms.testing.service.handled import HandledMessage as HandledMessage
     from totoms.testing.service.microservice import TestMicroservice as TestMicroservice
     from totoms.testing.storage.contract import CloudStorageContract as CloudStorageContract
@@ -42,6 +43,7 @@ _MODULES: Final = {
     "SecretsManagerContract": "secrets.contract",
     "SecretsManagerHarness": "secrets.harness",
     "TestMicroservice": "service.microservice",
+    "load_dead_letters": "service.dead_letters",
 }
 """Loaded on first use: the contracts import pytest, which must rewrite their asserts before they are imported."""
 

@@ -104,6 +104,10 @@ class LocalMessageBus(MessageBus):
     def _dead_letters(self, subscription: str) -> LocalDeadLetters:
         return LocalDeadLetters(subscription, self._get_writer)
 
+    async def _list_subscriptions(self) -> Sequence[str]:
+        names: list[str] = await self._do(rows.subscription_names)
+        return names
+
     async def _close(self) -> None:
         writer, self._writer = self._writer, None
         if writer is not None:

@@ -28,6 +28,10 @@ class LocalDeadLetters(DeadLetterStore):
         self._subscription = subscription
         self._writer = writer
 
+    async def count(self) -> int:
+        """Return how many there are; see `count`."""
+        return int(await self._do(lambda connection: count(connection, self._subscription)))
+
     async def list(self, limit: int) -> list[DeadLetter]:
         """Return the oldest; see `read`."""
         found: list[DeadLetter] = await self._do(lambda connection: read(connection, self._subscription, limit))
@@ -92,6 +96,19 @@ def read(connection: sqlite3.Connection, subscription: str, limit: int) -> list[
     if not found and find_subscription(connection, subscription) is None:
         raise _unknown(subscription)
     return [_letter(subscription, row) for row in found]
+
+
+def count(connection: sqlite3.Connection, subscription: str) -> int:
+    """Return how many dead letters a subscription has.
+
+    Raises:
+        NotFound: There is neither such a subscription nor a dead letter of one.
+    """
+    sql = "SELECT count(*) FROM dead_letters WHERE subscription = ?"
+    found: int = connection.execute(sql, (subscription,)).fetchone()[0]
+    if not found and find_subscription(connection, subscription) is None:
+        raise _unknown(subscription)
+    return found
 
 
 def replay(connection: sqlite3.Connection, subscription: str, letter_ids: Sequence[str] | None, now: float) -> int:

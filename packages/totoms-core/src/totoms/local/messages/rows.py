@@ -71,6 +71,12 @@ def find_subscription(connection: sqlite3.Connection, name: str) -> tuple[int, s
     return found
 
 
+def subscription_names(connection: sqlite3.Connection) -> list[str]:
+    """Return the names of all subscriptions and queues, and of those that only have dead letters."""
+    sql = "SELECT name FROM subscriptions UNION SELECT subscription FROM dead_letters"
+    return [name for (name,) in connection.execute(sql)]
+
+
 def backlog(name: str, connection: sqlite3.Connection) -> int | None:
     """Return how many messages a subscription has; None if it does not exist."""
     found = find_subscription(connection, name)

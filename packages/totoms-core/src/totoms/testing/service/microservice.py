@@ -17,6 +17,7 @@ from totoms.declaration.service import TotoMicroserviceConfiguration
 from totoms.environment import TotoEnvironment, scope_environment
 from totoms.errors import ConfigurationError, NotFound
 from totoms.http.lifespan import Lifespan
+from totoms.messages.dead_letters import DeadLetter
 from totoms.messages.events import VERSION_ATTRIBUTE, TotoEvent
 from totoms.messages.message import ID_ATTRIBUTE, TYPE_ATTRIBUTE, TotoMessage, encode_message
 from totoms.messages.receiver import Received
@@ -149,7 +150,7 @@ class TestMicroservice:
 
     async def deliver(
         self,
-        message: TotoMessage[Any] | TotoEvent | bytes,
+        message: TotoMessage[Any] | TotoEvent | DeadLetter | bytes,
         *,
         topic: str | None = None,
         attempt: int = 1,
@@ -161,8 +162,9 @@ class TestMicroservice:
         ``outcome.action`` says whether a broker would deliver it again.
 
         Args:
-            message: A message, an event as the data of one, or bytes as another program might have published them.
-            topic: The logical name of its topic; needed only if the service has several.
+            message: A message, an event as the data of one, a dead letter of `load_dead_letters`, or bytes as another
+                program might have published them.
+            topic: The logical name of its topic; by default that of the dead letter, or the only one of the service.
             attempt: The number of this delivery, from 1.
             attributes: Attributes in addition to the message type, the id, and the version of an event.
 
@@ -172,30 +174,31 @@ class TestMicroservice:
         """
         declared, router = self._declared(), self._router
         assert router is not None
-        names = [one.logical_name for one in declared.topics]
-        name = topic if topic is not None else names[0] if len(names) == 1 else ""
-        if name not in names:
-            known = ", ".join(names) or "none"
+        subscriptions = {
+            one.logical_name: one.subscription or f"{self.microservice.service_name}-{one.logical_name}"
+            for one in declared.topics
+        }
+        name = topic if topic is not None else self._only_topic(message, subscriptions)
+        if name not in subscriptions:
+            known = ", ".join(subscriptions) or "none"
             raise NotFound(f"deliver(..., topic={topic!r}): the service's topics are: {known}.", resource=topic)
-        message_id = new_cid()
-        sent = {ID_ATTRIBUTE: message_id, **(attributes or {})}
-        if isinstance(message, TotoEvent):
-            message = TotoMessage(data=message)
-        if isinstance(message, TotoMessage):
-            sent.setdefault(TYPE_ATTRIBUTE, message.type)
-            if isinstance(message.data, TotoEvent):
-                sent.setdefault(VERSION_ATTRIBUTE, str(message.data.__toto_version__))
+        body, message_id, sent = _encoded(message)
         subscription = Subscription(
-            f"{self.microservice.service_name}-{name}",
-            self.microservice.message_bus.topics[name],
-            name,
-            retry=declared.retry,
+            subscriptions[name], self.microservice.message_bus.topics[name], name, retry=declared.retry
         )
-        body = message if isinstance(message, bytes) else encode_message(message)
-        received = Received(body, message_id, attempt, subscription, sent)
+        received = Received(body, message_id, attempt, subscription, {**sent, **(attributes or {})})
         with scope_environment(self.environment):
             # In its own task, as in a consumer, so that context variables of the handler do not leak.
             return await asyncio.create_task(router.deliver(received))
+
+    @staticmethod
+    def _only_topic(message: object, subscriptions: Mapping[str, str]) -> str:
+        """Return the topic of a message for which none was given; "" if it is unknown."""
+        if isinstance(message, DeadLetter):
+            for name, subscription in subscriptions.items():
+                if subscription == message.subscription:
+                    return name
+        return next(iter(subscriptions)) if len(subscriptions) == 1 else ""
 
     async def settled(self, timeout: float = 10.0) -> None:
         """Wait until no message is being handled and none is due: the others are delayed or in backoff.
@@ -268,3 +271,19 @@ class TestMicroservice:
         if declared is None:
             raise ConfigurationError(f"{self.microservice.service_name} has no message bus configuration.")
         return declared
+
+
+def _encoded(message: TotoMessage[Any] | TotoEvent | DeadLetter | bytes) -> tuple[bytes, str, dict[str, str]]:
+    """Return the body, the id and the attributes of a message as its broker would deliver it."""
+    if isinstance(message, DeadLetter):
+        return message.body, message.message_id, dict(message.attributes)
+    message_id = new_cid()
+    sent = {ID_ATTRIBUTE: message_id}
+    if isinstance(message, bytes):
+        return message, message_id, sent
+    if isinstance(message, TotoEvent):
+        message = TotoMessage(data=message)
+    sent[TYPE_ATTRIBUTE] = message.type
+    if isinstance(message.data, TotoEvent):
+        sent[VERSION_ATTRIBUTE] = str(message.data.__toto_version__)
+    return encode_message(message), message_id, sent

@@ -1,0 +1,205 @@
+"""The commands of ``totoms dlq``. Each takes the parsed command line, works on a bus, and prints."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import io
+import math
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
+
+from totoms.cli import dead_letter_reports as reports
+from totoms.cli.exports import refuse_existing, write_export
+from totoms.cli.manifest import load_quietly
+from totoms.cli.output import counted, print_note
+from totoms.cli.replays import Progress, batch_size, in_batches
+from totoms.cli.selection import MOST, Filters, filters_of, find
+from totoms.environment import TotoEnvironment
+from totoms.errors import ConfigurationError, NotFound
+from totoms.logging.describe import printable
+from totoms.messages.bus import MessageBus
+from totoms.messages.dead_letters import DeadLetter
+
+Action = Callable[[argparse.Namespace], Coroutine[Any, Any, None]]
+
+
+def run(action: Action, parsed: argparse.Namespace) -> None:
+    """Run a command to its end."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # the terminal's encoding may lack characters
+    asyncio.run(action(parsed))
+
+
+class _Bus:
+    """Opens the bus of an environment, by default of the variables, for a block."""
+
+    def __init__(self, environment: TotoEnvironment | None = None, topics: dict[str, str] | None = None) -> None:
+        self._bus = MessageBus(environment or TotoEnvironment.from_variables(), topics or {})
+
+    async def __aenter__(self) -> MessageBus:
+        return self._bus
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._bus.close()
+
+
+# --- read ---
+
+
+async def subscriptions(parsed: argparse.Namespace) -> None:
+    """List subscriptions with the number of their dead letters."""
+    from totoms.cli.subscriptions import count_all, declared_subscriptions
+
+    configuration = load_quietly(parsed.configuration) if parsed.configuration else None
+    names = None if configuration is None else declared_subscriptions(configuration)
+    async with _Bus(configuration.environment if configuration is not None else None) as bus:
+        reports.print_counts(await count_all(bus, names), bus.environment.hyperscaler, as_json=parsed.json)
+
+
+async def list_letters(parsed: argparse.Namespace) -> None:
+    """List dead letters."""
+    async with _Bus() as bus:
+        found = await find(bus, parsed.subscription, filters_of(parsed), parsed.limit)
+    reports.print_list(found, parsed.subscription, as_json=parsed.json)
+
+
+async def groups(parsed: argparse.Namespace) -> None:
+    """Group dead letters."""
+    async with _Bus() as bus:
+        found = await find(bus, parsed.subscription, filters_of(parsed))
+    reports.print_groups(found, parsed.subscription, as_json=parsed.json)
+
+
+async def show(parsed: argparse.Namespace) -> None:
+    """Show one dead letter."""
+    async with _Bus() as bus:
+        reports.print_letter(await bus.show_dead_letter(parsed.subscription, parsed.letter_id))
+
+
+async def export(parsed: argparse.Namespace) -> None:
+    """Write dead letters to a file."""
+    filters = filters_of(parsed)
+    if parsed.letter_ids and filters:
+        raise ConfigurationError("Give ids or filters, not both.")
+    refuse_existing(parsed.file)
+    async with _Bus() as bus:
+        if parsed.letter_ids:
+            found = [await bus.show_dead_letter(parsed.subscription, one) for one in dict.fromkeys(parsed.letter_ids)]
+        else:
+            found = await find(bus, parsed.subscription, filters)
+    if not found:
+        raise NotFound(f"{parsed.subscription} has no such dead letters: nothing was written.")
+    write_export(parsed.file, found, with_data=parsed.with_data)
+    values = "the published values" if parsed.with_data else "fake values"
+    sys.stdout.write(f"Wrote {counted(len(found))} with {values} to {printable(str(parsed.file))}.\n")
+
+
+# --- change ---
+
+
+async def replay(parsed: argparse.Namespace) -> None:
+    """Replay dead letters."""
+    filters = _check_selection(parsed)
+    async with _Bus() as bus:
+        await _do(bus, bus.replay_dead_letters, "Replayed", parsed, filters)
+
+
+async def purge(parsed: argparse.Namespace) -> None:
+    """Delete dead letters."""
+    filters = _check_selection(parsed)
+    ask = not parsed.letter_ids and not parsed.yes
+    if ask and not sys.stdin.isatty():
+        raise ConfigurationError("Deleting dead letters without ids needs --yes if there is no terminal to confirm it.")
+    if ask and not filters and not _confirm(f"all dead letters of {parsed.subscription}"):
+        return
+    async with _Bus() as bus:
+        await _do(bus, bus.purge_dead_letters, "Deleted", parsed, filters, ask=ask)
+
+
+def _check_selection(parsed: argparse.Namespace) -> Filters:
+    filters = filters_of(parsed)
+    if bool(parsed.letter_ids) == bool(parsed.all or filters):
+        raise ConfigurationError("Give the ids of the dead letters, or filters, or --all.")
+    return filters
+
+
+def _confirm(what: str) -> bool:
+    sys.stderr.write(f"Delete {printable(what)} for good? [y/N] ")
+    sys.stderr.flush()
+    confirmed = sys.stdin.readline().strip().lower() in ("y", "yes")
+    if not confirmed:
+        print_note("Nothing was deleted.")
+    return confirmed
+
+
+async def _do(
+    bus: MessageBus,
+    work: Callable[..., Awaitable[int]],
+    verb: str,
+    parsed: argparse.Namespace,
+    filters: Filters,
+    *,
+    ask: bool = False,
+) -> None:
+    """Replay or purge what the command line selects, and print how many."""
+    rate: float | None = getattr(parsed, "rate", None)
+    if parsed.all and not filters and rate is None:
+        _print_done(verb, await work(parsed.subscription), parsed)
+        return
+    # Ids that were given go one by one: a backend returns how many there were, not which.
+    letter_ids, size = list(dict.fromkeys(parsed.letter_ids)), 1
+    if not letter_ids:
+        letter_ids = _ids(await find(bus, parsed.subscription, filters))
+        size = batch_size(rate) if rate is not None else MOST
+        if ask and filters and letter_ids and not _confirm(f"{counted(len(letter_ids))} of {parsed.subscription}"):
+            return
+    missing: list[str] = []
+    progress = Progress(verb, len(letter_ids))
+
+    def done(batch: Sequence[str], number: int) -> None:
+        progress.add(number)
+        if size == 1 and not number:
+            missing.extend(batch)
+
+    completed = False
+    try:
+        await in_batches(work, parsed.subscription, letter_ids, done, size=size, rate=rate or math.inf)
+        completed = True
+    finally:  # also after an error or Ctrl-C
+        progress.end()
+        if completed or progress.count:
+            _print_done(verb, progress.count, parsed)
+    if missing and parsed.letter_ids:
+        raise NotFound(f"{parsed.subscription} has no dead letter {', '.join(map(repr, missing))}.")
+
+
+def _ids(dead_letters: list[DeadLetter]) -> list[str]:
+    # As `replay_letters`: of one message that died twice, one is replayed.
+    return [one.letter_id for one in {one.message_id: one for one in reversed(dead_letters)}.values()][::-1]
+
+
+def _print_done(verb: str, number: int, parsed: argparse.Namespace) -> None:
+    sys.stdout.write(f"{verb} {counted(number)} of {printable(parsed.subscription)}.\n")
+
+
+async def send(parsed: argparse.Namespace) -> None:
+    """Publish a test message."""
+    from totoms.cli.sending import publish, read_data, topic_identifier
+    from totoms.messages.message import MessageDestination
+
+    if parsed.service and parsed.queue:
+        raise ConfigurationError("Give --service or --queue, not both: a service declares topics.")
+    data = read_data(parsed.data)
+    environment, topics, destination = None, {}, MessageDestination(queue=parsed.destination)
+    if not parsed.queue:
+        name = identifier = parsed.destination
+        if parsed.service:
+            configuration = load_quietly(parsed.service)
+            environment = configuration.environment or TotoEnvironment.from_variables()
+            name, identifier = await topic_identifier(configuration, parsed.destination, environment)
+        topics, destination = {name: identifier}, MessageDestination(topic=name)
+    async with _Bus(environment, topics) as bus:
+        message_id = await publish(bus, destination, parsed.type, data)
+    sys.stdout.write(f"Published message {printable(message_id)} to {printable(parsed.destination)}.\n")

@@ -1,0 +1,36 @@
+"""What commands print: tables, times and notes, with control characters replaced."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from totoms.logging.describe import printable
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print rows under their columns; an empty cell is a dash."""
+    table = [list(columns), *([printable(str(cell)) or "-" for cell in row] for row in rows)]
+    widths = [max(len(line[column]) for line in table) for column in range(len(columns))]
+    for line in table:
+        cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
+        sys.stdout.write("  ".join(cells).rstrip() + "\n")
+
+
+def print_note(text: str) -> None:
+    """Print a line on standard error, apart from the results."""
+    sys.stderr.write(f"totoms: {printable(text)}\n")
+
+
+def iso(seconds: float) -> str:
+    """Return a time, in seconds since the epoch, as ``2026-12-01T03:00:00Z``."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    except (ValueError, OverflowError, OSError):  # out of range
+        return str(seconds)
+
+
+def counted(number: int, what: str = "dead letter") -> str:
+    """Return ``1 dead letter`` or ``2 dead letters``."""
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -1,0 +1,115 @@
+"""Which dead letters a command is about: ids, or filters."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from totoms.cli.output import print_note
+from totoms.errors import UndecodableMessage
+from totoms.messages.bus import MessageBus
+from totoms.messages.dead_letters import DeadLetter
+from totoms.messages.message import TYPE_ATTRIBUTE, decode_message
+
+MOST: Final = 10_000
+"""Dead letters that are listed to filter them. Each may have a body of 256 KiB."""
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What a dead letter must be. A filter that is None lets all through.
+
+    Attributes:
+        type: The type of the message.
+        reason: Why it is dead, such as ``attempts_exhausted``.
+        since: Since when it is dead, in seconds since the epoch.
+    """
+
+    type: str | None = None
+    reason: str | None = None
+    since: float | None = None
+
+    def __bool__(self) -> bool:
+        """Return whether there is any filter."""
+        return self != Filters()
+
+    def accept(self, dead_letter: DeadLetter) -> bool:
+        """Return whether `dead_letter` passes all filters."""
+        return (
+            (self.type is None or message_type(dead_letter) == self.type)
+            and (self.reason is None or dead_letter.reason.reason == self.reason)
+            and (self.since is None or dead_letter.dead_since >= self.since)
+        )
+
+
+def add_filters(parser: argparse.ArgumentParser) -> None:
+    """Add ``--type``, ``--reason`` and ``--since``; `filters_of` returns them."""
+    filters = parser.add_argument_group("filters")
+    filters.add_argument("--type", metavar="TYPE", help="only messages of this type")
+    filters.add_argument("--reason", metavar="REASON", help="only those dead for this reason, as `list` shows it")
+    filters.add_argument(
+        "--since",
+        type=_since,
+        metavar="TIME",
+        help="only those dead since 30m, 2h or 1d ago, or since a time such as 2026-12-01T03:00Z (UTC by default)",
+    )
+
+
+def filters_of(parsed: argparse.Namespace) -> Filters:
+    """Return the filters of a command line."""
+    return Filters(parsed.type, parsed.reason, parsed.since)
+
+
+async def find(bus: MessageBus, subscription: str, filters: Filters, limit: int = MOST) -> list[DeadLetter]:
+    """Return the oldest dead letters that pass the filters, at most `limit`; note on standard error if there are more.
+
+    Raises:
+        BackendError: As for `MessageBus.list_dead_letters`.
+    """
+    most = MOST if filters else limit
+    listed = await bus.list_dead_letters(subscription, most + 1)
+    note_hiding(bus, subscription)
+    found = [one for one in listed[:most] if filters.accept(one)]
+    if len(listed) > most and filters:
+        print_note(f"Only the oldest {most} dead letters of {subscription} were looked at.")
+    elif len(listed) > most or len(found) > limit:
+        print_note(f"There are more than {limit}: see --limit.")
+    return found[:limit]
+
+
+def note_hiding(bus: MessageBus, subscription: str) -> None:
+    """Note that others did not see the dead letters while they were listed, if the backend works so."""
+    if bus._store(subscription).listing_hides:
+        print_note(
+            f"On {bus.environment.hyperscaler}, dead letters that one command lists are hidden from others meanwhile. "
+            "They are visible again now."
+        )
+
+
+def message_type(dead_letter: DeadLetter) -> str:
+    """Return the type of the message; "" if it has none."""
+    if TYPE_ATTRIBUTE in dead_letter.attributes:
+        return dead_letter.attributes[TYPE_ATTRIBUTE]
+    try:
+        return decode_message(dead_letter.body).type  # other publishers may not set the attribute
+    except UndecodableMessage:
+        return ""
+
+
+def _since(text: str) -> float:
+    now = time.time()
+    if match := re.fullmatch(r"([0-9]{1,9})([smhd])", text):
+        return now - int(match[1]) * _UNITS[match[2]]
+    try:
+        given = datetime.fromisoformat(text)
+        seconds = (given if given.tzinfo else given.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError("must be like 30m, 2h, 1d or 2026-12-01T03:00Z") from None
+    if seconds > now:
+        raise argparse.ArgumentTypeError("is in the future")
+    return seconds
