@@ -142,12 +142,15 @@ async def test_file_shrinks_though_its_process_is_never_idle(
 
 @pytest.fixture
 async def old_folder(tmp_path: Path) -> Path:
-    """A folder as a killed process of an earlier release leaves it: 40 messages, and a file that cannot shrink."""
+    """A folder as a killed process of an earlier release leaves it: 40 messages without times, in a file that cannot
+    shrink.
+    """
     async with open_bus(tmp_path / "made") as bus:
         await bus._subscribe(BLOG, create=True)
         await publish(bus, *range(40))
         folder = crash_image(tmp_path / "made", tmp_path / "old")
     with closing(sqlite3.connect(folder / "bus.sqlite3", isolation_level=None)) as connection:
+        connection.execute("ALTER TABLE deliveries DROP COLUMN published")
         connection.execute("PRAGMA auto_vacuum=NONE")
         connection.execute("VACUUM")
         assert connection.execute("PRAGMA auto_vacuum").fetchone() == (0,)

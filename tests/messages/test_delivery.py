@@ -29,7 +29,7 @@ from totoms.messages.delivery import choose_delivery, pushed_to_us
 from totoms.messages.driver import PULL, PUSH
 from totoms.messages.message import encode_message
 from totoms.messages.receiver import Received, Receiver
-from totoms.messages.subscription import Existing, Subscription
+from totoms.messages.subscription import Backlog, Existing, Subscription
 from totoms.messages.unconfirmed import UnconfirmedPushes
 from totoms.messaging import Messaging
 
@@ -47,6 +47,7 @@ class Broker(MemoryBus):
     def __init__(self, environment: Any = None, topics: Any = None) -> None:
         super().__init__(environment or SimpleNamespace(hyperscaler="memory"), topics)
         self.existing: Existing | BackendError | None = Existing()
+        self.backlog: Backlog | BackendError | None = None
         self.subscribed: list[Subscription] = []
         self.refuses: BackendError | None = None
 
@@ -54,6 +55,12 @@ class Broker(MemoryBus):
         if isinstance(self.existing, BackendError):
             raise self.existing
         return self.existing
+
+    async def _backlog(self, subscription: Subscription) -> Backlog | None:
+        assert subscription.delivery == "pull"
+        if isinstance(self.backlog, BackendError):
+            raise self.backlog
+        return self.backlog
 
     async def _subscribe(self, subscription: Subscription, *, create: bool) -> Receiver:
         if self.refuses:
@@ -254,18 +261,21 @@ async def test_topic_that_is_only_published_to_gets_no_subscription(log: pytest.
     assert [one.logical_name for one in bus.subscribed] == ["posts"]
 
 
+@pytest.mark.parametrize(
+    ("backlog", "waiting"), [(Backlog(7, 60.0), " with 7 messages waiting"), (None, ""), (AccessDenied("no"), "")]
+)
 async def test_subscription_of_a_topic_that_is_no_longer_heard_is_reported_with_its_backlog(
-    log: pytest.LogCaptureFixture,
+    backlog: Backlog | BackendError | None, waiting: str, log: pytest.LogCaptureFixture
 ) -> None:
     bus = Broker()
-    bus.existing = Existing(pull=True, backlog=7, drain="delete-it")
+    bus.existing, bus.backlog = Existing(pull=True, drain="delete-it"), backlog
     service = await messaging(bus)
     await service.start()
     assert service._warning is not None
     await service._warning
     await service.stop_receiving(0)
     await service.close()
-    warning = "'blog-orders' exists with 7 messages waiting, but no handler takes messages of 'orders'"
+    warning = f"'blog-orders' exists{waiting}, but no handler takes messages of 'orders'"
     assert warning in lines(log, logging.WARNING)
     assert "delete-it" in lines(log, logging.WARNING)
 
@@ -317,7 +327,8 @@ async def test_pull_subscription_that_is_left_behind_is_an_error_with_the_comman
     log: pytest.LogCaptureFixture,
 ) -> None:
     bus = Broker()
-    bus.existing = Existing(pull=True, push=(OURS,), backlog=3, drain="delete-queue blog-posts")
+    bus.existing = Existing(pull=True, push=(OURS,), drain="delete-queue blog-posts")
+    bus.backlog = Backlog(3)
     service = await messaging(bus, base_url="https://blog.example", delivery="push")
     await service.start()
     await service.close()

@@ -27,6 +27,7 @@ DATA = [
     plugin.RetryPolicy,
     plugin.DeadLetterReason,
     plugin.DeadLetter,
+    plugin.Backlog,
     plugin.Existing,
     plugin.PushRequest,
     plugin.PushReply,

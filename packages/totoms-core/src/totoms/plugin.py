@@ -38,7 +38,7 @@ from totoms.messages.message import (
 from totoms.messages.outgoing import Outgoing
 from totoms.messages.push_request import PushReply, PushRequest
 from totoms.messages.receiver import Received, Receiver
-from totoms.messages.subscription import Existing, RetryPolicy, Subscription
+from totoms.messages.subscription import Backlog, Existing, RetryPolicy, Subscription
 from totoms.names import MAX_METADATA_BYTES
 from totoms.plugins.configuration import HyperscalerConfiguration
 from totoms.plugins.hookspecs import hookimpl
@@ -65,6 +65,7 @@ __all__ = [
     "SIGNED_URLS",
     "TRACEPARENT_ATTRIBUTE",
     "TYPE_ATTRIBUTE",
+    "Backlog",
     "Batcher",
     "ChunkReader",
     "ClientRegistry",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 ATOM = "http://www.w3.org/2005/Atom"
 CONNECT = "http://schemas.microsoft.com/netservices/2010/10/servicebus/connect"
+COUNTS = "http://schemas.microsoft.com/netservices/2011/06/servicebus"
 _Answer = tuple[int, bytes]
 
 
@@ -108,11 +109,23 @@ def _entry(entity: Any) -> bytes:
             "MessageCount": str(sum(1 for _ in entity.each())),
         }
     inner = "".join(f"<{name}>{escape(value)}</{name}>" for name, value in told.items())
+    if isinstance(entity, Queue):
+        inner += _counts(entity)
     name = escape(entity.path.rpartition("/Subscriptions/")[2])
     return (
         f'<entry xmlns="{ATOM}"><title type="text">{name}</title><content type="application/xml">'
         f'<{kind} xmlns="{CONNECT}">{inner}</{kind}></content></entry>'
     ).encode()
+
+
+def _counts(queue: Queue) -> str:
+    counts = {
+        "ActiveMessageCount": sum(1 for _ in queue.each()),
+        "DeadLetterMessageCount": 0 if queue.dead is None else sum(1 for _ in queue.dead.each()),
+        "ScheduledMessageCount": len(queue.scheduled),
+    }
+    inner = "".join(f"<d2p1:{name}>{number}</d2p1:{name}>" for name, number in counts.items())
+    return f'<CountDetails xmlns:d2p1="{COUNTS}">{inner}</CountDetails>'
 
 
 def _feed(entities: list[Any], query: dict[str, list[str]]) -> _Answer:

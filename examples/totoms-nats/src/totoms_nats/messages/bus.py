@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from totoms.errors import BackendError
-from totoms.plugin import DEAD_LETTERS, PULL, QUEUES, MessageBus, Outgoing, Subscription, TotoEnvironment
+from totoms.plugin import DEAD_LETTERS, PULL, QUEUES, Backlog, MessageBus, Outgoing, Subscription, TotoEnvironment
 from totoms_nats.clients import Connection
 from totoms_nats.configuration import NatsConfiguration
 from totoms_nats.messages.dead_letters import NatsDeadLetters
@@ -44,6 +44,9 @@ class NatsMessageBus(MessageBus):
         receiver = NatsReceiver(subscription, sources, self._connection, self._subscriptions)
         self._open_receivers.append(receiver)
         return receiver
+
+    async def _backlog(self, subscription: Subscription) -> Backlog:
+        return await self._subscriptions.backlog(subscription)
 
     def _dead_letters(self, subscription: str) -> NatsDeadLetters:
         return NatsDeadLetters(subscription, self._connection, self._subscriptions)

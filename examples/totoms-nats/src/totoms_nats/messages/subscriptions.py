@@ -10,12 +10,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import Final
 
 from nats.js import JetStreamContext, api
 
 from totoms.errors import BackendError, NotFound
-from totoms.plugin import Subscription
+from totoms.plugin import Backlog, Subscription
 from totoms_nats.clients import Connection
 from totoms_nats.configuration import NatsConfiguration
 from totoms_nats.messages.pull import Source
@@ -91,6 +92,19 @@ class Subscriptions:
         names = self.names
         await self._stream(names.queues, names.queue_subject("*"), api.RetentionPolicy.WORK_QUEUE, create=True)
 
+    async def backlog(self, subscription: Subscription) -> Backlog:
+        """Return how many messages the consumers of a subscription have not acknowledged, and how old the oldest is.
+
+        Raises:
+            NotFound: The topic or a consumer does not exist.
+        """
+        streams = [self.names.queues]
+        if subscription.topic:
+            streams.append(await self.stream_of(subscription.topic))
+        found = [await self._backlog_of(stream, token(subscription.name)) for stream in streams]
+        ages = [one.oldest_seconds for one in found if one.oldest_seconds is not None]
+        return Backlog(sum(one.messages for one in found), max(ages, default=None))
+
     async def exists(self, name: str) -> bool:
         """Return whether there is a subscription called `name`."""
         return await self._info(self.names.queues, token(name)) is not None
@@ -161,6 +175,24 @@ class Subscriptions:
                 resource=name,
             )
         return Source(stream, name, config.ack_wait or self._settings.lease_seconds)
+
+    async def _backlog_of(self, stream: str, consumer: str) -> Backlog:
+        info = await self._info(stream, consumer)
+        if info is None:
+            raise NotFound(f"There is no consumer {consumer} of the stream {stream}.", resource=consumer)
+        messages = (info.num_pending or 0) + (info.num_ack_pending or 0)
+        if not messages:
+            return Backlog(0)
+        # What follows the last message before which all are acknowledged is not.
+        first = (info.ack_floor.stream_seq if info.ack_floor else 0) + 1
+        subject = info.config.filter_subject or ">"
+        try:
+            oldest = await self._connection.call(
+                lambda js: js.get_msg(stream, seq=first, subject=subject, next=True), "There is no message", stream
+            )
+        except NotFound:  # it was acknowledged meanwhile
+            return Backlog(messages)
+        return Backlog(messages, None if oldest.time is None else max(0.0, time.time() - oldest.time.timestamp()))
 
     async def _info(self, stream: str, consumer: str) -> api.ConsumerInfo | None:
         try:

@@ -15,6 +15,7 @@ from totoms.plugin import (
     PULL,
     PUSH,
     QUEUES,
+    Backlog,
     Existing,
     MessageBus,
     Outgoing,
@@ -96,6 +97,11 @@ class AWSMessageBus(MessageBus):
 
     async def _existing(self, subscription: Subscription) -> Existing | None:
         return await SETTLING.run(self._subscriptions.existing, subscription)
+
+    async def _backlog(self, subscription: Subscription) -> Backlog | None:
+        if subscription.delivery == "push":  # SNS does not say what it still tries to push
+            return None
+        return await SETTLING.run(self._subscriptions.backlog, subscription)
 
     async def _push_lacks(self, subscription: Subscription, address: str) -> str:
         return await SETTLING.run(self._push_subscriptions.push_gaps, subscription, address)

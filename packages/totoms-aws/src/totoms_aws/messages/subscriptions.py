@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from totoms.errors import AccessDenied, NotFound, Unsupported
-from totoms.plugin import Existing, Subscription, TotoLogger
+from totoms.plugin import Backlog, Existing, Subscription, TotoLogger
 from totoms_aws.errors import mapped_errors
 from totoms_aws.messages.naming import TopicArn, dead_queue_name, is_fifo, queue_name
 from totoms_aws.messages.queues import Queue, QueueAttributes, Queues, redrive_of, redrive_policy
@@ -23,7 +23,8 @@ EXTRA_RECEIVES: Final = 5
 """Receives beyond the attempts before SQS redrives a message, so that the service dead-letters it first, with the
 reason."""
 MAX_RECEIVES: Final = 1000
-_BACKLOG: Final = "ApproximateNumberOfMessages"
+_COUNTS: Final = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
+"""Messages that can be received; and those that are being handled, or wait for another attempt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,14 +160,28 @@ class Subscriptions:
         name = queue_name(subscription.name, fifo=is_fifo(arn.name))
         with _naming_rights("sqs:GetQueueUrl and sqs:GetQueueAttributes"):
             queue = self._queues.find(name)
-            attributes = self._queues.attributes_of(queue, _BACKLOG)
+            attributes = self._queues.attributes_of(queue)
         own = find_subscription(confirmed, "sqs", attributes.get("QueueArn", ""))
         if queue is None or own is None:
             return Existing(push=push, dead_letters=dead_letters)
         delete = f"aws sqs delete-queue --queue-url {shlex.quote(queue.url)}"
         drain = f"aws sns unsubscribe --subscription-arn {own} && {delete}"
-        backlog = int(attributes.get(_BACKLOG, 0))
-        return Existing(pull=True, push=push, backlog=backlog, drain=drain, dead_letters=dead_letters)
+        return Existing(pull=True, push=push, drain=drain, dead_letters=dead_letters)
+
+    def backlog(self, subscription: Subscription) -> Backlog:
+        """Return how many messages the queue of a subscription has, approximately. SQS does not say how old they are.
+
+        Raises:
+            AccessDenied: The error names the right that is missing.
+            NotFound: There is no such queue.
+        """
+        _, name = self._target(subscription)
+        with _naming_rights("sqs:GetQueueUrl and sqs:GetQueueAttributes"):
+            queue = self._queues.find(name)
+            if queue is None:
+                raise NotFound(f"There is no queue {name!r}.", resource=subscription.name)
+            attributes = self._queues.attributes_of(queue, *_COUNTS)
+        return Backlog(sum(int(attributes.get(one, 0)) for one in _COUNTS))
 
     def _target(self, subscription: Subscription) -> tuple[TopicArn | None, str]:
         """Return the topic, None if there is only a queue, and the queue's name."""

@@ -18,6 +18,7 @@ from totoms.plugin import (
     PULL,
     PUSH,
     QUEUES,
+    Backlog,
     Existing,
     MessageBus,
     Outgoing,
@@ -29,6 +30,7 @@ from totoms.plugin import (
     TotoLogger,
 )
 from totoms_azure.configuration import AzureConfiguration
+from totoms_azure.messages.backlog import count_backlog
 from totoms_azure.messages.clients import Clients
 from totoms_azure.messages.dead_letters import AzureDeadLetters
 from totoms_azure.messages.link import Link
@@ -136,6 +138,11 @@ class AzureMessageBus(MessageBus):
 
     async def _existing(self, subscription: Subscription) -> Existing | None:
         return await self._subscriptions.existing(subscription)
+
+    async def _backlog(self, subscription: Subscription) -> Backlog | None:
+        if subscription.delivery == "push":  # Event Grid does not say what it still tries to push
+            return None
+        return await count_backlog(self._clients, subscription)
 
     async def _accept_push(self, request: PushRequest) -> PushReply | Sequence[Received]:
         return await self._push_receiver.accept(request, self._pushed)

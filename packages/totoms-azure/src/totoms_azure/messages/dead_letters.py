@@ -40,7 +40,7 @@ from totoms_azure.messages.encoding import (
 )
 from totoms_azure.messages.naming import DEAD, REPLAY, Entity, entity_of, queue_name, subscription_to
 from totoms_azure.messages.publisher import Publisher
-from totoms_azure.messages.subscriptions import Subscriptions, receiver_of
+from totoms_azure.messages.subscriptions import Subscriptions, open_receiver
 
 _PAGE: Final = 250
 
@@ -187,17 +187,9 @@ class AzureDeadLetters(DeadLetterStore):
     @asynccontextmanager
     async def _open(self, queue: _Queue) -> AsyncIterator[ServiceBusReceiver]:
         options: dict[str, Any] = {"sub_queue": ServiceBusSubQueue.DEAD_LETTER} if queue.dead else {}
-        receiver = receiver_of(self._clients, queue.entity, **options)
-        private_api.shorten_gap(receiver)
-        try:
-            await private_api.connect(receiver)
+        async with open_receiver(self._clients, queue.entity, "the dead letters of", **options) as receiver:
+            private_api.shorten_gap(receiver)
             yield receiver
-        except BackendError:
-            raise
-        except Exception as error:
-            raise translate(error, "the dead letters of", str(queue.entity)) from error
-        finally:
-            await receiver.close()
 
     async def _find(self) -> Entity:
         """Return the subscription: one to a topic that the bus knows, or else to any topic, or a queue."""

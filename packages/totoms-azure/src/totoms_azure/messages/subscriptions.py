@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any, Final
 
@@ -11,6 +13,7 @@ from azure.servicebus.aio import ServiceBusReceiver
 
 from totoms.errors import AccessDenied, BackendError, NotFound, Unavailable
 from totoms.plugin import Existing, Subscription
+from totoms_azure import private_api
 from totoms_azure.messages.clients import SOCKET_SECONDS, Clients, is_no_session, translate
 from totoms_azure.messages.naming import DEAD, Entity, entity_of, subscription_name, subscription_to
 
@@ -144,7 +147,7 @@ class Subscriptions:
         return None if topic is None else subscription_to(topic, subscription)
 
     async def existing(self, subscription: Subscription) -> Existing:
-        """Return whether a pull subscription exists, and how many messages wait in it. Pushes cannot be looked up.
+        """Return whether a pull subscription exists. Pushes cannot be looked up.
 
         Raises:
             AccessDenied: The service lacks the right to manage, which it need not have.
@@ -152,16 +155,10 @@ class Subscriptions:
         entity = entity_of(subscription)
         if not entity.topic:
             return Existing()
-
-        def count(client: Any) -> int:
-            return int(client.get_subscription_runtime_properties(entity.topic, entity.name).active_message_count)
-
-        try:
-            backlog = await self._clients.administer(count, entity.kind, str(entity))
-        except NotFound:
+        if await self._find(entity) is None:
             return Existing()
         drain = f"az servicebus topic subscription delete --topic-name {entity.topic} --name {entity.name}"
-        return Existing(pull=True, backlog=backlog, drain=drain)
+        return Existing(pull=True, drain=drain)
 
     async def exists(self, entity: Entity) -> bool:
         """Return whether an entity exists, by connecting to it, which takes only the right to receive."""
@@ -229,17 +226,9 @@ class Subscriptions:
             raise _other_order(entity) if _is_refusal(error) else error from error.__cause__
 
     async def _probe(self, entity: Entity, session: Any) -> None:
-        wait = _SESSION_WAIT if session else None
-        receiver = receiver_of(self._clients, entity, session_id=session, max_wait_time=wait)
-        try:
-            async with receiver:
-                pass
-        except BackendError:
-            raise
-        except Exception as error:
-            raise translate(error, entity.kind, str(entity)) from error
-        finally:
-            await receiver.close()
+        options = {"session_id": session, "max_wait_time": _SESSION_WAIT if session else None}
+        async with open_receiver(self._clients, entity, entity.kind, **options):
+            pass
 
 
 def receiver_of(clients: Clients, entity: Entity, **options: Any) -> ServiceBusReceiver:
@@ -254,6 +243,30 @@ def receiver_of(clients: Clients, entity: Entity, **options: Any) -> ServiceBusR
     if entity.topic:
         return clients.receiving.get_subscription_receiver(entity.topic, entity.name, **options)
     return clients.receiving.get_queue_receiver(entity.name, **options)
+
+
+@asynccontextmanager
+async def open_receiver(
+    clients: Clients, entity: Entity, what: str, **options: Any
+) -> AsyncIterator[ServiceBusReceiver]:
+    """Connect a receiver, and close it at the end. What the SDK raises meanwhile is raised as a BackendError.
+
+    Args:
+        clients: The bus's clients.
+        entity: What to receive from.
+        what: What errors are about, for a person: "the subscription".
+        options: Those of `receiver_of`.
+    """
+    receiver = receiver_of(clients, entity, **options)
+    try:
+        await private_api.connect(receiver)
+        yield receiver
+    except BackendError:
+        raise
+    except Exception as error:
+        raise translate(error, what, str(entity)) from error
+    finally:
+        await receiver.close()
 
 
 def _is_refusal(error: BackendError) -> bool:

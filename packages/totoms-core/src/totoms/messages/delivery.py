@@ -6,6 +6,7 @@ subscriptions that exist at the broker, and the service does not start if they a
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
@@ -14,7 +15,7 @@ from totoms.logging.logger import TotoLogger
 from totoms.messages.bus import MessageBus
 from totoms.messages.driver import PULL
 from totoms.messages.push_request import EVENTS_PATH
-from totoms.messages.subscription import DeliveryMode, Existing, Subscription
+from totoms.messages.subscription import Backlog, DeliveryMode, Existing, Subscription
 
 _SET_DELIVERY = 'Set MessageBusConfig(delivery="pull") or delivery="push"'
 
@@ -96,6 +97,14 @@ async def find_existing(bus: MessageBus, subscription: Subscription) -> Existing
     """Return what exists at the broker; None if the service may not read it, which does not stop messages."""
     try:
         return await bus._existing(subscription)
+    except BackendError:
+        return None
+
+
+async def find_backlog(bus: MessageBus, subscription: Subscription) -> Backlog | None:
+    """Return the backlog of a pull subscription; None if the broker does not say, or the service may not read it."""
+    try:
+        return await bus._backlog(dataclasses.replace(subscription, delivery="pull"))
     except BackendError:
         return None
 

@@ -16,7 +16,7 @@ from totoms.messages.dead_letters import DeadLetterStore
 from totoms.messages.outgoing import Outgoing
 from totoms.messages.push_request import PushReply, PushRequest
 from totoms.messages.receiver import Received, Receiver
-from totoms.messages.subscription import Existing, Subscription
+from totoms.messages.subscription import Backlog, Existing, Subscription
 from totoms.operations import backend_operation
 
 ORDERING: Final = "ordering"
@@ -89,6 +89,17 @@ class BusDriver(ABC):
         Raises:
             AccessDenied: The service may not read subscriptions. The message names the missing right.
             NotFound: The topic does not exist.
+        """
+        return None
+
+    async def _backlog(self, subscription: Subscription) -> Backlog | None:
+        """Return how many messages of a subscription are not handled yet, or None if the broker does not say.
+
+        It receives and changes nothing. The numbers may be as old as those that the broker shows its operator.
+
+        Raises:
+            NotFound: The subscription does not exist.
+            AccessDenied: The service may not read it. The message names the missing right.
         """
         return None
 

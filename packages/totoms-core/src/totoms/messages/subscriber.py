@@ -10,7 +10,13 @@ from totoms.errors import AccessDenied, BackendError, Unsupported
 from totoms.logging.describe import describe_error
 from totoms.logging.logger import TotoLogger
 from totoms.messages.bus import MessageBus
-from totoms.messages.delivery import choose_delivery, find_existing, require_capabilities, warn_of_long_handlers
+from totoms.messages.delivery import (
+    choose_delivery,
+    find_backlog,
+    find_existing,
+    require_capabilities,
+    warn_of_long_handlers,
+)
 from totoms.messages.driver import PULL, PUSH
 from totoms.messages.push_request import EVENTS_PATH
 from totoms.messages.receiver import Receiver
@@ -130,7 +136,8 @@ class Subscriber:
         if existing and existing.pull and existing.drain:
             self._logger.log(
                 "init",
-                f"The pull subscription {subscription.name!r} of {topic!r} still exists{_with(existing.backlog)}, and "
+                f"The pull subscription {subscription.name!r} of {topic!r} still exists"
+                f"{await self._waiting(subscription)}, and "
                 'nothing receives from it. Run the service with delivery="pull" until it is empty, then delete it: '
                 f"{existing.drain}",
                 "ERROR",
@@ -163,11 +170,15 @@ class Subscriber:
             if existing and existing.pull:
                 self._logger.log(
                     "init",
-                    f"The subscription {subscription.name!r} exists{_with(existing.backlog)}, but no handler takes "
-                    f"messages of {subscription.logical_name!r}. It continues to collect messages"
+                    f"The subscription {subscription.name!r} exists{await self._waiting(subscription)}, but no handler "
+                    f"takes messages of {subscription.logical_name!r}. It continues to collect messages"
                     f"{f'; to delete it: {existing.drain}' if existing.drain else '.'}",
                     "WARNING",
                 )
+
+    async def _waiting(self, subscription: Subscription) -> str:
+        backlog = await find_backlog(self._bus, subscription)
+        return "" if backlog is None else f" with {backlog.messages} messages waiting"
 
 
 def _dead_letters_of(existing: Existing | None, address: str) -> str:
@@ -175,7 +186,3 @@ def _dead_letters_of(existing: Existing | None, address: str) -> str:
         return ""
     place = existing.dead_letters[existing.push.index(address)]
     return f" Its dead letters go to {place}. Create that if it does not exist: until then they are pushed again."
-
-
-def _with(backlog: int | None) -> str:
-    return "" if backlog is None else f" with {backlog} messages waiting"

@@ -59,13 +59,27 @@ class Subscription:
 
 
 @dataclass(frozen=True, slots=True)
+class Backlog:
+    """The messages of one subscription that are not handled yet.
+
+    Attributes:
+        messages: How many there are, including those that are being handled or wait for another attempt. A delayed
+            message counts from when it is due.
+        oldest_seconds: Since when the oldest could have been handled, in seconds before now: since it was published,
+            replayed, or due if it was delayed. None if there are no messages, or if the broker does not say.
+    """
+
+    messages: int
+    oldest_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Existing:
     """What already exists at the broker for one subscription of a service.
 
     Attributes:
         pull: Whether the service's pull subscription exists.
         push: All addresses that the topic is pushed to, except unconfirmed ones.
-        backlog: How many messages wait in the pull subscription; None if unknown.
         drain: The command that deletes the pull subscription once its messages are handled.
         dead_letters: For each address of `push`, where this service stores the dead letters of a subscription made by
             hand, as text for the log.
@@ -73,6 +87,5 @@ class Existing:
 
     pull: bool = False
     push: tuple[str, ...] = ()
-    backlog: int | None = None
     drain: str = ""
     dead_letters: tuple[str, ...] = ()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import math
+import sqlite3
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -31,7 +32,7 @@ from totoms.messages.driver import DEAD_LETTERS, DELAY, ORDERING, PULL, PUSH, QU
 from totoms.messages.outgoing import Outgoing
 from totoms.messages.push_request import PushReply, PushRequest
 from totoms.messages.receiver import Received
-from totoms.messages.subscription import Existing
+from totoms.messages.subscription import Backlog, Existing
 from totoms.messages.subscription import Subscription as CoreSubscription
 from totoms.threads import run_in_thread, start_thread
 
@@ -94,8 +95,20 @@ class LocalMessageBus(MessageBus):
         return rows.add_subscription(connection, subscription.name, topic, ordered=subscription.ordered)
 
     async def _existing(self, subscription: CoreSubscription) -> Existing | None:
-        backlog: int | None = await self._do(partial(rows.backlog, subscription.name))
-        return Existing(pull=backlog is not None, backlog=backlog)
+        found = await self._do(lambda connection: rows.find_subscription(connection, subscription.name))
+        return Existing(pull=found is not None)
+
+    async def _backlog(self, subscription: CoreSubscription) -> Backlog | None:
+        clock = self._get_writer().clock
+
+        def count(connection: sqlite3.Connection) -> Backlog:
+            found = rows.find_subscription(connection, subscription.name)
+            if found is None:
+                raise NotFound(f"There is no subscription {subscription.name!r}.", resource=subscription.name)
+            return rows.backlog(connection, found[0], clock())
+
+        backlog: Backlog = await self._do(count)
+        return backlog
 
     async def _accept_push(self, request: PushRequest) -> PushReply | Sequence[Received]:
         subscription = await run_in_thread(pushes.verify, request, self._root, self.topics)

@@ -20,7 +20,7 @@ from totoms.local.folders import open_folder, os_errors
 from totoms.local.locks import locked, share_lock, try_lock, unlock
 from totoms.local.messages.checkpoints import Upkeep
 from totoms.local.messages.errors import damaged, sqlite_errors
-from totoms.local.messages.schema import SCHEMA
+from totoms.local.messages.schema import SCHEMA, upgrade
 from totoms.local.messages.state import StateFile
 from totoms.local.messages.write_lock import WriteLock, pauses
 
@@ -201,6 +201,7 @@ class Database:
                 self._check_content()
             self._connect()
             self._check_identity()
+            upgrade(self.connection)
         # A first commit creates the log, so that a log that is missing later is known to be lost.
         self.connection.execute("UPDATE meta SET value = value + 1 WHERE name = 'commits'")
         self.commits = self._read_commits()

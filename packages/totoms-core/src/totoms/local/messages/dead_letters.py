@@ -125,9 +125,9 @@ def replay(connection: sqlite3.Connection, subscription: str, letter_ids: Sequen
     for letter in _selected(connection, subscription, letter_ids):
         row += 1
         connection.execute(
-            "INSERT INTO deliveries SELECT ?, ?, message_id, body, attributes, ordering_key, checksum, ?, 0, 0, 0 "
+            "INSERT INTO deliveries SELECT ?, ?, message_id, body, attributes, ordering_key, checksum, ?, 0, 0, 0, ? "
             "FROM dead_letters WHERE id = ?",
-            (row, found[0], now, letter),
+            (row, found[0], now, now, letter),
         )
         connection.execute("DELETE FROM dead_letters WHERE id = ?", (letter,))
         replayed += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import Final
 
 SCHEMA: Final = """
@@ -11,7 +12,8 @@ CREATE TABLE subscriptions (
 CREATE TABLE deliveries (
     id INTEGER PRIMARY KEY, subscription INTEGER NOT NULL, message_id TEXT NOT NULL, body BLOB NOT NULL,
     attributes BLOB NOT NULL, ordering_key TEXT, checksum INTEGER NOT NULL,
-    due REAL NOT NULL, attempt INTEGER NOT NULL, token INTEGER NOT NULL, behind INTEGER NOT NULL);
+    due REAL NOT NULL, attempt INTEGER NOT NULL, token INTEGER NOT NULL, behind INTEGER NOT NULL,
+    published REAL);
 CREATE INDEX deliveries_due ON deliveries (subscription, behind, due);
 CREATE INDEX deliveries_order ON deliveries (subscription, ordering_key, id) WHERE ordering_key IS NOT NULL;
 CREATE TRIGGER falls_in_line AFTER INSERT ON deliveries
@@ -40,3 +42,10 @@ CREATE TABLE dead_letters (
 CREATE INDEX dead_letters_subscription ON dead_letters (subscription, id);
 INSERT INTO meta VALUES ('commits', 1);
 """
+
+
+def upgrade(connection: sqlite3.Connection) -> None:
+    """Add the column that a database of an earlier release lacks. No other process may have it open."""
+    columns = [name for _, name, *_ in connection.execute("PRAGMA table_info(deliveries)")]
+    if "published" not in columns:
+        connection.execute("ALTER TABLE deliveries ADD COLUMN published REAL")

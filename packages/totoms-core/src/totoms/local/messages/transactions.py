@@ -146,7 +146,8 @@ class Transactions:
             targets = [self._queues[outgoing.queue]]
         for target in targets:
             row, self._next_row = self._next_row, self._next_row + 1
-            due, attempt, token = now + outgoing.delay, 0, 0
+            published = due = now + outgoing.delay
+            attempt, token = 0, 0
             for feed in self._feeds():
                 if feed.row != target:
                     continue
@@ -161,7 +162,7 @@ class Transactions:
                     break
                 else:
                     feed.backlog = True
-            values.append((row, target, outgoing, due, attempt, token))
+            values.append((row, target, outgoing, due, attempt, token, published))
 
     @staticmethod
     def _handover(feed: Feed, handovers: list[Handover]) -> Handover:
