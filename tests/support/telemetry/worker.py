@@ -1,7 +1,7 @@
 """A process with metrics, served by a `PrometheusListener`. Reads commands, one a line, and answers each with "ok".
 
 ``count N`` adds to a counter, ``record N`` to a histogram, ``handling N`` to an up-down counter, ``backlog N`` sets a
-gauge, ``fork`` forks a child that stays, ``close`` closes the listener.
+gauge, ``fork`` forks a child that stays, ``flush`` and ``close`` do so with the provider.
 """
 
 from __future__ import annotations
@@ -20,14 +20,13 @@ prometheus.INTERVAL = 0.05  # type: ignore[misc]
 
 def main(service: str) -> None:
     configure_logging(json=True)
-    listener = prometheus.PrometheusListener(TotoLogger(service))
+    listener = prometheus.open_listener(TotoLogger(service))
     provider = MeterProvider([listener.reader])
     meter = provider.get_meter("test")
     counter = meter.create_counter("things", unit="{thing}", description="Things that happened.")
     histogram = meter.create_histogram("work.duration", unit="s", explicit_bucket_boundaries_advisory=[1.0, 10.0])
     handling = meter.create_up_down_counter("handling")
     backlog = meter.create_gauge("backlog.age", unit="s")
-    listener.start()
     flush_logging()
     print("ok", flush=True)
     for line in sys.stdin:
@@ -43,11 +42,14 @@ def main(service: str) -> None:
                 backlog.set(float(number))
             case "fork":
                 if not os.fork():
+                    provider.shutdown()  # as at the end of a process
                     print(f"child {os.getpid()}", flush=True)
                     signal.pause()
                 continue
+            case "flush":
+                provider.force_flush()
             case "close":
-                listener.close()
+                provider.shutdown()
         flush_logging()
         print("ok", flush=True)
 

@@ -55,7 +55,7 @@ def from_metrics(metrics: Iterable[Metric], largest: Container[str]) -> list[Fam
         metrics: The collected families.
         largest: The names of the gauges of which the largest value counts, with or without their unit.
     """
-    families = []
+    families: dict[str, Family] = {}
     for metric in metrics:
         rule = SUM
         if metric.type == "info":
@@ -63,9 +63,12 @@ def from_metrics(metrics: Iterable[Metric], largest: Container[str]) -> list[Fam
         elif metric.type == "gauge":
             bare = metric.name.removesuffix(f"_{metric.unit}") if metric.unit else metric.name
             rule = LARGEST if metric.name in largest or bare in largest else SUM
-        samples = {(one.name, tuple(sorted(one.labels.items()))): one.value for one in metric.samples}
-        families.append(Family(metric.name, metric.documentation, metric.type, metric.unit, rule, samples))
-    return families
+        family = Family(metric.name, metric.documentation, metric.type, metric.unit, rule, {})
+        family = families.setdefault(metric.name, family)
+        # The exporter repeats a family, with older values first, when it was asked for metrics several times before.
+        if family.type == metric.type:
+            family.samples.update({(one.name, tuple(sorted(one.labels.items()))): one.value for one in metric.samples})
+    return list(families.values())
 
 
 def to_metrics(families: Iterable[Family]) -> list[Metric]:

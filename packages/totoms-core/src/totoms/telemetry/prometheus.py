@@ -37,25 +37,38 @@ INTERVAL: Final = 1.0
 _SHARING: Final = "share its metrics with other workers"
 
 
+def open_listener(logger: TotoLogger) -> PrometheusListener:
+    """Return a listener that has started. Give its `reader` to the process's ``MeterProvider``.
+
+    Args:
+        logger: The service's logger.
+    """
+    listener = PrometheusListener(logger)
+    listener.start()
+    return listener
+
+
 class PrometheusListener:
     """Serves the metrics of one reader, merged with those of the other workers.
 
-    Give `reader` to a ``MeterProvider``, then call `start`. Call `close` before the provider is shut down.
+    The address is that of ``OTEL_EXPORTER_PROMETHEUS_HOST`` and ``OTEL_EXPORTER_PROMETHEUS_PORT``, by default
+    127.0.0.1 and 9464.
 
     Args:
         logger: The service's logger. Workers with the same service name share a port.
-        host: The address to listen on; by default ``OTEL_EXPORTER_PROMETHEUS_HOST``, else 127.0.0.1.
-        port: The port; by default ``OTEL_EXPORTER_PROMETHEUS_PORT``, else 9464.
 
     Attributes:
-        reader: The reader.
+        reader: The reader. When its provider is shut down, the listener is closed.
     """
 
-    def __init__(self, logger: TotoLogger, host: str | None = None, port: int | None = None) -> None:
-        self.reader = _Reader()
+    def __init__(self, logger: TotoLogger) -> None:
+        self.reader = _Reader(self)
         self._logger = logger
-        self._host = host or os.environ.get(HOST_VARIABLE) or DEFAULT_HOST
-        self._port = _port(logger) if port is None else port
+        self._host = os.environ.get(HOST_VARIABLE) or DEFAULT_HOST
+        self._port = _port(logger)
+        self._begin()
+
+    def _begin(self) -> None:
         self._files: WorkerFiles | None = None
         self._server: MetricsServer | None = None
         self._lock = threading.Lock()
@@ -66,19 +79,26 @@ class PrometheusListener:
     def start(self) -> None:
         """Listen, unless another worker does. Never raises: what goes wrong is logged, and tried again each second."""
         _started.add(self)
-        self._tick()
+        with self._lock:
+            self._attempt(self._join, _SHARING)
+            self._attempt(self._listen, self._listening)
         self._thread.start()
+
+    def flush(self) -> None:
+        """Write this worker's snapshot. Also become the worker that listens, if no other does."""
+        with self._lock:
+            self._attempt(self._share, _SHARING)
+            self._attempt(self._listen, self._listening)
 
     def close(self) -> None:
         """Write the last snapshot, and stop listening. Blocks for a moment."""
+        if not self._thread.is_alive():
+            return
         self._stopped.set()
-        if self._thread.is_alive():
-            self._thread.join()
-            self._tick()
-        _started.discard(self)
+        self._thread.join()
+        self.flush()
         if self._server is not None:
             self._server.stop()
-            self._server = None
         with self._lock:
             files, self._files = self._files, None
         if files is not None:
@@ -88,7 +108,7 @@ class PrometheusListener:
         """Return the metrics of all workers. Called by the server for each request."""
         with self._lock:
             workers = [self.reader.families()]
-            if self._files is not None and self._files.leads:
+            if self._files is not None:
                 try:
                     workers += self._files.read_others()
                     self._files.write(workers[0])  # what was shown must not be lost when this worker is killed
@@ -98,12 +118,11 @@ class PrometheusListener:
 
     def _run(self) -> None:
         while not self._stopped.wait(INTERVAL):
-            self._tick()
+            self.flush()
 
-    def _tick(self) -> None:
-        with self._lock:
-            self._attempt(self._share, _SHARING)
-            self._attempt(self._listen, f"serve metrics for Prometheus at {self._host}:{self._port}")
+    @property
+    def _listening(self) -> str:
+        return f"serve metrics for Prometheus at {self._host}:{self._port}"
 
     def _attempt(self, step: Callable[[], None], what: str) -> None:
         try:
@@ -113,15 +132,22 @@ class PrometheusListener:
         else:
             self._problems.pop(what, None)
 
-    def _share(self) -> None:
+    def _join(self) -> None:
         if self._files is None:
             try:
                 from totoms.telemetry.worker_files import WorkerFiles
             except ImportError:  # Windows has no fcntl: each worker is alone there
                 return
             self._files = WorkerFiles(self._logger.api_name, self._host, self._port)
+
+    def _share(self) -> None:
+        self._join()
+        if self._files is None:
+            return
         try:
             self._files.write(self.reader.families())
+            if self._server is not None:
+                self._files.fold()
         except FileNotFoundError:  # somebody deleted the folder
             self._files.close()
             self._files = None
@@ -149,12 +175,14 @@ class PrometheusListener:
             self._files.close()
         if self._server is not None:
             self._server.socket.close()
+        self._begin()
 
 
 class _Reader(PrometheusMetricReader):
     """Collects metrics when asked to, and remembers which of them are gauges and not up-down counters."""
 
-    def __init__(self) -> None:
+    def __init__(self, listener: PrometheusListener) -> None:
+        self._listener = listener
         self._own_registry = CollectorRegistry()
         self._gauges: set[str] = set()
         super().__init__(registry=self._own_registry, scope_info_enabled=False)
@@ -162,6 +190,16 @@ class _Reader(PrometheusMetricReader):
     def families(self) -> list[Family]:
         """Return the metrics of now."""
         return from_metrics(self._own_registry.collect(), self._gauges)
+
+    def force_flush(self, timeout_millis: float = 10_000) -> bool:
+        """Write a snapshot, as the provider asks for at the end of a service."""
+        self._listener.flush()
+        return True
+
+    def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
+        """Close the listener."""
+        self._listener.close()
+        super().shutdown(timeout_millis, **kwargs)
 
     def _receive_metrics(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> None:
         # The method that the SDK has every reader implement. Prometheus has one type for both.

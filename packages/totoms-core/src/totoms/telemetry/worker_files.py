@@ -63,7 +63,7 @@ class WorkerFiles:
         self._run = str(os.getpgrp())
         try:
             self._folder = self._open_folder(service, host, port)
-            self.id = self._join()
+            self.id, self._lock = self._join()
             self._continues = self._others_live()
         except BaseException:
             self.close()
@@ -80,7 +80,7 @@ class WorkerFiles:
         self._descriptors.append(folder)
         return folder
 
-    def _join(self) -> str:
+    def _join(self) -> tuple[str, int]:
         while True:
             name = secrets.token_hex(8)
             lock = os.open(f"{name}.lock", _FILE | os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=self._folder)
@@ -88,7 +88,7 @@ class WorkerFiles:
             # Between creating and locking, the leader may have taken the file for that of a dead worker.
             if _try_lock(lock, fcntl.LOCK_EX) and os.fstat(lock).st_nlink:
                 self._descriptors.append(lock)
-                return name
+                return name, lock
             os.close(lock)
 
     def try_to_lead(self) -> bool:
@@ -123,9 +123,11 @@ class WorkerFiles:
         """Replace this worker's snapshot.
 
         Raises:
-            FileNotFoundError: The folder was deleted.
+            FileNotFoundError: The folder or the lock was deleted.
             OSError: It cannot be written.
         """
+        if not os.fstat(self._lock).st_nlink:
+            raise FileNotFoundError(f"{self.id}.lock was deleted")
         self._write(self.id, {"families": to_json(families)})
         # Programs that tidy the folder for temporary files delete what is old.
         for file in self._descriptors:
@@ -134,21 +136,29 @@ class WorkerFiles:
             os.utime(f"{_ENDED}.json", dir_fd=self._folder)
 
     def read_others(self) -> list[list[Family]]:
-        """Return the families of each other living worker, and the totals of those that have ended. For the leader."""
+        """Return the families of each other living worker, and the totals of those that have ended."""
+        past = self.fold()
+        return [*(_families(self._read(name)) for name in self._others()), past]
+
+    def fold(self) -> list[Family]:
+        """Add the totals of workers that have died to those of earlier ones, delete their files, and return the totals.
+
+        To be called by one worker at a time: the one that has the port.
+        """
         ended = self._read(_ENDED) or {}
-        folded = ended.get("folded", [])
-        others = self._others()
-        alive = [name for name in others if self._is_alive(name)]
-        dead = [name for name in others if name not in alive]
         past = _families(ended)
-        if dead:
-            # A dead worker's name is kept until its files are gone, so that nothing is added twice after a crash.
-            new = [totals(_families(self._read(name))) for name in dead if name not in folded]
-            past = merge([past, *new])
-            self._write(_ENDED, {**ended, "folded": dead, "families": to_json(past)})
-            for name in dead:
-                self._delete(name)
-        return [*(_families(self._read(name)) for name in alive), past]
+        gone = [name for name in self._others() if not self._is_alive(name)]
+        if not gone:
+            return past
+        # A dead worker's name is kept until its files are gone, so that nothing is added twice after a crash.
+        folded = ended.get("folded", [])
+        # Without its lock, the snapshot is of a living worker whose lock was deleted; it will join again.
+        dead = [name for name in gone if name not in folded and self._has_lock(name)]
+        past = merge([past, *(totals(_families(self._read(name))) for name in dead)])
+        self._write(_ENDED, {**ended, "folded": gone, "families": to_json(past)})
+        for name in gone:
+            self._delete(name)
+        return past
 
     def close(self) -> None:
         """Leave. The totals of this worker stay."""
@@ -172,6 +182,13 @@ class WorkerFiles:
             return not _try_lock(lock, fcntl.LOCK_SH)
         finally:
             os.close(lock)
+
+    def _has_lock(self, name: str) -> bool:
+        try:
+            os.stat(f"{name}.lock", dir_fd=self._folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
 
     def _run_of(self, name: str) -> str:
         with contextlib.suppress(OSError), os.fdopen(self._open(f"{name}.lock"), "rb") as lock:
