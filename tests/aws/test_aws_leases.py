@@ -18,7 +18,7 @@ from totoms.messages.message import ID_ATTRIBUTE
 from totoms.messages.receiver import Received
 from totoms.messages.subscription import Subscription
 from totoms_aws.configuration import AWSConfiguration
-from totoms_aws.messages.naming import queue_name
+from totoms_aws.messages.naming import dead_queue_name, queue_name, subscription_of
 from totoms_aws.messages.receiver import EARLIER_ATTEMPTS, SQSReceiver
 from totoms_aws.messages.subscriptions import Source
 
@@ -149,6 +149,47 @@ async def test_dead_letters_are_listed_though_they_cannot_be_shown_to_others_aga
     faults.rule(matches=is_hiding, status=403, code="AccessDenied")
     (letter,) = await bus.list_dead_letters(subscription.name)
     assert letter.body == b"a body"
+
+
+async def test_listing_hides_dead_letters_no_longer_than_it_takes_and_gives_them_back_at_once(
+    bus: BusOfTests, subscription: Subscription, topic: str, faults: FaultyAWS, faulty_aws: AWSConfiguration
+) -> None:
+    publish(faulty_aws, topic, "a body", {})
+    await bus._dead_letter(await received(bus, subscription), REASON)
+    assert bus._store_of(subscription.name).listing_hides
+
+    async def hidden_for(limit: int) -> int:
+        faults.requests.clear()
+        assert len(await bus.list_dead_letters(subscription.name, limit)) == 1  # again: it was given back
+        first, *_ = [json.loads(one.body) for one in faults.requests if one.operation == "ReceiveMessage"]
+        given_back = [json.loads(one.body) for one in faults.requests if is_hiding(one)]
+        assert [entry["VisibilityTimeout"] for request in given_back for entry in request["Entries"]] == [0]
+        return int(first["VisibilityTimeout"])
+
+    assert await hidden_for(10) == 20
+    assert await hidden_for(3000) == 40
+    assert await hidden_for(1_000_000) == 60
+
+
+async def test_dead_letters_are_counted_without_receiving_them(
+    bus: BusOfTests, subscription: Subscription, topic: str, faults: FaultyAWS, faulty_aws: AWSConfiguration
+) -> None:
+    assert await bus._store_of(subscription.name).count() == 0
+    publish(faulty_aws, topic, "a body", {})
+    await bus._dead_letter(await received(bus, subscription), REASON)
+    faults.requests.clear()
+    assert await bus._store_of(subscription.name).count() == 1
+    assert "ReceiveMessage" not in [request.operation for request in faults.requests]
+
+
+async def test_subscriptions_with_dead_letters_are_listed(bus: BusOfTests, subscription: Subscription) -> None:
+    assert subscription.name in await bus._list_subscriptions()
+
+
+@pytest.mark.parametrize("queue", ["blog-posts", "blog-posts.fifo"])
+def test_subscription_is_known_by_the_name_of_its_dead_letter_queue(queue: str) -> None:
+    assert subscription_of(dead_queue_name(queue)) == "blog-posts"
+    assert subscription_of(queue) == ""
 
 
 async def test_dead_letters_of_one_id_are_all_deleted(

@@ -168,6 +168,24 @@ async def test_dead_letters_of_a_pushed_subscription_are_found_by_its_name_alone
         await other.list_dead_letters(pushed.name[5:])
 
 
+async def test_subscriptions_are_listed_with_their_topics(namespace: Namespace, pushed: Subscription) -> None:
+    pulled = replace(pushed, name="shop-pulled", delivery="pull")
+    bus = namespace.bus(push_secret="s" * 40)
+    await bus._subscribe_push(pushed, create=True)
+    await bus._subscribe(pulled, create=True)
+    await bus._dead_letter(Received(b"1", "m1", 5, pushed), REASON)
+    await bus._subscriptions.create_queue(f"orders-{namespace.topic[-12:]}")
+    found = [name for name in await bus._list_subscriptions() if namespace.topic[-12:] in name]
+    assert set(found) == {
+        f"{namespace.topic}/{pushed.name}",
+        f"{namespace.topic}/{pulled.name}",
+        f"orders-{namespace.topic[-12:]}",
+    }
+    # These names are those that the commands take.
+    (letter,) = await namespace.bus(topics={}).list_dead_letters(f"{namespace.topic}/{pushed.name}")
+    assert letter.message_id == "m1"
+
+
 async def test_nothing_to_replay_waits_and_stops_at_once(namespace: Namespace, pushed: Subscription) -> None:
     bus = namespace.bus(push_secret="s" * 40)
     await bus._subscribe_push(pushed, create=True)

@@ -11,7 +11,7 @@ from grpc import StatusCode
 
 from standins.gcp.pubsub_push import push
 from support.gcp.messages import REASON, SUBSCRIPTION, Broker, subscribed
-from totoms.errors import BackendError
+from totoms.errors import AccessDenied, BackendError
 from totoms.messages.dead_letters import DeadLetterReason
 from totoms.messages.receiver import Received
 from totoms.messages.subscription import RetryPolicy, Subscription
@@ -145,3 +145,13 @@ async def test_dead_letters_beyond_one_request_are_all_listed_and_purged(broker:
     assert len(await bus.list_dead_letters("shop-posts", 1000)) == 60
     assert len(await bus.list_dead_letters("shop-posts", 7)) == 7
     assert await bus.purge_dead_letters("shop-posts") == 60
+
+
+async def test_subscriptions_with_dead_letters_are_listed_page_by_page(broker: Broker) -> None:
+    bus = broker.bus()
+    for name in ("shop-posts", "shop-orders", "mail-posts"):
+        await bus._subscribe(replace(SUBSCRIPTION, name=name), create=True)
+    assert await bus._list_subscriptions() == ["shop-posts", "shop-orders", "mail-posts"]
+    broker.server.denied.add("ListSubscriptions")
+    with pytest.raises(AccessDenied):
+        await bus._list_subscriptions()

@@ -124,6 +124,20 @@ async def test_settling_twice_is_harmless(installation: Any) -> None:
     assert await bus.list_dead_letters(subscription.name) == []
 
 
+async def test_subscriptions_are_listed_and_their_dead_letters_counted(installation: Any) -> None:
+    assert await installation.bus(installation.topic())._list_subscriptions() == []
+    bus, subscription = await subscribed(installation, "blog posts.1")
+    assert await bus._list_subscriptions() == ["blog posts.1"]
+    assert await bus._store_of("blog posts.1").count() == 0
+    for _ in range(2):
+        await bus.publish_message(POSTS, message())
+        (received,) = await bus._receive(subscription, 1, 10)
+        await bus._dead_letter(received, REASON)
+    assert await bus._store_of("blog posts.1").count() == 2
+    with pytest.raises(NotFound):
+        await bus._store_of("blog").count()
+
+
 async def test_dead_letter_is_replayed_to_its_subscription_only(installation: Any) -> None:
     bus, subscription = await subscribed(installation)
     other, others = await subscribed(installation, "mail-posts", subscription.topic)

@@ -106,6 +106,7 @@ class PubSubStandIn:
             "Subscriber": {
                 "CreateSubscription": types.Subscription,
                 "GetSubscription": types.GetSubscriptionRequest,
+                "ListSubscriptions": types.ListSubscriptionsRequest,
                 "UpdateSubscription": types.UpdateSubscriptionRequest,
                 "Pull": types.PullRequest,
                 "Acknowledge": types.AcknowledgeRequest,
@@ -203,6 +204,13 @@ class PubSubStandIn:
 
     async def _GetSubscription(self, request: Any, context: Any) -> Any:
         return (await self._backlog(request.subscription, context)).config
+
+    async def _ListSubscriptions(self, request: Any, context: Any) -> Any:
+        # Pages of two, so that the client must ask again.
+        found = [one.config for name, one in self.subscriptions.items() if name.startswith(f"{request.project}/")]
+        start = int(request.page_token or 0)
+        more = str(start + 2) if len(found) > start + 2 else ""
+        return types.ListSubscriptionsResponse.pb()(subscriptions=found[start : start + 2], next_page_token=more)
 
     async def _UpdateSubscription(self, request: Any, context: Any) -> Any:
         config = (await self._backlog(request.subscription.name, context)).config

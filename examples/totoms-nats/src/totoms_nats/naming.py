@@ -20,6 +20,11 @@ def token(name: str) -> str:
     return _escape(name, _PLAIN)
 
 
+def name_of(token: str) -> str:
+    """Return the name that `token` made into a token."""
+    return re.sub(rb"=([0-9A-F]{2})", lambda found: bytes((int(found[1], 16),)), token.encode()).decode()
+
+
 def key(name: str) -> str:
     """Return the name of a secret as a key; most stay as they are, so that ``nats kv put secrets api/key`` works."""
     parts = name.split(".")

@@ -51,6 +51,9 @@ class NatsMessageBus(MessageBus):
     def _dead_letters(self, subscription: str) -> NatsDeadLetters:
         return NatsDeadLetters(subscription, self._connection, self._subscriptions)
 
+    async def _list_subscriptions(self) -> list[str]:
+        return await self._subscriptions.all()
+
     async def _close(self) -> None:
         await asyncio.gather(*(receiver.close() for receiver in self._open_receivers))
         await self._connection.close()

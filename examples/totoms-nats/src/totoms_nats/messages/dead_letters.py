@@ -64,6 +64,19 @@ class NatsDeadLetters(DeadLetterStore):
         except MessageTooLarge:  # already at the server's limit: keep the body, without its attributes
             await self._connection.publish(self._subject, received.body, {**to_headers(why), **once})
 
+    async def count(self) -> int:
+        """Return how many there are."""
+        try:
+            info = await self._connection.call(
+                lambda js: js.stream_info(self._stream, subjects_filter=self._subject), "No dead letters", self._stream
+            )
+        except NotFound:  # nothing was ever dead-lettered
+            info = None
+        number = (info.state.subjects or {}).get(self._subject, 0) if info is not None else 0
+        if not number:
+            await self._check_subscription()
+        return number
+
     async def list(self, limit: int) -> list[DeadLetter]:
         """Return the oldest."""
         letters: list[DeadLetter] = []

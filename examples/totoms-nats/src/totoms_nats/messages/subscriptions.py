@@ -20,7 +20,7 @@ from totoms.plugin import Backlog, Subscription
 from totoms_nats.clients import Connection
 from totoms_nats.configuration import NatsConfiguration
 from totoms_nats.messages.pull import Source
-from totoms_nats.naming import Names, is_topic, token
+from totoms_nats.naming import Names, is_topic, name_of, token
 
 _NOTES_SECONDS: Final = 30 * 24 * 3600.0
 """How long the note of a message that was given back is kept."""
@@ -108,6 +108,22 @@ class Subscriptions:
     async def exists(self, name: str) -> bool:
         """Return whether there is a subscription called `name`."""
         return await self._info(self.names.queues, token(name)) is not None
+
+    async def all(self) -> list[str]:
+        """Return the names of all subscriptions and queues that were ever received from."""
+        found: list[str] = []
+        while page := await self._consumers(len(found)):
+            found += [name_of(consumer.name) for consumer in page]
+        return found
+
+    async def _consumers(self, offset: int) -> list[api.ConsumerInfo]:
+        stream = self.names.queues
+        try:
+            return await self._connection.call(
+                lambda js: js.consumers_info(stream, offset), f"There is no stream {stream}", stream
+            )
+        except NotFound:  # nothing has subscribed yet
+            return []
 
     # --- streams, buckets, consumers ---
 

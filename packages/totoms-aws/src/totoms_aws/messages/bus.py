@@ -28,7 +28,7 @@ from totoms.plugin import (
 from totoms_aws.clients import SETTLING
 from totoms_aws.configuration import AWSConfiguration
 from totoms_aws.messages.dead_letters import SQSDeadLetters
-from totoms_aws.messages.naming import is_fifo
+from totoms_aws.messages.naming import is_fifo, subscription_of
 from totoms_aws.messages.publisher import Publisher
 from totoms_aws.messages.push import MAX_BYTES, PushReceiver
 from totoms_aws.messages.push_subscriptions import PushSubscriptions
@@ -117,6 +117,10 @@ class AWSMessageBus(MessageBus):
 
     def _dead_letters(self, subscription: str) -> SQSDeadLetters:
         return SQSDeadLetters(subscription, self._queues, self._topics)
+
+    async def _list_subscriptions(self) -> list[str]:
+        names = await SETTLING.run(self._queues.names)
+        return sorted({name for name in map(subscription_of, names) if name})
 
     async def _close(self) -> None:
         await asyncio.gather(self._publisher.flush(), *(receiver.close() for receiver in self._open_receivers))

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from totoms.errors import BackendError, NotFound, Unsupported
 from totoms.plugin import (
@@ -32,6 +32,12 @@ from totoms_aws.messages.topics import Topics
 _MAX_SORTED: Final = 1000
 """Dead letters that are received to find the oldest: SQS has no order."""
 _HIDDEN_SECONDS: Final = 60
+"""How long replaying and purging hide a message; at their end, it is visible again at once."""
+_LISTING_SECONDS: Final = 10
+_LISTED_A_SECOND: Final = 100
+"""At least so many are listed in a second; the time for those is added to `_LISTING_SECONDS`."""
+_NUMBERS: Final = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
+"""Those that can be received, and those that are hidden, as while they are listed."""
 _MAX_REPEATS: Final = 100
 """Batches in a row with nothing new. In a long sweep the first messages come again before the last have come."""
 
@@ -118,20 +124,28 @@ class SQSDeadLetters(DeadLetterStore):
         topics: The topics of the bus.
     """
 
+    listing_hides: ClassVar[bool] = True
+
     def __init__(self, subscription: str, queues: Queues, topics: Topics) -> None:
         self._subscription = subscription
         self._queues = queues
         self._topics = topics
 
+    async def count(self) -> int:
+        """Return how many there are, by SQS's approximate numbers, which may lag behind for a minute."""
+        return await SETTLING.run(self._count)
+
     async def list(self, limit: int) -> list[DeadLetter]:
-        """Return the oldest dead letters."""
+        """Return the oldest dead letters. They are hidden from others meanwhile."""
         place = await SETTLING.run(self._place)
         letters: list[DeadLetter] = []
+        most = max(limit, _MAX_SORTED)
         if place is not None:
-            async with aclosing(self._pages(place)) as pages:
+            hidden_seconds = min(_HIDDEN_SECONDS, _LISTING_SECONDS + most // _LISTED_A_SECOND)
+            async with aclosing(self._pages(place, hidden_seconds)) as pages:
                 async for page in pages:
                     letters += [held.letter for held in page]
-                    if len(letters) >= max(limit, _MAX_SORTED):
+                    if len(letters) >= most:
                         break
         return sorted(letters, key=lambda letter: letter.dead_since)[:limit]
 
@@ -188,13 +202,20 @@ class SQSDeadLetters(DeadLetterStore):
                 return _Place(dead, False, self._queues.find(undelivered_queue_name(name)))
         raise NotFound(f"There is no subscription {self._subscription!r}.", resource=self._subscription)
 
-    def _receive(self, queue: Queue) -> Sequence[Message]:
+    def _count(self) -> int:
+        place = self._place()
+        if place is None:
+            return 0
+        attributes = self._queues.attributes_of(place.dead, *_NUMBERS)
+        return sum(int(attributes.get(name) or 0) for name in _NUMBERS)
+
+    def _receive(self, queue: Queue, hidden_seconds: int) -> Sequence[Message]:
         with mapped_errors("the queue", queue.name):
             answer = self._queues.sqs.receive_message(
                 QueueUrl=queue.url,
                 MaxNumberOfMessages=MAX_ENTRIES,
                 WaitTimeSeconds=1,  # without a wait SQS asks only some of its servers
-                VisibilityTimeout=_HIDDEN_SECONDS,
+                VisibilityTimeout=hidden_seconds,
                 MessageAttributeNames=["All"],
                 MessageSystemAttributeNames=["SentTimestamp", "MessageGroupId"],
             )
@@ -203,7 +224,9 @@ class SQSDeadLetters(DeadLetterStore):
 
     # --- on the event loop ---
 
-    async def _pages(self, place: _Place) -> AsyncGenerator[Sequence[HeldLetter], None]:
+    async def _pages(
+        self, place: _Place, hidden_seconds: int = _HIDDEN_SECONDS
+    ) -> AsyncGenerator[Sequence[HeldLetter], None]:
         """Receive until nothing comes, or nothing new. At the end, what was not deleted becomes visible again.
 
         SQS has no way to look at a queue but receiving, which hides messages from others.
@@ -212,7 +235,7 @@ class SQSDeadLetters(DeadLetterStore):
         repeats = 0
         try:
             while repeats < _MAX_REPEATS:
-                came = await SETTLING.run(self._receive, place.dead)
+                came = await SETTLING.run(self._receive, place.dead, hidden_seconds)
                 new = [message for message in came if message["MessageId"] not in seen]
                 seen.update(message["MessageId"] for message in came)
                 place.hidden.update((message["MessageId"], message["ReceiptHandle"]) for message in came)
@@ -222,7 +245,7 @@ class SQSDeadLetters(DeadLetterStore):
                     yield [HeldLetter(letter, message) for letter, message in zip(letters, new, strict=True)]
                 elif not came:
                     return
-        finally:  # a result is not needed: they become visible in a minute anyway
+        finally:  # a result is not needed: they become visible anyway when `hidden_seconds` are over
             await SETTLING.run(self._queues.hide, place.dead, list(place.hidden.values()), 0)
 
     async def _republish(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 FIFO: Final = ".fifo"
+_DEAD: Final = "-dead"
 _MAX_QUEUE_NAME: Final = 80
 """https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_CreateQueue.html"""
 _NOT_IN_A_NAME: Final = re.compile(r"[^A-Za-z0-9_-]")
@@ -66,7 +67,13 @@ def queue_name(name: str, *, fifo: bool = False) -> str:
 
 def dead_queue_name(queue: str) -> str:
     """Return the name of the queue with a queue's dead letters."""
-    return queue_name(f"{queue.removesuffix(FIFO)}-dead", fifo=is_fifo(queue))
+    return queue_name(f"{queue.removesuffix(FIFO)}{_DEAD}", fifo=is_fifo(queue))
+
+
+def subscription_of(dead_queue: str) -> str:
+    """Return the name of the subscription whose dead letters are in a queue; "" if the queue is not one for them."""
+    stem = dead_queue.removesuffix(FIFO)
+    return stem.removesuffix(_DEAD) if stem.endswith(_DEAD) else ""
 
 
 def undelivered_queue_name(queue: str) -> str:

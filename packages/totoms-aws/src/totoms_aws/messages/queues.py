@@ -79,6 +79,16 @@ class Queues:
                 return None
         return found
 
+    def names(self) -> list[str]:
+        """Return the names of all queues of the account in the region.
+
+        Raises:
+            AccessDenied: Without the right ``sqs:ListQueues``.
+        """
+        with mapped_errors("the queues of", self._settings.region):
+            pages = self.sqs.get_paginator("list_queues").paginate(PaginationConfig={"PageSize": 1000})
+            return [url.rpartition("/")[2] for page in pages for url in page.get("QueueUrls") or ()]
+
     def create(self, name: str, attributes: QueueAttributes) -> Queue:
         """Create a queue, or find one that another process has just created."""
         given = {"MessageRetentionPeriod": str(RETENTION_SECONDS), **attributes}

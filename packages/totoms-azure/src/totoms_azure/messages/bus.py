@@ -152,6 +152,9 @@ class AzureMessageBus(MessageBus):
             subscription, self._clients, self._subscriptions, self._publisher, self.topics, self.letters_patience
         )
 
+    async def _list_subscriptions(self) -> list[str]:
+        return await self._subscriptions.names()
+
     async def _close(self) -> None:
         await asyncio.gather(*(receiver.close() for receiver in self._open_receivers), self._publisher.close())
         await self._clients.close()

@@ -15,7 +15,7 @@ from totoms.errors import AccessDenied, BackendError, NotFound, Unavailable
 from totoms.plugin import Existing, Subscription
 from totoms_azure import private_api
 from totoms_azure.messages.clients import SOCKET_SECONDS, Clients, is_no_session, translate
-from totoms_azure.messages.naming import DEAD, Entity, entity_of, subscription_name, subscription_to
+from totoms_azure.messages.naming import DEAD, REPLAY, Entity, entity_of, subscription_name, subscription_to
 
 _EXTRA_DELIVERIES: Final = 5
 """Deliveries beyond the attempts, for messages whose consumers die: so that the core dead-letters first, with a
@@ -145,6 +145,26 @@ class Subscriptions:
 
         topic = await self._clients.administer(find, "the subscription", subscription)
         return None if topic is None else subscription_to(topic, subscription)
+
+    async def names(self) -> list[str]:
+        """Return the subscriptions, as ``topic/subscription``, pulled or pushed, and the queues of the namespace.
+
+        Raises:
+            AccessDenied: The service may not look that up.
+        """
+
+        def names(client: Any) -> list[str]:
+            topics = [str(topic.name) for topic in client.list_topics()]
+            found = [f"{topic}/{one.name}" for topic in topics for one in client.list_subscriptions(topic)]
+            for queue in (str(one.name) for one in client.list_queues()):
+                topic = max((one for one in topics if queue.startswith(f"{one}.")), key=len, default="")
+                if topic and queue.endswith(DEAD):
+                    found.append(f"{topic}/{queue[len(topic) + 1 : -len(DEAD)]}")
+                elif not queue.endswith((DEAD, REPLAY)):
+                    found.append(queue)
+            return list(dict.fromkeys(found))
+
+        return await self._clients.administer(names, "the subscriptions of", "the namespace")
 
     async def existing(self, subscription: Subscription) -> Existing:
         """Return whether a pull subscription exists. Pushes cannot be looked up.

@@ -111,6 +111,9 @@ class PubSubMessageBus(MessageBus):
     def _store_for(self, name: str) -> PubSubDeadLetters:
         return PubSubDeadLetters(name, self._clients, self._subscriptions, self.dead_letter_patience)
 
+    async def _list_subscriptions(self) -> list[str]:
+        return await self._subscriptions.with_dead_letters()
+
     async def _close(self) -> None:
         await asyncio.gather(*(receiver.close() for receiver in self._open_receivers))
         await asyncio.gather(self._publisher.flush(), self._clients.flush())

@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Final
+from typing import ClassVar, Final
 
 from google.api_core import exceptions as api
 
@@ -46,6 +46,8 @@ class PubSubDeadLetters(DeadLetterStore):
         subscriptions: Finds the dead-letter topic, and makes what replaying needs.
         patience: Seconds without a new letter after which there are no more.
     """
+
+    listing_hides: ClassVar[bool] = True
 
     def __init__(self, name: str, clients: Clients, subscriptions: Subscriptions, patience: float) -> None:
         self._name = name

@@ -103,6 +103,21 @@ class Subscriptions:
             found = await self._administer("update_subscription", wanted.name, request=request)
         return found
 
+    async def with_dead_letters(self) -> list[str]:
+        """Return the names of the project's subscriptions that have a subscription for their dead letters.
+
+        Raises:
+            AccessDenied: Without the right ``pubsub.subscriptions.list``.
+        """
+        project = f"projects/{self._settings.project_id}"
+
+        def names(client: Any) -> list[str]:
+            found = client.list_subscriptions(project=project, **_OPTIONS)
+            return [one.name.rpartition("/")[2] for one in found]
+
+        listed = await self._clients.administer(names, "the subscriptions of", project)
+        return [name.removesuffix(DEAD) for name in listed if name.endswith(DEAD)]
+
     async def create_replay(self, path: str) -> str:
         """Create a topic for replayed dead letters, with a subscription of the same kind.
 
