@@ -18,8 +18,8 @@ from totoms.logging.describe import show_texts
 from totoms.logging.masking import forget_secrets, remember_secret
 from totoms.messages.dead_letters import DeadLetterReason, place_of
 from totoms.messages.message import encode_message
+from totoms.messages.outcome import Action, Outcome
 from totoms.messages.receiver import Received
-from totoms.messages.router import Action, Outcome
 
 SECRET = "canary-4711"
 

@@ -24,7 +24,7 @@ from totoms import (
     toto_handler,
 )
 from totoms.messages.handler import event_of
-from totoms.messages.router import Action
+from totoms.messages.outcome import Action
 from totoms.testing import TestMicroservice
 
 POSTS = MessageDestination(topic="posts")

@@ -24,8 +24,9 @@ from totoms import (
 from totoms.messages.consumer import Consumer
 from totoms.messages.function_handler import function_handler_of
 from totoms.messages.message import encode_message
+from totoms.messages.outcome import Action, Outcome
 from totoms.messages.receiver import Received
-from totoms.messages.router import Action, MessageRouter, Outcome
+from totoms.messages.router import MessageRouter
 
 SECRET = "canary-4711"
 

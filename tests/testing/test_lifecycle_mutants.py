@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, BinaryIO, ClassVar
@@ -16,11 +16,13 @@ from support.local.lifecycle import LocalLifecycleHarness
 from support.messages.by_name import ByName
 from totoms.context import new_cid
 from totoms.environment import set_default_environment
+from totoms.errors import BackendError
 from totoms.local.configuration import LocalConfiguration
 from totoms.local.messages.bus import LocalMessageBus
 from totoms.local.secrets import LocalSecretsManager
 from totoms.local.storage.storage import LocalCloudStorage
 from totoms.messages.driver import PULL
+from totoms.messages.outgoing import Outgoing
 from totoms.messages.receiver import Received, Receiver
 from totoms.messages.subscription import Subscription
 from totoms.plugins import loader as plugins
@@ -107,6 +109,14 @@ class GivesMessagesNewIds(ByName, LocalMessageBus):
         return batch
 
 
+class LosesTheTraceparent(LocalMessageBus):
+    async def _publish(self, batch: Sequence[Outgoing]) -> Sequence[BackendError | None]:
+        for outgoing in batch:
+            kept = {name: value for name, value in outgoing.attributes.items() if name != "traceparent"}
+            outgoing.attributes = kept
+        return await super()._publish(batch)
+
+
 class KeepsAsciiOnly(LocalCloudStorage):
     def _write(self, key: str, source: BinaryIO, options: WriteOptions) -> str:
         import io
@@ -120,6 +130,7 @@ APART = "test_55_services_on_two_backends_do_not_mix"
 TWICE = "test_55_services_on_one_hyperscaler_do_not_mix"
 WHOLE = "test_56_whole_service"
 PUBLISHED = "test_60_topic_that_is_only_published_to_gets_no_subscription"
+TRACED = "test_65_one_trace_spans_request_message_and_file"
 MUTANTS = [
     (CONSTRUCTING, OpensAFileWhenMade),
     (CONSTRUCTING, OpensASocketWhenMade),
@@ -133,6 +144,7 @@ MUTANTS = [
     (WHOLE, GivesMessagesNewIds),
     (WHOLE, KeepsAsciiOnly),
     (PUBLISHED, SubscribesToEveryTopic),
+    (TRACED, LosesTheTraceparent),
 ]
 Make = Callable[[type[Any]], LocalLifecycleHarness]
 

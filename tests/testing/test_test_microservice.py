@@ -38,7 +38,7 @@ from totoms import (
     toto_delegate,
 )
 from totoms.environment import scope_environment
-from totoms.messages.router import Action
+from totoms.messages.outcome import Action
 from totoms.testing import TestMicroservice
 from totoms.testing.service.backend import TestBackendMessageBus
 

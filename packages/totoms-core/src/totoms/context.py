@@ -39,13 +39,25 @@ _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0
 _incoming: Final[ContextVar[str]] = ContextVar("totoms_traceparent", default="")
 
 
+def is_traceparent(candidate: str | None) -> bool:
+    """Return whether `candidate` is well formed (https://www.w3.org/TR/trace-context/#traceparent-header)."""
+    return bool(candidate and _TRACEPARENT.fullmatch(candidate))
+
+
 def remember_traceparent(candidate: str | None) -> None:
     """Set the `traceparent` of the request or message being handled, if it is well formed."""
-    _incoming.set(candidate if candidate and _TRACEPARENT.fullmatch(candidate) else "")
+    _incoming.set(candidate if candidate and is_traceparent(candidate) else "")
+
+
+def incoming_traceparent() -> str:
+    """Return the `traceparent` that the request or message being handled came with, or ""."""
+    return _incoming.get()
 
 
 def current_traceparent() -> str:
-    """Return the `traceparent` of the request or message being handled, or ""."""
+    """Return the `traceparent` of the current span, else of the request or message being handled, or ""."""
+    if traceparent_of_tracer is not None and (found := traceparent_of_tracer()):
+        return found
     return _incoming.get()
 
 
@@ -60,5 +72,8 @@ def current_span_ids() -> tuple[str, str]:
     return (received[3:35], "") if received else ("", "")
 
 
+# `totoms.telemetry` sets these two once a tracer provider is configured.
 span_ids_of_tracer: Callable[[], tuple[str, str]] | None = None
-"""Returns the ids of OpenTelemetry's current span. `totoms.telemetry` sets it once a tracer provider is configured."""
+"""Returns the ids of OpenTelemetry's current span."""
+traceparent_of_tracer: Callable[[], str] | None = None
+"""Returns the `traceparent` of OpenTelemetry's current span, or ""."""

@@ -15,6 +15,8 @@ from totoms.environment import scope_environment
 from totoms.errors import BackendError, Closed, ConfigurationError
 from totoms.loading import close_config
 from totoms.logging.logger import flush_logging
+from totoms.telemetry import setup as telemetry
+from totoms.telemetry import state
 from totoms.threads import run_in_thread
 
 if TYPE_CHECKING:
@@ -74,6 +76,8 @@ class ServiceLifecycle:
             return
         self._started = True
         service._seal()
+        # Again: the service may have set a provider in `load`.
+        telemetry.configure(service.service_name, service.configuration.version, service.logger)
         with scope_environment(service.environment):
             if self._messaging is not None:
                 try:
@@ -115,6 +119,8 @@ class ServiceLifecycle:
                     await self._messaging.close()
         if self._forget():
             await run_in_thread(close_clients)
+        if state.active is not None:
+            await run_in_thread(telemetry.flush)
         service.logger.log("shutdown", f"{service.service_name} has stopped.")
         flush_logging()
 

@@ -126,6 +126,7 @@ class Messaging:
             logger=logger,
             topics=[handler.topics for handler in declared.message_handlers],
             unhandled=topics.keys() - heard,
+            system=bus.system,
             max_threads=declared.max_threads or _max_running(declared),
         )
         base_url = _base_url(configuration.base_path, logger)

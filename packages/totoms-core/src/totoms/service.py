@@ -26,6 +26,7 @@ from totoms.loading import check_resources, close_config, forgotten_load, load_c
 from totoms.logging.logger import TotoLogger, configure_logging
 from totoms.messages.bus import MessageBus
 from totoms.messages.undeclared import UndeclaredMessageBus
+from totoms.telemetry.setup import configure as configure_telemetry
 
 if TYPE_CHECKING:
     from totoms.messaging import Messaging
@@ -142,6 +143,7 @@ class TotoMicroservice:
         logger = TotoLogger.get_instance(configuration.service_name)
         origin = "" if configuration.environment else " (HYPERSCALER)" if os.getenv("HYPERSCALER") else " (default)"
         logger.log("init", f"Starting {configuration.service_name} on hyperscaler {environment.hyperscaler}{origin}.")
+        configure_telemetry(configuration.service_name, configuration.version, logger)
         with scope_environment(environment):
             try:
                 await check_resources(configuration, environment, logger)

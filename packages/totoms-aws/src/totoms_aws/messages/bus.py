@@ -49,6 +49,7 @@ class AWSMessageBus(MessageBus):
 
     capabilities = frozenset({PULL, PUSH, ORDERING, QUEUES, DEAD_LETTERS})
     creates_push: ClassVar[bool] = True
+    messaging_system: ClassVar[str] = "aws.sns"
     max_message_bytes: ClassVar[int] = 256 * 1024 - 4 * len("String")
     """SNS counts the types of attributes as well; there are four at most."""
     max_push_bytes: ClassVar[int] = MAX_BYTES

@@ -16,6 +16,7 @@ from totoms.http.access import Access, Decisions
 from totoms.http.context import Call, Runtime, authorization_of, identify_scope
 from totoms.http.responses import on_toto_error
 from totoms.http.routes import DelegateRoute
+from totoms.telemetry import state as telemetry
 
 _POLICY_VIOLATION: Final = 1008  # RFC 6455, section 7.4.1
 
@@ -47,6 +48,8 @@ class Gate:
         call: Call | None = scope.get("totoms")
         if call is None or call.runtime is not self._runtime:  # a middleware made a new scope
             call = scope["totoms"] = Call(self._runtime, current_cid.get() or new_cid())
+        if telemetry.active is not None:
+            telemetry.active.annotate_request(call.cid)
         if call.user is None and not self.recognize(scope, call):
             try:
                 await self.authenticate(scope, call)

@@ -6,6 +6,8 @@ A backend implements the operations in :mod:`totoms.messages.driver`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 
 from totoms.environment import TotoEnvironment, current_environment, implementation
 from totoms.errors import BackendError, Closed, InvalidArgument, NotFound, Unsupported
@@ -16,6 +18,7 @@ from totoms.messages.lease_setting import check_lease
 from totoms.messages.message import MessageDestination
 from totoms.messages.outgoing import Outgoing, to_outgoing
 from totoms.messages.publishes import Publishable, to_publish, version_to_publish
+from totoms.telemetry import state as telemetry
 
 
 class MessageBus(BusDriver):
@@ -71,8 +74,7 @@ class MessageBus(BusDriver):
             Closed: After `close`.
             Unavailable: The broker is unavailable. It may or may not have the message: publish again.
         """
-        outgoing = self._outgoing(destination, message, ordering_key, delay)
-        (result,) = await self._publish((outgoing,))
+        (outgoing,), (result,) = await self._send(destination, (message,), ordering_key, delay)
         if result is not None:
             raise result
         return outgoing.message_id
@@ -93,8 +95,7 @@ class MessageBus(BusDriver):
         Raises:
             The same as `publish_message`, but only before anything is sent.
         """
-        batch = [self._outgoing(destination, message, ordering_key, delay) for message in messages]
-        results = await self._publish(batch) if batch else []
+        batch, results = await self._send(destination, messages, ordering_key, delay)
         return [error or outgoing.message_id for outgoing, error in zip(batch, results, strict=True)]
 
     async def list_dead_letters(self, subscription: str, limit: int = 100) -> list[DeadLetter]:
@@ -105,11 +106,13 @@ class MessageBus(BusDriver):
             NotFound: The subscription does not exist.
             Closed: After `close`.
         """
-        return await self._store(subscription).list(limit)
+        with _dead_letter_span("list", subscription):
+            return await self._store(subscription).list(limit)
 
     async def show_dead_letter(self, subscription: str, letter_id: str) -> DeadLetter:
         """Return one dead letter of a subscription. Raises NotFound if there is none with this id."""
-        return await self._store(subscription).show(letter_id)
+        with _dead_letter_span("show", subscription):
+            return await self._store(subscription).show(letter_id)
 
     async def replay_dead_letters(self, subscription: str, letter_ids: Sequence[str] | None = None) -> int:
         """Deliver dead letters again, with the same ids and with attempts counted from 1; return how many.
@@ -118,11 +121,18 @@ class MessageBus(BusDriver):
             subscription: The name of the subscription.
             letter_ids: Which ones; by default all.
         """
-        return await self._store(subscription).replay(letter_ids)
+        with _dead_letter_span("replay", subscription):
+            return await self._store(subscription).replay(letter_ids)
 
     async def purge_dead_letters(self, subscription: str, letter_ids: Sequence[str] | None = None) -> int:
         """Delete dead letters of a subscription for good, by default all; return how many."""
-        return await self._store(subscription).purge(letter_ids)
+        with _dead_letter_span("purge", subscription):
+            return await self._store(subscription).purge(letter_ids)
+
+    @property
+    def system(self) -> str:
+        """The messaging system, as spans and metrics name it."""
+        return self.messaging_system or self.environment.hyperscaler
 
     async def close(self) -> None:
         """Send what is queued and close connections. A second call does nothing."""
@@ -138,6 +148,21 @@ class MessageBus(BusDriver):
         """
         check_lease(seconds, self.lease_range, self.environment.hyperscaler)
         self._use_lease(seconds)
+
+    async def _send(
+        self,
+        destination: MessageDestination,
+        messages: Iterable[Publishable],
+        ordering_key: str | None,
+        delay: float,
+    ) -> tuple[list[Outgoing], Sequence[BackendError | None]]:
+        """Encode and publish messages; return them and a result for each."""
+        if telemetry.active is None:
+            batch = [self._outgoing(destination, message, ordering_key, delay) for message in messages]
+            return batch, (await self._publish(batch) if batch else [])
+        encoders = [partial(self._outgoing, destination, message, ordering_key, delay) for message in messages]
+        name = destination.topic or destination.queue or ""
+        return await telemetry.active.publish(self.system, name, encoders, self._publish)
 
     def _outgoing(
         self, destination: MessageDestination, message: Publishable, ordering_key: str | None, delay: float
@@ -183,3 +208,7 @@ class MessageBus(BusDriver):
             raise Unsupported(
                 f"The {self.environment.hyperscaler} message bus has no {capability}.", resource=capability
             )
+
+
+def _dead_letter_span(operation: str, subscription: str) -> AbstractContextManager[object]:
+    return telemetry.span(f"dead_letters {operation}", {"messaging.destination.subscription.name": subscription})

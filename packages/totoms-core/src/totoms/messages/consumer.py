@@ -6,6 +6,7 @@ It holds at most twice `max_concurrency` messages: those being handled, and thos
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable
 from typing import Final
 
@@ -13,9 +14,11 @@ from totoms.errors import LeaseLost
 from totoms.logging.describe import describe_error
 from totoms.logging.logger import TotoLogger
 from totoms.messages.dead_letters import DeadLetterReason
+from totoms.messages.outcome import Action, Outcome
 from totoms.messages.receiver import Received, Receiver
-from totoms.messages.router import Action, MessageRouter, Outcome
+from totoms.messages.router import MessageRouter
 from totoms.messages.subscription import RetryPolicy
+from totoms.telemetry import state as telemetry
 
 _WAIT: Final = 20.0
 """Seconds that one call of `Receiver.receive` waits for messages."""
@@ -111,6 +114,7 @@ class Consumer:
                 self._freed.clear()
                 await self._freed.wait()
                 continue
+            begun = time.time_ns()
             try:
                 batch = await self._receiver.receive(free, _WAIT)
             except Exception as error:
@@ -122,6 +126,8 @@ class Consumer:
             if outages:
                 self._logger.log("events", f"Receiving from {self._subscription.name} again.")
                 outages = 0
+            if batch and telemetry.active is not None:
+                telemetry.active.received(self._router.system, batch, begun)
             if self._stopping:
                 if batch:
                     await self._log_failure(self._receiver.release(batch))
@@ -168,12 +174,14 @@ class Consumer:
     async def _settle(self, received: Received, outcome: Outcome) -> None:
         try:
             if outcome.action is Action.DEAD_LETTER:
-                await self._receiver.dead_letter(received, outcome.reason or DeadLetterReason("unknown"))
+                with telemetry.settling(self._router.system, "dead_letter", (received,)):
+                    await self._receiver.dead_letter(received, outcome.reason or DeadLetterReason("unknown"))
             else:
                 delay = outcome.delay
                 if delay is None:
                     delay = received.subscription.retry.backoff(received.attempt)
-                await self._receiver.nack(received, delay)
+                with telemetry.settling(self._router.system, "nack", (received,)):
+                    await self._receiver.nack(received, delay)
         except LeaseLost:
             self._log_redelivery(received)
         except Exception as error:  # it is delivered again when its lease expires
@@ -185,7 +193,8 @@ class Consumer:
             if not self._acking:
                 self._acking, self._unacked = self._unacked, []
             try:
-                results = await self._receiver.ack(self._acking)
+                with telemetry.settling(self._router.system, "ack", self._acking):
+                    results = await self._receiver.ack(self._acking)
             except Exception as error:
                 now = asyncio.get_running_loop().time()
                 since = since if outages else now
@@ -193,6 +202,9 @@ class Consumer:
                 # Retry for as long as a lease lasts, so that a short outage does not cause redeliveries.
                 if outages >= 10 and now - since >= max(one.lease_seconds for one in self._acking):
                     self._warn(f"Cannot ack {len(self._acking)} messages of {self._subscription.name}", error)
+                    if telemetry.active is not None:
+                        topic = self._subscription.logical_name
+                        telemetry.active.instruments.ack_given_up(topic, self._subscription.name, len(self._acking))
                     self._acking = []
                 else:
                     await asyncio.sleep(_ACK_RETRY.backoff(outages))
@@ -205,6 +217,8 @@ class Consumer:
             self._freed.set()
 
     def _log_redelivery(self, received: Received) -> None:
+        if telemetry.active is not None:
+            telemetry.active.instruments.lease_lost(self._subscription.logical_name, self._subscription.name)
         self._logger.log(
             "events", f"The lease of message {received.message_id} was lost; it is delivered again.", "WARNING"
         )

@@ -46,6 +46,8 @@ class BusDriver(ABC):
     """The broker's limit for body and attributes together, in bytes."""
     max_push_bytes: ClassVar[int] = 10 * 1024 * 1024
     """The largest push request in bytes: the broker's largest message in its envelope, encoded and escaped."""
+    messaging_system: ClassVar[str] = ""
+    """``messaging.system`` on spans and metrics, by OpenTelemetry's conventions; "" for the hyperscaler's name."""
     push_patience: ClassVar[float] = 30.0
     """Seconds that the broker waits for the answer to a push."""
 

@@ -45,6 +45,11 @@ class Outgoing:
     ordering_key: str | None = None
     delay: float = 0.0
 
+    @property
+    def message_type(self) -> str:
+        """The type of the message."""
+        return self.attributes[TYPE_ATTRIBUTE]
+
     def check_size(self, limit: int, resource: str | None) -> None:
         """Check the size of body and attributes.
 
@@ -55,7 +60,7 @@ class Outgoing:
         Raises:
             MessageTooLarge: They are larger.
         """
-        if len(self.body) + _MAX_ATTRIBUTE_BYTES + 4 * len(self.attributes[TYPE_ATTRIBUTE]) <= limit:
+        if len(self.body) + _MAX_ATTRIBUTE_BYTES + 4 * len(self.message_type) <= limit:
             return
         size = len(self.body) + sum(len(name) + len(value.encode()) for name, value in self.attributes.items())
         if size > limit:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
-from enum import Enum
+from dataclasses import replace
 from typing import Any, Final
 
 from totoms.context import current_cid, remember_traceparent, sane_cid
@@ -27,48 +26,15 @@ from totoms.messages.message import (
     TotoMessage,
     decode_message,
 )
+from totoms.messages.outcome import Action, Counts, Outcome
 from totoms.messages.receiver import Received
 from totoms.messages.subscription import RetryPolicy
 from totoms.messages.upcast import read_event
+from totoms.telemetry import state as telemetry
 from totoms.threads import MOST_THREADS, Workers
 
 _MAX_LOGGED_TYPES: Final = 1000
 """Publishers choose message types, so the number of types remembered as logged is bounded."""
-
-
-class Action(Enum):
-    """How to settle a delivery."""
-
-    ACK = "ack"
-    RETRY = "retry"
-    DEAD_LETTER = "dead_letter"
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """The result of handling one delivery.
-
-    Attributes:
-        action: How to settle it.
-        reason: Why it is dead-lettered, for DEAD_LETTER.
-        ignored: Whether no handler takes the type, or the handler returned IGNORED.
-        delay: The pause before a RETRY in seconds; None for that of the retry policy.
-    """
-
-    action: Action
-    reason: DeadLetterReason | None = None
-    ignored: bool = False
-    delay: float | None = None
-
-
-@dataclass(slots=True)
-class Counts:
-    """Deliveries since the start, by outcome."""
-
-    succeeded: int = 0
-    ignored: int = 0
-    retried: int = 0
-    dead_lettered: int = 0
 
 
 _SUCCESS: Final = Outcome(Action.ACK)
@@ -86,6 +52,7 @@ class MessageRouter:
         logger: The service's logger.
         topics: For each handler, the logical names of its topics; empty for all topics.
         unhandled: Logical names of topics without a handler.
+        system: The messaging system, for spans and metrics.
         max_threads: How many handlers written as ``def`` may run at the same time, each in a thread.
 
     Raises:
@@ -101,9 +68,11 @@ class MessageRouter:
         logger: TotoLogger,
         topics: Sequence[Sequence[str]] = (),
         unhandled: Collection[str] = (),
+        system: str = "",
         max_threads: int = MOST_THREADS,
     ) -> None:
         self.counts = Counts()
+        self.system = system
         self._threads = Workers(max_threads, "totoms handler")
         self._retry = retry
         self._deadlines = Deadlines(timeout)
@@ -125,7 +94,10 @@ class MessageRouter:
 
     async def handle(self, received: Received) -> Outcome:
         """Run the handler for one delivery. Raises only CancelledError, if the current task is cancelled."""
-        outcome = await self._process(received)
+        if telemetry.active is None:
+            outcome = await self._process(received)
+        else:
+            outcome = await telemetry.active.handle(self.system, received, self._process)
         if outcome.action is Action.RETRY:
             self.counts.retried += 1
         elif outcome.action is Action.DEAD_LETTER:
@@ -164,6 +136,9 @@ class MessageRouter:
         if handler is None:
             self._log_once(message.type, f"No handler for messages of type {message.type!r}")
             return _IGNORED
+        if telemetry.active is not None:
+            telemetry.active.handles(message.type, current_cid.get(), handler.name)
+            telemetry.active.instruments.aged(subscription.logical_name, message.timestamp)
         if received.attempt > self._retry.max_attempts:
             # It may be what killed its consumers, before they could nack it.
             self._logger.log(current_cid.get(), f"Message {received.message_id}: every lease expired.", "ERROR")
@@ -252,6 +227,8 @@ class MessageRouter:
         self, message: TotoMessage, received: Received, what: str, error: BaseException | None = None
     ) -> None:
         last = received.attempt >= self._retry.max_attempts
+        if telemetry.active is not None:
+            telemetry.active.failed(what, error)
         self._logger.log(
             current_cid.get(),
             f"Message {received.message_id} of type {message.type}, attempt {received.attempt}"

@@ -11,6 +11,7 @@ import threading
 import time
 from abc import ABC
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar, Final
 
 import orjson
@@ -22,6 +23,7 @@ from totoms.names import check_secret_name
 from totoms.operations import backend_operation
 from totoms.secrets.cache import CachePolicy, SecretCache
 from totoms.secrets.trimming import strip_ends
+from totoms.telemetry import state as telemetry
 
 _caches: Final[dict[tuple[type[Any], TotoEnvironment], SecretCache]] = {}
 _caches_lock: Final = threading.Lock()
@@ -82,7 +84,8 @@ class SecretsManager(ABC):  # noqa: B024 - its abstract method is marked by back
         if isinstance(found, bytes):
             return found
         try:
-            return found.result(self.deadline_seconds)
+            with _span(name):
+                return found.result(self.deadline_seconds)
         except (TimeoutError, Unavailable) as error:
             return self._stale_value(name, version, found, error)
 
@@ -149,7 +152,8 @@ class SecretsManager(ABC):  # noqa: B024 - its abstract method is marked by back
             return found
         try:
             # Cancelling one caller does not cancel the fetch for the others: it runs in a thread.
-            return await asyncio.wait_for(asyncio.wrap_future(found), self.deadline_seconds)
+            with _span(name):
+                return await asyncio.wait_for(asyncio.wrap_future(found), self.deadline_seconds)
         except (TimeoutError, Unavailable) as error:
             return self._stale_value(name, version, found, error)
 
@@ -205,6 +209,11 @@ class SecretsManager(ABC):  # noqa: B024 - its abstract method is marked by back
 
 
 # Raise errors outside the except blocks below: a decoding error holds the secret, and would become the context.
+
+
+def _span(name: str) -> AbstractContextManager[object]:
+    """Return a span around a read from the store. A cached value has none."""
+    return telemetry.span("secrets get", {"totoms.secret.name": name})
 
 
 def _text(name: str, value: bytes) -> str:

@@ -9,6 +9,7 @@ import contextlib
 import io
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from os import PathLike
 from pathlib import Path
 from typing import BinaryIO, Final, Literal, cast
@@ -17,6 +18,7 @@ from totoms.errors import CorruptData, InvalidArgument, NotFound, PreconditionFa
 from totoms.names import check_key, check_metadata, check_prefix, content_type_for
 from totoms.storage.driver import SIGNED_URLS, FileInfo, StorageDriver, WriteOptions
 from totoms.storage.streams import ByteStream, ChunkReader
+from totoms.telemetry import state as telemetry
 
 MAX_SIGNED_SECONDS: Final = 7 * 24 * 3600
 """A signed URL is valid for at most seven days (S3 and GCS, signature version 4)."""
@@ -104,7 +106,8 @@ class SyncStorage(StorageDriver):
         check_key(destination_path)
         if source_path == destination_path:  # S3 rejects it
             return self._stat(source_path).etag
-        etag = self._copy(source_path, destination_path)
+        with self._span("copy"):
+            etag = self._copy(source_path, destination_path)
         self._log(f"Copied {source_path!r} to {destination_path!r}")
         return etag
 
@@ -118,12 +121,15 @@ class SyncStorage(StorageDriver):
         """
         etag = self.copy_file(source_path, destination_path)
         if source_path != destination_path:
-            self._delete(source_path)
+            with self._span("delete"):
+                self._delete(source_path)
         return etag
 
     def delete_file(self, file_path: str) -> None:
         """Delete a file. Do nothing if it does not exist."""
-        self._delete(check_key(file_path))
+        check_key(file_path)
+        with self._span("delete"):
+            self._delete(file_path)
         self._log(f"Deleted {file_path!r}")
 
     # --- reading ---
@@ -136,7 +142,7 @@ class SyncStorage(StorageDriver):
             OSError: The local file cannot be written.
         """
         destination = Path(local_destination_path)
-        with self.stream_file(source_path) as chunks:
+        with self._span("download"), self.stream_file(source_path) as chunks:
             destination.parent.mkdir(parents=True, exist_ok=True)
             # In the same folder, so that the replacement is atomic; a plain open gives it the usual permissions.
             part = destination.with_name(f".{secrets.token_hex(8)}.part")
@@ -165,13 +171,14 @@ class SyncStorage(StorageDriver):
         if length == 0:
             self._stat(path)
             return ByteStream(iter(()))
-        chunks = self._read(path, first, length)
+        with self._span("open"):
+            chunks = self._read(path, first, length)
         return chunks if isinstance(chunks, ByteStream) else ByteStream(chunks)
 
     def get_file_bytes(self, file_path: str) -> bytes | None:
         """Return a file's bytes, or None if it does not exist."""
         try:
-            with self.stream_file(file_path) as chunks:
+            with self._span("download"), self.stream_file(file_path) as chunks:
                 return b"".join(chunks)
         except NotFound:
             return None
@@ -193,7 +200,9 @@ class SyncStorage(StorageDriver):
         Raises:
             NotFound: The file does not exist.
         """
-        return self._stat(check_key(path))
+        check_key(path)
+        with self._span("stat"):
+            return self._stat(path)
 
     def exists(self, path: str) -> bool:
         """Return whether a file exists."""
@@ -211,7 +220,8 @@ class SyncStorage(StorageDriver):
             delimiter: If given, usually ``/``, keys with a delimiter after the prefix are grouped into one entry that
                 ends with the first such delimiter: a "folder".
         """
-        return list(self.iter_files(prefix, delimiter=delimiter))
+        with self._span("list"):
+            return list(self.iter_files(prefix, delimiter=delimiter))
 
     def iter_files(self, prefix: str = "", *, delimiter: str = "") -> Iterator[str]:
         """Yield the same as :meth:`list_files`, fetching pages as needed."""
@@ -247,8 +257,13 @@ class SyncStorage(StorageDriver):
 
     # --- checks and helpers ---
 
+    def _span(self, operation: str) -> AbstractContextManager[object]:
+        attributes = {"totoms.storage.bucket": self.bucket_name, "totoms.storage.operation": operation}
+        return telemetry.span(f"storage {operation}", attributes)
+
     def _upload(self, key: str, source: BinaryIO, options: WriteOptions) -> str:
-        etag = self._write(key, source, options)
+        with self._span("upload"):
+            etag = self._write(key, source, options)
         self._log(f"Uploaded {key!r}")
         return etag
 

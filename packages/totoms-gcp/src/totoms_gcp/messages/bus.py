@@ -49,6 +49,7 @@ class PubSubMessageBus(MessageBus):
 
     capabilities = frozenset({PULL, PUSH, ORDERING, DEAD_LETTERS})
     creates_push: ClassVar[bool] = True
+    messaging_system: ClassVar[str] = "gcp_pubsub"
     max_message_bytes: ClassVar[int] = 9_961_472
     """9.5 MiB: a request has at most 10 MB (https://cloud.google.com/pubsub/quotas#resource_limits), and a dead letter
     needs room for its reason."""

@@ -23,12 +23,14 @@ from totoms.logging.describe import describe_error, printable
 from totoms.logging.logger import TotoLogger
 from totoms.messages.bus import MessageBus
 from totoms.messages.dead_letters import DeadLetterReason
+from totoms.messages.outcome import Action, Outcome
 from totoms.messages.push.attempts import DeliveryKey, Failures, HandledMessages, delivery_key
 from totoms.messages.push.bodies import PATIENCE, Intake
 from totoms.messages.push.slots import Slots
 from totoms.messages.push_request import PushReply, PushRequest
 from totoms.messages.receiver import Received
-from totoms.messages.router import Action, MessageRouter, Outcome
+from totoms.messages.router import MessageRouter
+from totoms.telemetry import state as telemetry
 
 _LONGEST_WAIT: Final = 60.0
 _SUCCESS: Final = b'{"status":"success"}'
@@ -231,7 +233,8 @@ class PushEndpoint:
 
     async def _dead_letter(self, received: Received, reason: DeadLetterReason) -> None:
         try:
-            await self._bus._dead_letters(received.subscription.name).keep(received, reason)
+            with telemetry.settling(self._bus.system, "dead_letter", (received,)):
+                await self._bus._dead_letters(received.subscription.name).keep(received, reason)
         except Exception as error:  # neither handled nor stored, so the broker must deliver it again
             text = f"Cannot dead-letter message {received.message_id}: {describe_error(error)}"
             self._logger.log("events", text, "ERROR")

@@ -1,4 +1,4 @@
-"""The contract of the lifecycle: behaviours 53 to 56, and 60."""
+"""The contract of the lifecycle: behaviours 53 to 56, 60 and 65."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 
 import httpx
 import pytest
+from opentelemetry.trace import SpanKind
 
 from totoms import environment as environments
 from totoms.context import new_cid
@@ -32,6 +33,7 @@ from totoms.testing.lifecycle.service import (
     running,
 )
 from totoms.testing.service.backend import TestBackend
+from totoms.testing.spans import recorded_spans
 
 
 class LifecycleContract(Contract):
@@ -154,6 +156,31 @@ class LifecycleContract(Contract):
                     await bus.list_dead_letters(name)
             existing = await bus._existing(Subscription(name, bus.topics["receipts"], "receipts"))
             assert existing is None or not existing.pull, "the service subscribed to a topic that it does not handle"
+
+    async def test_65_one_trace_spans_request_message_and_file(self, harness: LifecycleHarness) -> None:
+        """A request, the message that it publishes, its handler and the file that this writes are one trace."""
+        shop = await self._shop(harness)
+        if shop is None:
+            return
+        trace_id, caller = new_cid(), new_cid()[:16]
+        front, store = shop.declare("front", handles=False), shop.declare("store")
+        with recorded_spans() as spans:
+            async with running(store), running(front) as (_, client):
+                order = {"id": "traced", "text": "x"}
+                headers = {"traceparent": f"00-{trace_id}-{caller}-01"}
+                assert (await client(USER).post("/shop/orders", json=order, headers=headers)).status_code == 200
+                await shop.until({"traced"}, harness.patience)
+        published, handled, written = (
+            spans.only(name, trace_id) for name in ("publish orders", "process orders", "storage upload")
+        )
+        assert published.kind is SpanKind.PRODUCER
+        assert handled.kind is SpanKind.CONSUMER
+        assert spans.parent(published) == caller
+        assert spans.parent(handled) == spans.id(published)
+        assert [spans.format(link.context.span_id) for link in handled.links] == [spans.id(published)]
+        assert spans.parent(written) == spans.id(handled)
+        assert spans.only("ack orders", trace_id).kind is SpanKind.CLIENT
+        assert handled.attributes["messaging.destination.name"] == "orders"
 
     async def _shop(self, harness: LifecycleHarness) -> Shop | None:
         """Prepare the backend. Without PULL assert that a service that pulls does not start, and return None."""

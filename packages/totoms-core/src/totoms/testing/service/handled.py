@@ -7,8 +7,9 @@ from typing import Any
 
 from totoms.messages.handler import BoundHandler
 from totoms.messages.message import ProcessingResponse, TotoMessage
+from totoms.messages.outcome import Action, Outcome
 from totoms.messages.receiver import Received
-from totoms.messages.router import Action, MessageRouter, Outcome
+from totoms.messages.router import MessageRouter
 
 
 @dataclass(frozen=True, slots=True)

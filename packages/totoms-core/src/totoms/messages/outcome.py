@@ -1,0 +1,43 @@
+"""What became of a delivery."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from totoms.messages.dead_letters import DeadLetterReason
+
+
+class Action(Enum):
+    """How to settle a delivery."""
+
+    ACK = "ack"
+    RETRY = "retry"
+    DEAD_LETTER = "dead_letter"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The result of handling one delivery.
+
+    Attributes:
+        action: How to settle it.
+        reason: Why it is dead-lettered, for DEAD_LETTER.
+        ignored: Whether no handler takes the type, or the handler returned IGNORED.
+        delay: The pause before a RETRY in seconds; None for that of the retry policy.
+    """
+
+    action: Action
+    reason: DeadLetterReason | None = None
+    ignored: bool = False
+    delay: float | None = None
+
+
+@dataclass(slots=True)
+class Counts:
+    """Deliveries since the start, by outcome."""
+
+    succeeded: int = 0
+    ignored: int = 0
+    retried: int = 0
+    dead_lettered: int = 0

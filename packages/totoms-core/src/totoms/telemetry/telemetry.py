@@ -1,0 +1,363 @@
+"""Spans and metrics of messages, files and secrets.
+
+Names and attributes are those of the semantic conventions 1.44, which FastAPI's own spans follow too
+(https://opentelemetry.io/docs/specs/semconv/messaging/). What they do not name begins with ``totoms``.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.metrics import MeterProvider
+from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode, TracerProvider
+
+from totoms.context import current_cid
+from totoms.errors import NotFound
+from totoms.logging.describe import error_text
+from totoms.logging.formats import format_error
+from totoms.telemetry.metrics import Instruments
+from totoms.telemetry.trace_context import TRACEPARENT, context_of, creation_context, remote_parent
+
+if TYPE_CHECKING:
+    from totoms.errors import BackendError
+    from totoms.messages.outcome import Outcome
+    from totoms.messages.outgoing import Outgoing
+    from totoms.messages.receiver import Received
+
+SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.44.0"
+NAME: Final = "totoms"
+_MOST_LINKS: Final = 128
+"""The default limit of the SDK for the links of a span (OTEL_SPAN_LINK_COUNT_LIMIT)."""
+_handled: ContextVar[Handled | None] = ContextVar("totoms_handled", default=None)
+
+
+class Handled:
+    """The message that is being handled, as far as it is known.
+
+    Attributes:
+        message_type: Its type if a handler takes it, else "other": strangers choose types, so they cannot be labels.
+        failure: The class of the error that its handler raised; "" for none.
+    """
+
+    __slots__ = ("failure", "message_type")
+
+    def __init__(self) -> None:
+        self.message_type = "other"
+        self.failure = ""
+
+
+class Telemetry:
+    """Records spans and metrics with the providers of OpenTelemetry.
+
+    Args:
+        tracer_provider: Makes the tracer.
+        meter_provider: Makes the instruments.
+        version: The version of totoms.
+    """
+
+    def __init__(self, tracer_provider: TracerProvider, meter_provider: MeterProvider, version: str) -> None:
+        self._tracer = tracer_provider.get_tracer(NAME, version, SCHEMA_URL)
+        self.instruments = Instruments(meter_provider.get_meter(NAME, version, SCHEMA_URL))
+        opted = os.environ.get("OTEL_SEMCONV_STABILITY_OPT_IN", "").split(",")
+        self._old_names = "messaging/dup" in [one.strip() for one in opted]
+
+    # --- publishing ---
+
+    async def publish(
+        self,
+        system: str,
+        destination: str,
+        encoders: Sequence[Callable[[], Outgoing]],
+        send: Callable[[Sequence[Outgoing]], Awaitable[Sequence[BackendError | None]]],
+    ) -> tuple[list[Outgoing], Sequence[BackendError | None]]:
+        """Publish messages with a PRODUCER span for each, whose context the message carries.
+
+        A single message has one span. In a batch, each message has a span for its creation, and the span for sending
+        links to them.
+
+        Args:
+            system: The messaging system, for the attribute.
+            destination: The logical name of the topic, or the name of the queue.
+            encoders: Each encodes a message, with the current span's context in its attributes.
+            send: Sends them.
+
+        Raises:
+            TotoError: Of an encoder or of `send`.
+        """
+        attributes = self._attributes(system, destination, "publish", "send")
+        if len(encoders) == 1:
+            with self._span(f"publish {destination}", SpanKind.PRODUCER, attributes) as span:
+                batch = [encoders[0]()]
+                _describe(span, batch[0])
+                return batch, await self._send(system, destination, batch, send, span)
+        batch, links = [], []
+        for encode in encoders:
+            created = self._attributes(system, destination, "create", "create")
+            with self._span(f"create {destination}", SpanKind.PRODUCER, created) as span:
+                batch.append(encode())
+                _describe(span, batch[-1])
+                links.append(Link(span.get_span_context()))
+        if not batch:
+            return batch, ()
+        attributes["messaging.batch.message_count"] = len(batch)
+        with self._span(f"publish {destination}", SpanKind.CLIENT, attributes, links[:_MOST_LINKS]) as span:
+            return batch, await self._send(system, destination, batch, send, span)
+
+    async def _send(
+        self,
+        system: str,
+        destination: str,
+        batch: Sequence[Outgoing],
+        send: Callable[[Sequence[Outgoing]], Awaitable[Sequence[BackendError | None]]],
+        span: Span,
+    ) -> Sequence[BackendError | None]:
+        begun = time.perf_counter()
+        failure = "cancelled"
+        results: Sequence[BackendError | None] = ()
+        try:
+            results = await send(batch)
+            failed = next((result for result in results if result is not None), None)
+            if failed is not None:
+                _fail(span, failed)
+            failure = type(failed).__name__ if failed is not None else ""
+            return results
+        except Exception as error:
+            failure = type(error).__name__
+            raise
+        finally:
+            seconds = time.perf_counter() - begun
+            self.instruments.operation(system, destination, "publish", "send", seconds, failure)
+            for outgoing, result in zip(batch, results or [None] * len(batch), strict=True):
+                failed_with = failure if not results else type(result).__name__ if result is not None else ""
+                self.instruments.sent(system, destination, outgoing.message_type, failed_with)
+
+    # --- receiving ---
+
+    def received(self, system: str, batch: Sequence[Received], begun: int) -> None:
+        """Record a span for a call that received messages; one that received none is not worth a span.
+
+        Args:
+            system: The messaging system.
+            batch: The messages, of one subscription.
+            begun: When the call began, in nanoseconds since the epoch.
+        """
+        subscription = batch[0].subscription
+        topic = subscription.logical_name
+        attributes = self._attributes(system, topic, "receive", "receive", subscription.name)
+        attributes["messaging.batch.message_count"] = len(batch)
+        # Outside of any trace: the call was not made for one of these messages.
+        span = self._tracer.start_span(
+            f"receive {topic}",
+            Context(),
+            SpanKind.CLIENT,
+            attributes,
+            links=_links(batch),
+            start_time=begun,
+        )
+        span.end()
+        seconds = (time.time_ns() - begun) / 1e9
+        self.instruments.operation(system, topic, "receive", "receive", seconds, "")
+        self.instruments.consumed(system, topic, subscription.name, len(batch))
+
+    async def handle(
+        self, system: str, received: Received, process: Callable[[Received], Awaitable[Outcome]]
+    ) -> Outcome:
+        """Handle a message in a CONSUMER span.
+
+        It links to the context in which the message was created. Inside a request that pushed the message it is a child
+        of the request's span, else a child of that context.
+
+        Args:
+            system: The messaging system.
+            received: The delivery.
+            process: Handles it.
+        """
+        subscription = received.subscription
+        topic = subscription.logical_name
+        attributes = self._attributes(system, topic, "process", "process", subscription.name)
+        attributes["messaging.message.id"] = received.message_id
+        attributes["messaging.message.body.size"] = len(received.body)
+        attributes["totoms.message.attempt"] = received.attempt
+        creation = creation_context(received.attributes.get(TRACEPARENT, ""))
+        parent = None
+        if not trace.get_current_span().get_span_context().is_valid:
+            parent = context_of(creation)
+        links = [Link(creation)] if creation is not None else []
+        handled = Handled()
+        token = _handled.set(handled)
+        begun = time.perf_counter()
+        self.instruments.in_flight.add(1, {"messaging.destination.name": topic})
+        outcome: Outcome | None = None
+        try:
+            with self._span(f"process {topic}", SpanKind.CONSUMER, attributes, links, parent) as span:
+                outcome = await process(received)
+                action = "ignored" if outcome.ignored else outcome.action.value
+                span.set_attribute("totoms.message.outcome", action)
+                return outcome
+        finally:
+            _handled.reset(token)
+            self.instruments.in_flight.add(-1, {"messaging.destination.name": topic})
+            self.instruments.processed(
+                system, received, handled.message_type, outcome, time.perf_counter() - begun, handled.failure
+            )
+
+    def handles(self, message_type: str, cid: str, handler: str) -> None:
+        """Note on the current span which message is handled, and by what.
+
+        Args:
+            message_type: Its type, which a handler takes.
+            cid: Its correlation id.
+            handler: The name of the handler.
+        """
+        handled = _handled.get()
+        if handled is not None:
+            handled.message_type = message_type
+        span = trace.get_current_span()
+        if span.is_recording():
+            span.set_attribute("totoms.message.type", message_type)
+            span.set_attribute("messaging.message.conversation_id", cid)
+            span.set_attribute("totoms.cid", cid)
+            span.set_attribute("code.function.name", handler)
+
+    def failed(self, text: str, error: BaseException | None = None) -> None:
+        """Mark the current span as failed.
+
+        Args:
+            text: What failed, masked.
+            error: The exception, if there is one.
+        """
+        span = trace.get_current_span()
+        name = type(error).__name__ if error is not None else "FAILED"
+        handled = _handled.get()
+        if handled is not None:
+            handled.failure = name
+        if error is not None:
+            _fail(span, error)
+        elif span.is_recording():
+            span.set_attribute("error.type", name)
+            span.set_status(Status(StatusCode.ERROR, text))
+
+    @contextmanager
+    def settling(self, system: str, operation: str, batch: Sequence[Received]) -> Iterator[None]:
+        """Record a span around the settlement of messages, with links to their creation.
+
+        Args:
+            system: The messaging system.
+            operation: ``ack``, ``nack``, ``dead_letter`` or ``extend``.
+            batch: The messages, of one subscription.
+        """
+        subscription = batch[0].subscription
+        topic = subscription.logical_name
+        attributes = self._attributes(system, topic, operation, "settle", subscription.name)
+        if len(batch) > 1:
+            attributes["messaging.batch.message_count"] = len(batch)
+        else:
+            attributes["messaging.message.id"] = batch[0].message_id
+        parent = context_of(creation_context(batch[0].attributes.get(TRACEPARENT, "")) if len(batch) == 1 else None)
+        begun = time.perf_counter()
+        failure = ""
+        try:
+            with self._span(f"{operation} {topic}", SpanKind.CLIENT, attributes, _links(batch), parent):
+                yield
+        except Exception as error:
+            failure = type(error).__name__
+            raise
+        finally:
+            seconds = time.perf_counter() - begun
+            self.instruments.operation(system, topic, operation, "settle", seconds, failure)
+
+    # --- everything else ---
+
+    @contextmanager
+    def span(self, name: str, attributes: Mapping[str, Any]) -> Iterator[Span]:
+        """Record a CLIENT span around the body. `NotFound` is an answer: it does not mark the span as failed."""
+        cid = current_cid.get()
+        with self._span(name, SpanKind.CLIENT, {**attributes, "totoms.cid": cid} if cid else attributes) as span:
+            yield span
+
+    def annotate_request(self, cid: str) -> None:
+        """Set the correlation id on the server span of the current request."""
+        span = trace.get_current_span()
+        if span.is_recording():
+            span.set_attribute("totoms.cid", cid)
+
+    @contextmanager
+    def _span(
+        self,
+        name: str,
+        kind: SpanKind,
+        attributes: Mapping[str, Any],
+        links: Sequence[Link] = (),
+        parent: Context | None = None,
+    ) -> Iterator[Span]:
+        if parent is None:
+            parent = remote_parent()
+        with self._tracer.start_as_current_span(
+            name, parent, kind, attributes, links, record_exception=False, set_status_on_exception=False
+        ) as span:
+            try:
+                yield span
+            except NotFound as error:
+                span.set_attribute("error.type", type(error).__name__)
+                raise
+            except Exception as error:
+                _fail(span, error)
+                raise
+
+    def _attributes(
+        self, system: str, destination: str, operation: str, kind: str, subscription: str = ""
+    ) -> dict[str, Any]:
+        attributes = {
+            "messaging.system": system,
+            "messaging.destination.name": destination,
+            "messaging.operation.name": operation,
+            "messaging.operation.type": kind,
+        }
+        if subscription:
+            attributes["messaging.destination.subscription.name"] = subscription
+        if self._old_names:
+            attributes["messaging.operation"] = operation
+        cid = current_cid.get()
+        if cid:
+            attributes["totoms.cid"] = cid
+        return attributes
+
+
+def _describe(span: Span, outgoing: Outgoing) -> None:
+    if span.is_recording():
+        span.set_attribute("messaging.message.id", outgoing.message_id)
+        span.set_attribute("messaging.message.body.size", len(outgoing.body))
+        span.set_attribute("totoms.message.type", outgoing.message_type)
+
+
+def _fail(span: Span, error: BaseException) -> None:
+    """Record an exception, with its secrets masked, and mark the span as failed."""
+    if not span.is_recording():
+        return
+    text = error_text(error)
+    span.set_attribute("error.type", type(error).__name__)
+    span.set_status(Status(StatusCode.ERROR, text))
+    span.add_event(
+        "exception",
+        {
+            "exception.type": f"{type(error).__module__}.{type(error).__qualname__}",
+            "exception.message": text,
+            "exception.stacktrace": format_error(error),
+        },
+    )
+
+
+def _links(batch: Sequence[Received]) -> list[Link]:
+    contexts: list[SpanContext] = []
+    for received in batch[:_MOST_LINKS]:
+        creation = creation_context(received.attributes.get(TRACEPARENT, ""))
+        if creation is not None:
+            contexts.append(creation)
+    return [Link(context) for context in contexts]
