@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -101,3 +102,11 @@ def test_missing_sdk_is_logged_and_the_service_runs(local_root: str) -> None:
     seen, log = run(local_root, "without_sdk", OTEL_TRACES_EXPORTER="otlp")
     assert seen["active"] is False
     assert "install totoms[otel]" in log
+
+
+def test_metrics_are_served_to_prometheus_on_a_port_of_their_own(local_root: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = str(probe.getsockname()[1])
+    seen, _ = run(local_root, "scrape", OTEL_METRICS_EXPORTER="prometheus", OTEL_EXPORTER_PROMETHEUS_PORT=port)
+    assert "totoms_messages_handled_total{" in seen["scraped"]
+    assert "http_server_request_duration_seconds_count{" in seen["scraped"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import sys
 from pathlib import Path
@@ -124,10 +125,20 @@ async def main() -> None:
         answer = await client.post(f"http://127.0.0.1:{port}/traced/orders", headers={"x-correlation-id": CID})
         await asyncio.wait_for(handled.wait(), 60)
         sys.setprofile(None)
+        scraped = ""
+        if mode == "scrape":
+            scraped = (await client.get(f"http://127.0.0.1:{os.environ['OTEL_EXPORTER_PROMETHEUS_PORT']}/metrics")).text
     await service.stop()
     await serving
     own = [span.name for span in exporter.get_finished_spans()] if exporter else []
-    seen = {"active": active, "status": answer.status_code, "cid": CID, "called": sorted(called), "own": own}
+    seen = {
+        "active": active,
+        "status": answer.status_code,
+        "cid": CID,
+        "called": sorted(called),
+        "own": own,
+        "scraped": scraped,
+    }
     print(json.dumps(seen))
 
 
