@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
@@ -19,11 +19,9 @@ from opentelemetry.metrics import MeterProvider
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode, TracerProvider
 
 from totoms.context import current_cid
-from totoms.errors import NotFound
-from totoms.logging.describe import error_text
-from totoms.logging.formats import format_error
 from totoms.telemetry.metrics import Instruments
-from totoms.telemetry.trace_context import TRACEPARENT, context_of, creation_context, remote_parent
+from totoms.telemetry.spans import NAME, SCHEMA_URL, Spans, fail
+from totoms.telemetry.trace_context import TRACEPARENT, context_of, creation_context
 
 if TYPE_CHECKING:
     from totoms.errors import BackendError
@@ -31,8 +29,6 @@ if TYPE_CHECKING:
     from totoms.messages.outgoing import Outgoing
     from totoms.messages.receiver import Received
 
-SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.44.0"
-NAME: Final = "totoms"
 _MOST_LINKS: Final = 128
 """The default limit of the SDK for the links of a span (OTEL_SPAN_LINK_COUNT_LIMIT)."""
 _handled: ContextVar[Handled | None] = ContextVar("totoms_handled", default=None)
@@ -53,7 +49,7 @@ class Handled:
         self.failure = ""
 
 
-class Telemetry:
+class Telemetry(Spans):
     """Records spans and metrics with the providers of OpenTelemetry.
 
     Args:
@@ -63,7 +59,7 @@ class Telemetry:
     """
 
     def __init__(self, tracer_provider: TracerProvider, meter_provider: MeterProvider, version: str) -> None:
-        self._tracer = tracer_provider.get_tracer(NAME, version, SCHEMA_URL)
+        super().__init__(tracer_provider, version)
         self.instruments = Instruments(meter_provider.get_meter(NAME, version, SCHEMA_URL))
         opted = os.environ.get("OTEL_SEMCONV_STABILITY_OPT_IN", "").split(",")
         self._old_names = "messaging/dup" in [one.strip() for one in opted]
@@ -93,21 +89,21 @@ class Telemetry:
         """
         attributes = self._attributes(system, destination, "publish", "send")
         if len(encoders) == 1:
-            with self._span(f"publish {destination}", SpanKind.PRODUCER, attributes) as span:
+            with self.begin(f"publish {destination}", SpanKind.PRODUCER, attributes) as span:
                 batch = [encoders[0]()]
                 _describe(span, batch[0])
                 return batch, await self._send(system, destination, batch, send, span)
         batch, links = [], []
         for encode in encoders:
             created = self._attributes(system, destination, "create", "create")
-            with self._span(f"create {destination}", SpanKind.PRODUCER, created) as span:
+            with self.begin(f"create {destination}", SpanKind.PRODUCER, created) as span:
                 batch.append(encode())
                 _describe(span, batch[-1])
                 links.append(Link(span.get_span_context()))
         if not batch:
             return batch, ()
         attributes["messaging.batch.message_count"] = len(batch)
-        with self._span(f"publish {destination}", SpanKind.CLIENT, attributes, links[:_MOST_LINKS]) as span:
+        with self.begin(f"publish {destination}", SpanKind.CLIENT, attributes, links[:_MOST_LINKS]) as span:
             return batch, await self._send(system, destination, batch, send, span)
 
     async def _send(
@@ -125,7 +121,7 @@ class Telemetry:
             results = await send(batch)
             failed = next((result for result in results if result is not None), None)
             if failed is not None:
-                _fail(span, failed)
+                fail(span, failed)
             failure = type(failed).__name__ if failed is not None else ""
             return results
         except Exception as error:
@@ -153,7 +149,7 @@ class Telemetry:
         attributes = self._attributes(system, topic, "receive", "receive", subscription.name)
         attributes["messaging.batch.message_count"] = len(batch)
         # Outside of any trace: the call was not made for one of these messages.
-        span = self._tracer.start_span(
+        span = self.tracer.start_span(
             f"receive {topic}",
             Context(),
             SpanKind.CLIENT,
@@ -196,7 +192,7 @@ class Telemetry:
         self.instruments.in_flight.add(1, {"messaging.destination.name": topic})
         outcome: Outcome | None = None
         try:
-            with self._span(f"process {topic}", SpanKind.CONSUMER, attributes, links, parent) as span:
+            with self.begin(f"process {topic}", SpanKind.CONSUMER, attributes, links, parent) as span:
                 outcome = await process(received)
                 action = "ignored" if outcome.ignored else outcome.action.value
                 span.set_attribute("totoms.message.outcome", action)
@@ -239,7 +235,7 @@ class Telemetry:
         if handled is not None:
             handled.failure = name
         if error is not None:
-            _fail(span, error)
+            fail(span, error)
         elif span.is_recording():
             span.set_attribute("error.type", name)
             span.set_status(Status(StatusCode.ERROR, text))
@@ -264,7 +260,7 @@ class Telemetry:
         begun = time.perf_counter()
         failure = ""
         try:
-            with self._span(f"{operation} {topic}", SpanKind.CLIENT, attributes, _links(batch), parent):
+            with self.begin(f"{operation} {topic}", SpanKind.CLIENT, attributes, _links(batch), parent):
                 yield
         except Exception as error:
             failure = type(error).__name__
@@ -272,44 +268,6 @@ class Telemetry:
         finally:
             seconds = time.perf_counter() - begun
             self.instruments.operation(system, topic, operation, "settle", seconds, failure)
-
-    # --- everything else ---
-
-    @contextmanager
-    def span(self, name: str, attributes: Mapping[str, Any]) -> Iterator[Span]:
-        """Record a CLIENT span around the body. `NotFound` is an answer: it does not mark the span as failed."""
-        cid = current_cid.get()
-        with self._span(name, SpanKind.CLIENT, {**attributes, "totoms.cid": cid} if cid else attributes) as span:
-            yield span
-
-    def annotate_request(self, cid: str) -> None:
-        """Set the correlation id on the server span of the current request."""
-        span = trace.get_current_span()
-        if span.is_recording():
-            span.set_attribute("totoms.cid", cid)
-
-    @contextmanager
-    def _span(
-        self,
-        name: str,
-        kind: SpanKind,
-        attributes: Mapping[str, Any],
-        links: Sequence[Link] = (),
-        parent: Context | None = None,
-    ) -> Iterator[Span]:
-        if parent is None:
-            parent = remote_parent()
-        with self._tracer.start_as_current_span(
-            name, parent, kind, attributes, links, record_exception=False, set_status_on_exception=False
-        ) as span:
-            try:
-                yield span
-            except NotFound as error:
-                span.set_attribute("error.type", type(error).__name__)
-                raise
-            except Exception as error:
-                _fail(span, error)
-                raise
 
     def _attributes(
         self, system: str, destination: str, operation: str, kind: str, subscription: str = ""
@@ -335,23 +293,6 @@ def _describe(span: Span, outgoing: Outgoing) -> None:
         span.set_attribute("messaging.message.id", outgoing.message_id)
         span.set_attribute("messaging.message.body.size", len(outgoing.body))
         span.set_attribute("totoms.message.type", outgoing.message_type)
-
-
-def _fail(span: Span, error: BaseException) -> None:
-    """Record an exception, with its secrets masked, and mark the span as failed."""
-    if not span.is_recording():
-        return
-    text = error_text(error)
-    span.set_attribute("error.type", type(error).__name__)
-    span.set_status(Status(StatusCode.ERROR, text))
-    span.add_event(
-        "exception",
-        {
-            "exception.type": f"{type(error).__module__}.{type(error).__qualname__}",
-            "exception.message": text,
-            "exception.stacktrace": format_error(error),
-        },
-    )
 
 
 def _links(batch: Sequence[Received]) -> list[Link]:

@@ -233,7 +233,7 @@ class PushEndpoint:
 
     async def _dead_letter(self, received: Received, reason: DeadLetterReason) -> None:
         try:
-            with telemetry.settling(self._bus.system, "dead_letter", (received,)):
+            with telemetry.settling(self._router.system, "dead_letter", (received,)):
                 await self._bus._dead_letters(received.subscription.name).keep(received, reason)
         except Exception as error:  # neither handled nor stored, so the broker must deliver it again
             text = f"Cannot dead-letter message {received.message_id}: {describe_error(error)}"
