@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from totoms import CloudStorage, MessageBus, SecretsManager, errors, plugin, testing
+from totoms.messages.driver import BusDriver
 from totoms.plugins import hookspecs
 from totoms.plugins.discovery import installed
 
@@ -60,7 +61,7 @@ def operations(base: type) -> dict[str, Any]:
     for kind in inspect.getmro(base):
         for name, given in vars(kind).items():
             value = getattr(given, "__func__", given)  # of a class method
-            asked_for = inspect.iscoroutinefunction(value) and name.startswith("_") and base is MessageBus
+            asked_for = inspect.iscoroutinefunction(value) and kind is BusDriver
             if asked_for or getattr(value, "__isabstractmethod__", False) or name in OPTIONAL:
                 found.setdefault(name, value)
     return found

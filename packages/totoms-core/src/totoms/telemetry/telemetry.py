@@ -205,13 +205,7 @@ class Telemetry(Spans):
             )
 
     def handles(self, message_type: str, cid: str, handler: str) -> None:
-        """Note on the current span which message is handled, and by what.
-
-        Args:
-            message_type: Its type, which a handler takes.
-            cid: Its correlation id.
-            handler: The name of the handler.
-        """
+        """Note on the current span the type and the correlation id of the message, and the name of its handler."""
         handled = _handled.get()
         if handled is not None:
             handled.message_type = message_type
