@@ -146,7 +146,7 @@ def test_overview_names_what_must_be_implemented() -> None:
 
 def test_class_attributes_and_capabilities_are_described() -> None:
     text = HOOKS.read_text()
-    capabilities = {"pull", "push", "ordering", "delay", "queues", "dead_letters", "signed_urls"}
+    capabilities = {"pull", "push", "ordering", "delay", "queues", "dead_letters", "backlog", "signed_urls"}
     attributes = {
         "cache_seconds",
         "stale_seconds",

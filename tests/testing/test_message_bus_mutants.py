@@ -26,6 +26,7 @@ from totoms.testing import MessageBusContract
 from totoms.testing.contract import Contract, behaviours, number_of
 
 SEEN = (AssertionError, BackendError, pytest.fail.Exception)
+_COUNTED = "test_62_message_is_counted_while_it_is_handled_or_waits_for_its_next_attempt"
 MUTANTS: list[tuple[type[LocalMessageBus], str, *tuple[str, ...]]] = [
     (publishing.RoundsLargeNumbers, "test_01_message_arrives_unchanged", "large numbers"),
     (publishing.LosesWhatGoesToQueues, "test_01_message_to_a_queue_arrives_at_who_takes_from_it"),
@@ -87,6 +88,12 @@ MUTANTS: list[tuple[type[LocalMessageBus], str, *tuple[str, ...]]] = [
     (broken.ReplaysAsNew, "test_24_dead_letters_are_replayed"),
     (broken.ReplaysToEverybody, "test_24_dead_letters_are_replayed"),
     (broken.PurgesAll, "test_24_dead_letters_are_purged"),
+    (broken.GivesNoNumber, "test_62_messages_are_counted_until_they_are_handled"),
+    (broken.CountsHandledMessages, "test_62_messages_are_counted_until_they_are_handled"),
+    (broken.CountsWhatNobodyLeases, _COUNTED),
+    (broken.CountsAnAttemptWhenItCounts, _COUNTED),
+    (broken.GivesTheAgeOfTheNewest, "test_62_age_is_that_of_the_oldest_message"),
+    (broken.GivesTheAgeOfTheFirst, "test_62_age_is_that_of_the_oldest_message"),
     (publishing.DropsVersions, "test_64_event_arrives_as_it_was_published"),
     (broken.GivesNoReasons, "test_64_invalid_data_is_dead_lettered_at_once"),
     (broken.ForgetsAttempts, "test_64_newer_version_is_dead_lettered_after_its_attempts"),
@@ -187,7 +194,7 @@ async def test_contract_sees_the_mutant_of_the_core(
         await getattr(Declared(), test)(make(harness=Hasty), *arguments)
 
 
-@pytest.mark.parametrize("number", [*range(1, 27), 65, 66, 67])
+@pytest.mark.parametrize("number", [*range(1, 27), 62, 65, 66, 67])
 def test_each_behaviour_is_asserted_and_was_seen_to_fail(number: int) -> None:
     assert behaviours(MessageBusContract)[number]
     assert number in {number_of(name) for name in [mutant[1] for mutant in MUTANTS] + [mutant[3] for mutant in CORE]}

@@ -29,7 +29,7 @@ from totoms.messages.bus import MessageBus
 from totoms.messages.dead_letters import DeadLetter, DeadLetterReason, DeadLetterStore
 from totoms.messages.outgoing import Outgoing
 from totoms.messages.receiver import Received, Receiver
-from totoms.messages.subscription import Subscription
+from totoms.messages.subscription import Backlog, Subscription
 
 _TESTS = Path(__file__).parents[2]
 _COMMAND = [sys.executable, "-m", "support.local.remote_bus"]
@@ -129,6 +129,10 @@ class RemoteBus(MessageBus):
     async def _subscribe(self, subscription: Subscription, *, create: bool) -> Receiver:
         await self._call("_subscribe", subscription, create)
         return Through(self, subscription)
+
+    async def _backlog(self, subscription: Subscription) -> Backlog | None:
+        backlog: Backlog | None = await self._call("_backlog", subscription)
+        return backlog
 
     def _dead_letters(self, subscription: str) -> DeadLetterStore:
         return ThroughStore(self, subscription)

@@ -13,11 +13,11 @@ from totoms.errors import BackendError, LeaseLost
 from totoms.local.messages.bus import LocalMessageBus
 from totoms.messages.bus import MessageBus
 from totoms.messages.dead_letters import DeadLetter, DeadLetterReason
-from totoms.messages.driver import DEAD_LETTERS, DELAY, ORDERING, PULL, QUEUES
+from totoms.messages.driver import BACKLOG, DEAD_LETTERS, DELAY, ORDERING, PULL, QUEUES
 from totoms.messages.message import decode_message, encode_message
 from totoms.messages.outgoing import Outgoing
 from totoms.messages.receiver import Received, Receiver
-from totoms.messages.subscription import Subscription
+from totoms.messages.subscription import Backlog, Subscription
 
 Results = Sequence[BackendError | None]
 
@@ -236,8 +236,59 @@ class PurgesAll(BusOfTests):
         return await super()._purge_dead_letters(subscription, None)
 
 
+class CountsHandledMessages(BusOfTests):
+    """It never forgets one."""
+
+    most = 0
+
+    async def _backlog(self, subscription: Subscription) -> Backlog | None:
+        found = await super()._backlog(subscription)
+        assert found is not None
+        self.most = max(self.most, found.messages)
+        return replace(found, messages=self.most)
+
+
+class CountsWhatNobodyLeases(BusOfTests):
+    async def _backlog(self, subscription: Subscription) -> Backlog | None:
+        sql = "SELECT count(*) FROM deliveries WHERE token = 0"
+        return Backlog(await self._do(lambda connection: connection.execute(sql).fetchone()[0]))
+
+
+class CountsAnAttemptWhenItCounts(BusOfTests):
+    async def _backlog(self, subscription: Subscription) -> Backlog | None:
+        sql = "UPDATE deliveries SET attempt = attempt + 1"
+        await self._do(lambda connection: connection.execute(sql).rowcount)
+        return await super()._backlog(subscription)
+
+
+class GivesTheAgeOfTheNewest(BusOfTests):
+    async def _backlog(self, subscription: Subscription) -> Backlog | None:
+        found = await super()._backlog(subscription)
+        return found and replace(found, oldest_seconds=0.0 if found.messages else None)
+
+
+class GivesTheAgeOfTheFirst(BusOfTests):
+    """Also when that was handled."""
+
+    age = 0.0
+
+    async def _backlog(self, subscription: Subscription) -> Backlog | None:
+        found = await super()._backlog(subscription)
+        assert found is not None
+        self.age = max(self.age, found.oldest_seconds or 0.0)
+        return replace(found, oldest_seconds=self.age if found.messages else None)
+
+
+class GivesNoNumber(BusOfTests):
+    async def _backlog(self, subscription: Subscription) -> Backlog | None:
+        return None
+
+
 class WithoutExtras(BusOfTests):
-    capabilities = LocalMessageBus.capabilities - {ORDERING, DELAY, QUEUES, DEAD_LETTERS}
+    capabilities = LocalMessageBus.capabilities - {ORDERING, DELAY, QUEUES, DEAD_LETTERS, BACKLOG}
+
+    async def _backlog(self, subscription: Subscription) -> Backlog | None:
+        return None
 
 
 class IgnoresWhatItHasNot(WithoutExtras):

@@ -24,7 +24,7 @@ from totoms.messages.dead_letters import (
     purge_letters,
     replay_letters,
 )
-from totoms.messages.driver import DEAD_LETTERS, DELAY, ORDERING, PULL, PUSH, QUEUES
+from totoms.messages.driver import BACKLOG, DEAD_LETTERS, DELAY, ORDERING, PULL, PUSH, QUEUES
 from totoms.messages.leases import Lease, LeasingReceiver, lease_lost
 from totoms.messages.message import (
     CONTENT_TYPE,
@@ -51,6 +51,7 @@ from totoms.storage.streams import ChunkReader, fill, read_chunks
 from totoms.threads import Workers, run_in_thread, start_thread
 
 __all__ = [
+    "BACKLOG",
     "CONTENT_TYPE",
     "CONTENT_TYPE_ATTRIBUTE",
     "DEAD_LETTERS",

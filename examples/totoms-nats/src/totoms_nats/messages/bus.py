@@ -7,7 +7,17 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from totoms.errors import BackendError
-from totoms.plugin import DEAD_LETTERS, PULL, QUEUES, Backlog, MessageBus, Outgoing, Subscription, TotoEnvironment
+from totoms.plugin import (
+    BACKLOG,
+    DEAD_LETTERS,
+    PULL,
+    QUEUES,
+    Backlog,
+    MessageBus,
+    Outgoing,
+    Subscription,
+    TotoEnvironment,
+)
 from totoms_nats.clients import Connection
 from totoms_nats.configuration import NatsConfiguration
 from totoms_nats.messages.dead_letters import NatsDeadLetters
@@ -24,7 +34,7 @@ class NatsMessageBus(MessageBus):
     that exist by then. A queue is a subject of a stream that is made when it is first used.
     """
 
-    capabilities = frozenset({PULL, QUEUES, DEAD_LETTERS})
+    capabilities = frozenset({PULL, QUEUES, DEAD_LETTERS, BACKLOG})
     max_message_bytes: ClassVar[int] = 1_000_000
     """By default a server takes 1,048,576 bytes; the rest is for what headers take on the wire."""
 

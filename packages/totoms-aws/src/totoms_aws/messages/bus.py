@@ -10,6 +10,7 @@ from typing import ClassVar, cast
 
 from totoms.errors import BackendError
 from totoms.plugin import (
+    BACKLOG,
     DEAD_LETTERS,
     ORDERING,
     PULL,
@@ -47,7 +48,7 @@ class AWSMessageBus(MessageBus):
         undelivered_pause: Seconds between polls for messages that SNS could not push.
     """
 
-    capabilities = frozenset({PULL, PUSH, ORDERING, QUEUES, DEAD_LETTERS})
+    capabilities = frozenset({PULL, PUSH, ORDERING, QUEUES, DEAD_LETTERS, BACKLOG})
     creates_push: ClassVar[bool] = True
     messaging_system: ClassVar[str] = "aws.sns"
     max_message_bytes: ClassVar[int] = 256 * 1024 - 4 * len("String")

@@ -12,6 +12,7 @@ from azure.servicebus import NEXT_AVAILABLE_SESSION
 
 from totoms.errors import BackendError, ConfigurationError
 from totoms.plugin import (
+    BACKLOG,
     DEAD_LETTERS,
     DELAY,
     ORDERING,
@@ -68,7 +69,7 @@ class AzureMessageBus(MessageBus):
         keys_uri: Where Entra ID publishes the keys of its tokens; empty for the cloud's own place.
     """
 
-    capabilities = frozenset({PULL, PUSH, ORDERING, DELAY, QUEUES, DEAD_LETTERS})
+    capabilities = frozenset({PULL, PUSH, ORDERING, DELAY, QUEUES, DEAD_LETTERS, BACKLOG})
     max_message_bytes: ClassVar[int] = 256_000
     """The Standard tier allows 262,144, including AMQP's overhead, the session and the names of properties
     (https://learn.microsoft.com/azure/service-bus-messaging/service-bus-quotas)."""

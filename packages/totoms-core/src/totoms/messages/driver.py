@@ -25,6 +25,7 @@ QUEUES: Final = "queues"
 PUSH: Final = "push"
 PULL: Final = "pull"
 DEAD_LETTERS: Final = "dead_letters"
+BACKLOG: Final = "backlog"
 
 
 class BusDriver(ABC):
@@ -97,7 +98,8 @@ class BusDriver(ABC):
     async def _backlog(self, subscription: Subscription) -> Backlog | None:
         """Return how many messages of a subscription are not handled yet, or None if the broker does not say.
 
-        It receives and changes nothing. The numbers may be as old as those that the broker shows its operator.
+        Implemented with the capability ``backlog``. It receives and changes nothing. The numbers may be as old as those
+        that the broker shows its operator.
 
         Raises:
             NotFound: The subscription does not exist.

@@ -38,7 +38,7 @@ class PubSubMessageBus(MessageBus):
     """Publishes to topics and pulls from subscriptions, or is pushed to. Constructing it does no I/O.
 
     The operator creates topics. The service creates its subscription, with a dead-letter policy, unless that is
-    switched off. Pub/Sub has no delays and no queues.
+    switched off. Pub/Sub has no delays and no queues, and leaves it to Cloud Monitoring how many messages wait.
 
     Attributes:
         lease_seconds: The acknowledgement deadline of subscriptions that are created here.

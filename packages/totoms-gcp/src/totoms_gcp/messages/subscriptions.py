@@ -148,8 +148,6 @@ class Subscriptions:
     async def existing(self, subscription: Subscription) -> Existing:
         """Return what exists for a subscription, and change nothing.
 
-        Pub/Sub does not say how many messages wait: Cloud Monitoring does.
-
         Raises:
             AccessDenied: ``pubsub.topics.get`` or ``pubsub.subscriptions.get`` is missing
                 (https://cloud.google.com/pubsub/docs/access-control).

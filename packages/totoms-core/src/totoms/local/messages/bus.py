@@ -28,7 +28,7 @@ from totoms.local.messages.operations import Operation
 from totoms.local.messages.receiver import LocalReceiver
 from totoms.local.messages.writer import Writer
 from totoms.messages.bus import MessageBus
-from totoms.messages.driver import DEAD_LETTERS, DELAY, ORDERING, PULL, PUSH, QUEUES
+from totoms.messages.driver import BACKLOG, DEAD_LETTERS, DELAY, ORDERING, PULL, PUSH, QUEUES
 from totoms.messages.outgoing import Outgoing
 from totoms.messages.push_request import PushReply, PushRequest
 from totoms.messages.receiver import Received
@@ -50,7 +50,7 @@ class LocalMessageBus(MessageBus):
         lease_seconds: How long a lease lasts. The core renews it while the message is handled.
     """
 
-    capabilities = frozenset({PULL, PUSH, ORDERING, DELAY, QUEUES, DEAD_LETTERS})
+    capabilities = frozenset({PULL, PUSH, ORDERING, DELAY, QUEUES, DEAD_LETTERS, BACKLOG})
     lease_seconds: ClassVar[float] = 30.0
     lease_range = (0.1, math.inf)
 

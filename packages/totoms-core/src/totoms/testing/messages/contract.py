@@ -1,7 +1,8 @@
-"""The contract of the message bus: behaviours 1 to 26, and 64 to 67."""
+"""The contract of the message bus: behaviours 1 to 26, 62, and 64 to 67."""
 
 from __future__ import annotations
 
+from totoms.testing.messages.backlog import Backlogs
 from totoms.testing.messages.batches import Batches
 from totoms.testing.messages.dead_letters import DeadLetters
 from totoms.testing.messages.delivery import Delivery
@@ -14,7 +15,9 @@ from totoms.testing.messages.retries import Retries
 from totoms.testing.messages.typed import Typed
 
 
-class MessageBusContract(Delivery, Publishing, Retries, Leases, Flow, Ordering, DeadLetters, Batches, Fields, Typed):
+class MessageBusContract(
+    Delivery, Publishing, Retries, Leases, Flow, Ordering, DeadLetters, Backlogs, Batches, Fields, Typed
+):
     """Messaging on a backend. Provide the fixture ``harness``, a `MessageBusHarness`.
 
     Each test has its own topic. It publishes by the public methods, and handles messages as a service does: with the

@@ -21,7 +21,7 @@ from totoms.messages.driver import DEAD_LETTERS, ORDERING, PULL
 from totoms.messages.events import TotoEvent
 from totoms.messages.message import MessageDestination, TotoMessage
 from totoms.messages.receiver import Received, Receiver
-from totoms.messages.subscription import RetryPolicy, Subscription
+from totoms.messages.subscription import Backlog, RetryPolicy, Subscription
 from totoms.testing.messages.harness import MessageBusHarness
 from totoms.testing.messages.listener import BARRIER, MESSAGE_TYPE, Listener, Process, succeed
 from totoms.testing.messages.recording import Progress
@@ -30,8 +30,9 @@ NAME: Final = "posts"
 POSTS: Final = MessageDestination(topic=NAME)
 AT_ONCE: Final = RetryPolicy(max_attempts=5, min_backoff=0.0, max_backoff=0.0)
 """Retries without backoff."""
-_CLOCK_SKEW: Final = 0.25
+CLOCK_SKEW: Final = 0.25
 """Seconds by which two clocks may differ."""
+_COUNT_PAUSE: Final = 0.1
 _Test = Callable[..., Coroutine[Any, Any, None]]
 
 
@@ -187,6 +188,17 @@ class Topic:
         }
         return passed >= {listener.subscription.name for listener in self._listeners if not listener.stopped}
 
+    async def until_backlog(self, subscription: Subscription, messages: int) -> Backlog:
+        """Wait until the broker counts exactly so many messages; return the backlog. A broker may count late."""
+        bus = await self.bus()
+        async with self.promptly(f"{messages} messages are counted"):
+            while True:
+                found = await bus._backlog(subscription)
+                assert found is not None, "the backend declares BACKLOG and gives no number"
+                if found.messages == messages:
+                    return found
+                await asyncio.sleep(_COUNT_PAUSE)
+
     @contextlib.asynccontextmanager
     async def promptly(self, what: str) -> AsyncIterator[None]:
         """Assert that the block ends within the harness's patience; `what` says what it waits for."""
@@ -225,13 +237,13 @@ class Topic:
             await self.nothing_left(receiver)
         for pause in sorted(pauses.values()):
             if self.harness.virtual_clock:
-                await self.advance(pause - _CLOCK_SKEW - passed)
+                await self.advance(pause - CLOCK_SKEW - passed)
                 await self.nothing_left(receiver)
-                await self.advance(2 * _CLOCK_SKEW)
-                passed = pause + _CLOCK_SKEW
+                await self.advance(2 * CLOCK_SKEW)
+                passed = pause + CLOCK_SKEW
             one = await self.receive_one(receiver)
             waited = passed if self.harness.virtual_clock else time.monotonic() - since
-            assert waited >= pauses[one.message_id] - _CLOCK_SKEW, f"a message arrived after {waited:g} s"
+            assert waited >= pauses[one.message_id] - CLOCK_SKEW, f"a message arrived after {waited:g} s"
             assert list(await receiver.ack([one])) == [None]
             came.append(one)
         assert {one.message_id for one in came} == set(pauses)
