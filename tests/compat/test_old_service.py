@@ -64,7 +64,7 @@ def test_health_is_answered_outside_the_base_path_and_without_a_token(
     answer = stranger.get(path)
 
     assert answer.status_code == 200
-    assert answer.json() == {"status": "ok", "apiName": "toto-ms-blog", "message": "Service is running"}
+    assert answer.json().items() >= {"status": "ok", "apiName": "toto-ms-blog", "message": "Service is running"}.items()
     assert client.get(f"/blog{path}").status_code == 404
 
 

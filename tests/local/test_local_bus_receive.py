@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sqlite3
 from collections.abc import Callable
 
 import pytest
@@ -22,6 +23,8 @@ from support.local.bus import (
     rows_of,
     settled,
 )
+from totoms.errors import Unavailable
+from totoms.local.messages import rows, transactions
 from totoms.local.messages.bus import LocalMessageBus
 
 LEASED = "SELECT count(*) FROM deliveries WHERE attempt > 0"
@@ -210,3 +213,20 @@ async def test_a_wait_leaves_the_event_loop_free(bus: LocalMessageBus, clock: Cl
         assert not waiting.done()
         waiting.cancel()
         await asyncio.wait({waiting})
+
+
+@pytest.mark.parametrize("broken", ["lease", "next_due"])
+async def test_receive_raises_when_the_database_fails_and_works_when_it_is_back(
+    bus: LocalMessageBus, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    await publish(bus, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(transactions, "BLIP_SECONDS", 0.0)
+        patch.setattr(rows, broken, fail)
+        with pytest.raises(Unavailable, match="the disk is full or failing"):
+            await receive(bus, wait=DEADLINE)
+    (received,) = await receive(bus, wait=DEADLINE)
+    assert received.attempt == 1

@@ -178,6 +178,48 @@ async def test_consumer_resumes_by_itself_when_the_broker_is_back(bus: MemoryBus
         await bus.until(lambda: settled(bus, "ack") == [received.message_id])
 
 
+async def test_broker_that_is_away_is_an_error_in_the_log_until_it_is_back(
+    bus: MemoryBus, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    bus.away = True
+    async with consuming(bus, make_router(Handler(succeed))) as consumer:
+        await bus.until(lambda: bus.log.count(("refused", "")) >= 2)
+        assert consumer.receiving.failure == "Unavailable"
+        bus.away = False
+        received = await bus.put(POST, SUBSCRIPTION)
+        await bus.until(lambda: settled(bus, "ack") == [received.message_id])
+        assert consumer.receiving.since is None
+    lines = [(record.levelname, record.getMessage()) for record in caplog.records if "eceive" in record.getMessage()]
+    assert lines[0] == ("ERROR", "Cannot receive from blog-posts: the broker is away")
+    assert [level for level, _ in lines] == ["ERROR", "INFO"]
+    assert lines[1][1].startswith("Can receive from blog-posts again")
+
+
+async def test_leases_that_cannot_be_renewed_are_an_error_in_the_log_until_they_can(
+    bus: MemoryBus, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    whole, failures = bus._extend, 0
+
+    async def unsteady(batch: Any) -> Any:
+        nonlocal failures
+        if failures < 3:
+            failures += 1
+            raise BackendError("reset by peer")
+        return await whole(batch)
+
+    monkeypatch.setattr(bus, "_extend", unsteady)
+    bus.lease_seconds = 0.03
+    gate = Gate()
+    async with consuming(bus, make_router(Handler(gate))):
+        await bus.put(POST, SUBSCRIPTION)
+        await bus.until(lambda: bool(settled(bus, "extend")))
+        gate.open()
+    levels = [record.levelname for record in caplog.records if "extend leases of blog-posts" in record.getMessage()]
+    assert levels == ["ERROR", "INFO"]
+
+
 async def test_defect_in_the_backend_does_not_stop_the_worker(bus: MemoryBus, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, failures = bus._receive, 0
 

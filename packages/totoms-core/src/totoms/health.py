@@ -1,10 +1,11 @@
-"""Readiness: whether what a service depends on answers."""
+"""Readiness: whether what a service depends on answers, and what its subscriptions do."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from totoms.logging.logger import TotoLogger
@@ -17,19 +18,25 @@ CHECK_DEADLINE: Final = 2.0
 CHECK_INTERVAL: Final = 1.0
 """Seconds for which results are kept, so that ``/ready`` cannot be used to load what is checked."""
 OK: Final = "ok"
+RECEIVING: Final = "receiving"
+AWAITING: Final = "awaiting subscription"
+AWAY: Final = "away"
 
 ReadinessCheck = Callable[[Any], Awaitable[object]]
 """``async def check(config) -> None``; raising means not ready."""
 
 
 class Readiness:
-    """Runs the readiness checks of one service.
+    """Runs the readiness checks of one service, and shows its subscriptions.
 
     Args:
         checks: The checks.
         config: The service's loaded configuration, for the checks.
         logger: The service's logger.
         clock: Returns monotonic seconds.
+        subscriptions: Returns what ``/ready`` shows of each subscription, by name: its ``state``, which is `RECEIVING`,
+            `AWAITING` or `AWAY`; see `away_since`.
+        needs_subscriptions: Whether the service is not ready while a subscription is `AWAY`.
     """
 
     def __init__(
@@ -38,7 +45,12 @@ class Readiness:
         config: TotoControllerConfig,
         logger: TotoLogger,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        subscriptions: Callable[[], Mapping[str, Mapping[str, str]]] = dict,
+        needs_subscriptions: bool = False,
     ) -> None:
+        self.subscriptions = subscriptions
+        self.needs_subscriptions = needs_subscriptions
         self._checks = {name_of(check): check for check in checks}
         self._config = config
         self._logger = logger
@@ -81,6 +93,17 @@ class Readiness:
             self._logger.log("ready", f"Not ready: the check {name} failed", "WARNING", failure)
         elif failure is None and before != OK:
             self._logger.log("ready", f"The check {name} succeeds again.")
+
+
+def away_since(since: float, failure: str) -> dict[str, str]:
+    """Return what ``/ready`` shows of a subscription that cannot receive.
+
+    Args:
+        since: When that began, in seconds since the epoch.
+        failure: The class of the last error. Its text may name what a stranger should not know.
+    """
+    began = datetime.fromtimestamp(since, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return {"state": AWAY, "since": began, "failure": failure}
 
 
 async def _guarded(check: ReadinessCheck, config: Any) -> BaseException | None:

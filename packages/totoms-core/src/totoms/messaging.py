@@ -14,6 +14,7 @@ from totoms.declaration.service import TotoMicroserviceConfiguration
 from totoms.environment import TotoEnvironment
 from totoms.errors import ConfigurationError
 from totoms.execution import ExecutionContext
+from totoms.health import AWAITING, RECEIVING, away_since
 from totoms.logging.describe import describe_error
 from totoms.logging.logger import TotoLogger
 from totoms.loop_watch import LoopWatch
@@ -22,6 +23,7 @@ from totoms.messages.consumer import Consumer
 from totoms.messages.delivery import require_capabilities
 from totoms.messages.driver import ORDERING, PULL, PUSH
 from totoms.messages.handler import BoundHandler, TotoMessageHandler
+from totoms.messages.outages import Outage
 from totoms.messages.push.endpoint import PushEndpoint
 from totoms.messages.push_request import EVENTS_PATH
 from totoms.messages.receiver import Receiver
@@ -42,6 +44,7 @@ class Messaging:
         push: The push endpoint.
         unconfirmed: The push subscriptions that are not confirmed yet.
         counts: Deliveries since the start, by outcome.
+        away_is_unready: Whether the service is not ready while a subscription cannot receive.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class Messaging:
         self.push = push
         self.unconfirmed = unconfirmed
         self.counts = router.counts
+        self.away_is_unready = declared.away_is_unready
         self._router = router
         heard = declared.heard
         self._subscriptions = [one for name, one in subscriptions.items() if name in heard]
@@ -74,6 +78,7 @@ class Messaging:
             logger=logger,
         )
         self._consumers: list[Consumer] = []
+        self._receiving: dict[str, Outage] = {}
         self._warning: asyncio.Task[None] | None = None
         self._watch = LoopWatch(logger, bus.lease_seconds if declared.lease is None else declared.lease)
 
@@ -174,17 +179,32 @@ class Messaging:
         if self._subscriptions:
             self._watch.start()
         for subscription in self._subscriptions:
-            receiver = await self._subscriber.subscribe(subscription)
+            subscribed, receiver = await self._subscriber.subscribe(subscription)
             if receiver is not None:
-                self._consume(receiver)
+                self._consume(subscribed, receiver)
         if self._unhandled:
             self._warning = asyncio.create_task(self._subscriber.warn_of_unhandled(self._unhandled))
 
-    def _consume(self, receiver: Receiver) -> None:
+    def states(self) -> dict[str, dict[str, str]]:
+        """Return what ``/ready`` shows of each subscription, by name."""
+        states: dict[str, dict[str, str]] = {}
+        for subscription in self._subscriptions:
+            name = subscription.name
+            receiving = self._receiving.get(name)
+            if receiving is not None and receiving.since is not None:
+                states[name] = away_since(receiving.since, receiving.failure)
+            else:
+                awaited = subscription.logical_name in self.unconfirmed.topics
+                states[name] = {"state": AWAITING if awaited else RECEIVING}
+        return states
+
+    def _consume(self, subscription: Subscription, receiver: Receiver) -> None:
         most = self._declared.max_concurrency
         consumer = Consumer(receiver, self._router, max_concurrency=most, logger=self._logger)
         consumer.start()
         self._consumers.append(consumer)
+        if subscription.delivery == "pull":
+            self._receiving[subscription.name] = consumer.receiving
 
     async def stop_receiving(self, grace: float) -> None:
         """Stop receiving, wait at most `grace` seconds for running handlers, and give back the rest."""

@@ -72,7 +72,13 @@ class TotoMicroservice:
 
         api = configuration.api_configuration or APIConfiguration()
         self.authenticator = Authenticator(config, api)
-        self.readiness = Readiness(configuration.readiness_checks, config, logger)
+        self.readiness = Readiness(
+            configuration.readiness_checks,
+            config,
+            logger,
+            subscriptions=messaging.states if messaging else dict,
+            needs_subscriptions=bool(messaging and messaging.away_is_unready),
+        )
         self._messaging = messaging
         self._serving: Serving | None = None
         app = create_app(

@@ -136,6 +136,7 @@ class MessageBusConfig(Declaration):
         lease: The length of leases in seconds, renewed while a message is handled; by default the backend's.
         dead_letters: Whether a push subscription must have a dead-letter store; with ``False`` the service starts
             without one.
+        away_is_unready: Whether ``/ready`` answers 503 while a pulled subscription cannot receive.
     """
 
     topics: list[MessageBusTopicConfig] = Field(default_factory=list)
@@ -148,6 +149,7 @@ class MessageBusConfig(Declaration):
     max_threads: Annotated[int, Field(gt=0, le=MOST_THREADS)] | None = None
     lease: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     dead_letters: bool = True
+    away_is_unready: bool = False
 
     @pydantic.field_validator("topics", "message_handlers", mode="before")
     @classmethod

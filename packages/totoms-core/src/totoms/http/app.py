@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from functools import partial
 from types import MappingProxyType
@@ -13,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from totoms.declaration.api import APIConfiguration
 from totoms.environment import TotoEnvironment, implementation
-from totoms.health import OK
+from totoms.health import AWAY, OK
 from totoms.http.access import Access, Decisions
 from totoms.http.announcements import announce
 from totoms.http.context import Runtime
@@ -162,7 +163,7 @@ def create_app(
     app = TotoAPI(runtime, api, information)
     install(app)
     own = len(app.routes)
-    _add_status(app, runtime)
+    _add_status(app, runtime, information.get("version", ""))
     if push is not None:
         limit = max_push_bytes or api.max_body_bytes
         app.router.routes += [PushRoute(base_path + EVENTS_PATH, push, method, limit) for method in ("POST", "OPTIONS")]
@@ -185,23 +186,34 @@ async def _answer_signed(request: Request, environment: TotoEnvironment) -> Resp
     return await storage._answer_signed(request, environment)
 
 
-def _add_status(app: FastAPI, runtime: Runtime) -> None:
-    health = {"status": "ok", "apiName": runtime.service_name, "message": "Service is running"}
+def _add_status(app: FastAPI, runtime: Runtime, version: str) -> None:
+    name, began = runtime.service_name, time.monotonic()
+    alive = {"status": "ok", "apiName": name, "message": "Service is running"}
 
-    async def alive(_request: Request) -> Response:
-        return JSONResponse(health)
+    async def root(_request: Request) -> Response:
+        return JSONResponse(alive)
+
+    async def health(_request: Request) -> Response:
+        backend, uptime = runtime.environment.hyperscaler, int(time.monotonic() - began)
+        return JSONResponse({**alive, "name": name, "version": version, "uptime": uptime, "backend": backend})
 
     async def ready(_request: Request) -> Response:
         if runtime.state != "ready":
             return problem(503, f"The service is {runtime.state}", headers={"retry-after": "1"})
-        checks = await runtime.readiness.results()
-        shown = {"checks": checks} if checks else {}
-        if failed := [name for name, result in checks.items() if result != OK]:
+        readiness = runtime.readiness
+        checks, subscriptions = await readiness.results(), readiness.subscriptions()
+        shown: dict[str, Any] = {"checks": checks} if checks else {}
+        if subscriptions:
+            shown["subscriptions"] = subscriptions
+        failed = [name for name, result in checks.items() if result != OK]
+        if readiness.needs_subscriptions:
+            failed += [name for name, shows in subscriptions.items() if shows["state"] == AWAY]
+        if failed:
             return problem(503, f"Not ready: {', '.join(failed)}", headers={"retry-after": "1"}, **shown)
         if awaited := dict.fromkeys(runtime.awaited_topics, "awaiting subscription"):
             shown["topics"] = awaited
         return JSONResponse({"status": "ready", **shown})
 
-    app.add_route("/", alive, include_in_schema=False)
-    app.add_route("/health", alive, include_in_schema=False)
+    app.add_route("/", root, include_in_schema=False)
+    app.add_route("/health", health, include_in_schema=False)
     app.add_route("/ready", ready, include_in_schema=False)

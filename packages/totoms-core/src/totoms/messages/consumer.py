@@ -14,6 +14,7 @@ from totoms.errors import LeaseLost
 from totoms.logging.describe import describe_error
 from totoms.logging.logger import TotoLogger
 from totoms.messages.dead_letters import DeadLetterReason
+from totoms.messages.outages import Outage
 from totoms.messages.outcome import Action, Outcome
 from totoms.messages.receiver import Received, Receiver
 from totoms.messages.router import MessageRouter
@@ -39,6 +40,9 @@ class Consumer:
         router: Finds and runs handlers.
         max_concurrency: How many handlers may run at the same time.
         logger: The service's logger.
+
+    Attributes:
+        receiving: Whether messages can be received, and since when not.
     """
 
     def __init__(
@@ -54,6 +58,8 @@ class Consumer:
         self._router = router
         self._max_concurrency = max_concurrency
         self._logger = logger
+        self.receiving = Outage(f"receive from {self._subscription.name}", logger)
+        self._extending = Outage(f"extend leases of {self._subscription.name}", logger)
         self._running: dict[Received, asyncio.Task[None]] = {}
         self._unacked: list[Received] = []
         self._acking: list[Received] = []
@@ -107,7 +113,6 @@ class Consumer:
     # --- receiving ---
 
     async def _pull(self) -> None:
-        outages = 0
         while not self._stopping:
             free = self._free_slots()
             if free <= 0:
@@ -118,20 +123,16 @@ class Consumer:
             try:
                 batch = await self._receiver.receive(free, _WAIT)
             except Exception as error:
-                outages += 1
-                if outages == 1:
-                    self._warn(f"Cannot receive from {self._subscription.name}", error)
-                await self._pause(outages)
+                self.receiving.failed(error)
+                await self._pause(self.receiving.failures)
                 continue
-            if outages:
-                self._logger.log("events", f"Receiving from {self._subscription.name} again.")
-                outages = 0
             if batch and telemetry.active is not None:
                 telemetry.active.received(self._router.system, batch, begun)
             if self._stopping:
                 if batch:
                     await self._log_failure(self._receiver.release(batch))
                 return
+            self.receiving.ended()
             for received in batch:
                 self._begin(received)
 
@@ -141,10 +142,10 @@ class Consumer:
         held = len(self._running) + len(self._unacked) + len(self._acking)
         return min(self._max_concurrency - len(self._running), 2 * self._max_concurrency - held)
 
-    async def _pause(self, outages: int) -> None:
+    async def _pause(self, failures: int) -> None:
         self._freed.clear()
         try:
-            async with asyncio.timeout(_RECEIVE_RETRY.backoff(outages)):
+            async with asyncio.timeout(_RECEIVE_RETRY.backoff(failures)):
                 while not self._stopping:
                     await self._freed.wait()
                     self._freed.clear()
@@ -238,8 +239,9 @@ class Consumer:
                 results = await self._receiver.extend(held)
             except Exception as error:
                 # Handlers continue: the ack of a message whose lease expired is rejected anyway.
-                self._warn(f"Cannot extend leases of {self._subscription.name}", error)
+                self._extending.failed(error)
                 continue
+            self._extending.ended()
             for received, lost in zip(held, results, strict=True):
                 task = self._running.get(received)
                 if lost is not None and task is not None:

@@ -60,8 +60,10 @@ class Subscriber:
         self._handler_timeout = handler_timeout
         self._logger = logger
 
-    async def subscribe(self, subscription: Subscription) -> Receiver | None:
-        """Subscribe, and return the receiver; for a push subscription, that of messages the broker could not push.
+    async def subscribe(self, subscription: Subscription) -> tuple[Subscription, Receiver | None]:
+        """Subscribe; return the subscription, with the delivery that was chosen, and its receiver.
+
+        That of a push subscription receives the messages the broker could not push; there may be none.
 
         Raises:
             ConfigurationError: The choice between push and pull is ambiguous, or the backend does not support it.
@@ -76,10 +78,10 @@ class Subscriber:
         pushed = subscription.delivery == "push"
         require_capabilities(self._bus, {PUSH if pushed else PULL})
         if not pushed:
-            return await self._pull(subscription)
+            return subscription, await self._pull(subscription)
         receiver = await self._push(subscription, existing)
         warn_of_long_handlers(self._bus, subscription, self._handler_timeout, self._logger)
-        return receiver
+        return subscription, receiver
 
     async def _pull(self, subscription: Subscription) -> Receiver:
         receiver = await self._bus._subscribe(subscription, create=self._create)

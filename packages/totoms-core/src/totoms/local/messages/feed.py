@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import threading
 from collections import deque
 from typing import Final
 
+from totoms.errors import BackendError
 from totoms.messages.receiver import Received
 from totoms.messages.subscription import Subscription
 
@@ -48,15 +50,20 @@ class Feed:
         self._receiving = False
         self._abandoned = False
         self._stopped = False
+        self._failure: BackendError | None = None
         self.loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
 
     # --- on the event loop ---
 
     async def receive(self, max_messages: int, wait: float) -> list[Received]:
-        """Return up to `max_messages`; wait up to `wait` seconds for the first. If cancelled, call `abandon`."""
+        """Return up to `max_messages`; wait up to `wait` seconds for the first. If cancelled, call `abandon`.
+
+        Raises:
+            BackendError: The database could not be read or written.
+        """
         with self._lock:
-            self._receiving, self._abandoned = True, False
+            self._receiving, self._abandoned, self._failure = True, False, None
             self._wanted = max_messages - len(self._ready) - self._on_the_way
         try:
             if not self._ready and not self._stopped:
@@ -72,6 +79,8 @@ class Feed:
                 self._wanted = 0
                 self._receiving = False
         with self._lock:
+            if self._failure is not None and not self._ready:
+                raise self._failure
             return [self._ready.popleft() for _ in range(min(max_messages, len(self._ready)))]
 
     def surplus(self) -> list[Received]:
@@ -120,6 +129,15 @@ class Feed:
                 return False
             self._ready.extend(batch)
             return True
+
+    def fail(self, error: BackendError) -> None:
+        """Have a waiting :meth:`receive` raise `error`."""
+        with self._lock:
+            if not self._receiving or self._stopped:
+                return
+            self._failure = error
+        with contextlib.suppress(RuntimeError):  # the loop is closed, so its consumer is gone
+            self.loop.call_soon_threadsafe(self.wake)
 
     def _take_back(self) -> list[Received]:
         left, self._ready = list(self._ready), deque()

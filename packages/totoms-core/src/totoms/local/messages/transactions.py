@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from totoms.errors import BackendError, LeaseLost
 from totoms.local.messages import rows
 from totoms.local.messages.database import Database
+from totoms.local.messages.errors import translate
 from totoms.local.messages.feed import Feed
 from totoms.local.messages.operations import Handover, Operation
 from totoms.logging.logger import TotoLogger
 from totoms.messages.outgoing import Outgoing
+
+BLIP_SECONDS: Final = 1.0
+"""For so long, leasing is only tried again; after that, consumers get the error."""
 
 
 class Transactions:
@@ -45,6 +50,7 @@ class Transactions:
         self._next_row = 0
         self._loaded = False
         self._warned: set[str] = set()
+        self._began: float | None = None  # the first try of what has not succeeded yet
 
     def run(self, operations: list[Operation], handovers: list[Handover]) -> None:
         """Run the operations in one transaction and commit it.
@@ -56,6 +62,7 @@ class Transactions:
         Raises:
             Exception: Nothing was committed. Call `undo`.
         """
+        self._begin()
         # A power cut may undo what was done to a leased message: it is still there and is delivered again. Anything
         # else, such as publishing, is on the disk before its caller continues.
         self._prepare(durable=any(operation.feed is None for operation in operations))
@@ -73,11 +80,13 @@ class Transactions:
         for handover in handovers:
             handover.feed.leases.update((received.lease, received) for received in handover.batch)
         self._forget_settled(operations)
+        self._began = None
 
     def feeds_to_fill(self) -> list[Feed]:
         """Return the feeds that want messages and have some due. Takes no lock."""
         if not self.opened:
             return [feed for feed in self._feeds() if feed.wanted > 0]
+        self._begin()
         try:
             if self._database.changed():
                 for feed in self._feeds():
@@ -90,12 +99,18 @@ class Transactions:
                     feed.backlog = feed.next_due <= now
                     if feed.backlog:
                         found.append(feed)
+            if not found:
+                self._began = None
             return found
-        except Exception:  # the next operation fails with it too; the thread must continue
+        except Exception as error:  # the next operation fails with it too; the thread must continue
+            self._fail(self._feeds(), translate(error, self._database.path))
             return []
 
     def undo(self, operations: list[Operation], handovers: list[Handover], error: BackendError) -> None:
-        """Roll back, and fail all operations with `error`."""
+        """Roll back, and fail all operations with `error`.
+
+        Without operations it was to lease messages: if that has failed for a while, their consumers get the error.
+        """
         if self.opened:
             self._database.rollback()
         self._loaded = False
@@ -104,6 +119,17 @@ class Transactions:
         for handover in handovers:
             handover.batch = []
             handover.feed.backlog = True
+        if not operations:
+            self._fail([feed for feed in self._feeds() if feed.backlog], error)
+
+    def _begin(self) -> None:
+        if self._began is None:
+            self._began = time.monotonic()
+
+    def _fail(self, feeds: list[Feed], error: BackendError) -> None:
+        if self._began is not None and time.monotonic() - self._began >= BLIP_SECONDS:
+            for feed in feeds:
+                feed.fail(error)
 
     def _prepare(self, *, durable: bool) -> None:
         if not self.opened:
