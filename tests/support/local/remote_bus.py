@@ -158,8 +158,9 @@ class RemoteBus(MessageBus):
         results: Sequence[BackendError | None] = await self._call("_extend", [one.lease for one in batch])
         return results
 
-    async def _dead_letter(self, received: Received, reason: DeadLetterReason) -> None:
-        await self._call("_dead_letter", received.lease, reason)
+    async def _dead_letter(self, received: Received, reason: DeadLetterReason) -> str | None:
+        letter_id: str | None = await self._call("_dead_letter", received.lease, reason)
+        return letter_id
 
     async def _list_dead_letters(self, subscription: str, limit: int) -> list[DeadLetter]:
         letters: list[DeadLetter] = await self._call("_list_dead_letters", subscription, limit)

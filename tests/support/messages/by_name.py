@@ -39,8 +39,8 @@ class Through(Receiver):
     async def extend(self, batch: Sequence[Received]) -> Results:
         return await self._bus._extend(batch)  # type: ignore[no-any-return]
 
-    async def dead_letter(self, received: Received, reason: DeadLetterReason) -> None:
-        await self._bus._dead_letter(received, reason)
+    async def dead_letter(self, received: Received, reason: DeadLetterReason) -> str | None:
+        return await self._bus._dead_letter(received, reason)  # type: ignore[no-any-return]
 
     async def stop(self) -> None:
         await self._bus._stop_receiving(self.subscription)
@@ -62,8 +62,8 @@ class ThroughStore(DeadLetterStore):
     async def purge(self, letter_ids: Sequence[str] | None) -> int:
         return await self._bus._purge_dead_letters(self._subscription, letter_ids)  # type: ignore[no-any-return]
 
-    async def keep(self, received: Received, reason: DeadLetterReason) -> None:
-        await self._bus._dead_letter(received, reason)
+    async def keep(self, received: Received, reason: DeadLetterReason) -> str | None:
+        return await self._bus._dead_letter(received, reason)  # type: ignore[no-any-return]
 
 
 class ByName:
@@ -115,11 +115,10 @@ class ByName:
     async def _extend(self, batch: Sequence[Received]) -> Results:
         return await self._by(batch[0]).extend(batch)
 
-    async def _dead_letter(self, received: Received, reason: DeadLetterReason) -> None:
+    async def _dead_letter(self, received: Received, reason: DeadLetterReason) -> str | None:
         if received.lease is None:
-            await self._store_of(received.subscription.name).keep(received, reason)
-        else:
-            await self._by(received).dead_letter(received, reason)
+            return await self._store_of(received.subscription.name).keep(received, reason)
+        return await self._by(received).dead_letter(received, reason)
 
     async def _list_dead_letters(self, subscription: str, limit: int) -> list[DeadLetter]:
         return await self._store_of(subscription).list(limit)

@@ -111,11 +111,12 @@ class MemoryBus(MessageBus):
         await self._note("extend", batch)
         return [self._check(one) for one in batch]
 
-    async def _dead_letter(self, received: Received, reason: DeadLetterReason) -> None:
+    async def _dead_letter(self, received: Received, reason: DeadLetterReason) -> str | None:
         if self.away:
             raise Unavailable("the broker is away")
         self.dead.append((received, reason))
         await self._note("dead_letter", [received])
+        return f"letter-{len(self.dead)}"
 
     async def _accept_push(self, request: PushRequest) -> PushReply | Sequence[Received]:
         if self.away:

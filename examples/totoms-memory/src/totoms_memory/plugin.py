@@ -29,10 +29,11 @@ class Queue(plugin.DeadLetterStore):
     messages: dict[str, Message] = field(default_factory=dict)
     dead: dict[str, plugin.DeadLetter] = field(default_factory=dict)
 
-    async def keep(self, received: plugin.Received, reason: plugin.DeadLetterReason) -> None:
+    async def keep(self, received: plugin.Received, reason: plugin.DeadLetterReason) -> str:
         name, letter_id, now = received.subscription.name, plugin.new_cid(), time.time()
         about = received.message_id, name, received.body, received.attributes
         self.dead[letter_id] = plugin.DeadLetter(letter_id, *about, reason, now)
+        return letter_id
 
     async def replay(self, letter_ids: Sequence[str] | None) -> int:
         letters = self._take(letter_ids)
@@ -122,8 +123,8 @@ class MemoryReceiver(plugin.LeasingReceiver):
             one.lease.handle.due = time.monotonic() + self._seconds
         return [None] * len(held)
 
-    async def _dead_letter(self, received: plugin.Received, reason: plugin.DeadLetterReason) -> None:
-        await self._queue.keep(received, reason)
+    async def _dead_letter(self, received: plugin.Received, reason: plugin.DeadLetterReason) -> str:
+        return await self._queue.keep(received, reason)
 
 
 class MemoryCloudStorage(plugin.CloudStorage):

@@ -49,7 +49,7 @@ class NatsDeadLetters(DeadLetterStore):
         self._stream = subscriptions.names.dead
         self._subject = subscriptions.names.dead_subject(subscription)
 
-    async def keep(self, received: Received, reason: DeadLetterReason) -> None:
+    async def keep(self, received: Received, reason: DeadLetterReason) -> str:
         """Store a message with the reason. Of one delivery, it is stored once within two minutes."""
         why = {
             _MESSAGE_ID: received.message_id,
@@ -60,9 +60,10 @@ class NatsDeadLetters(DeadLetterStore):
         attributes = {**received.attributes, **why, _DESCRIPTION: reason.description}
         once = {"Nats-Msg-Id": received.lease.handle.place} if received.lease is not None else {}
         try:
-            await self._connection.publish(self._subject, received.body, {**to_headers(attributes), **once})
+            stored = await self._connection.publish(self._subject, received.body, {**to_headers(attributes), **once})
         except MessageTooLarge:  # already at the server's limit: keep the body, without its attributes
-            await self._connection.publish(self._subject, received.body, {**to_headers(why), **once})
+            stored = await self._connection.publish(self._subject, received.body, {**to_headers(why), **once})
+        return str(stored["seq"])
 
     async def count(self) -> int:
         """Return how many there are."""

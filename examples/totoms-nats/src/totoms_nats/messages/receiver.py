@@ -136,8 +136,8 @@ class NatsReceiver(LeasingReceiver):
     async def _extend(self, held: Sequence[Received]) -> Sequence[BackendError | None]:
         return await _each(self._renew, held)
 
-    async def _dead_letter(self, received: Received, reason: DeadLetterReason) -> None:
-        await self._dead_letters.keep(received, reason)
+    async def _dead_letter(self, received: Received, reason: DeadLetterReason) -> str:
+        return await self._dead_letters.keep(received, reason)
 
     async def _finish(self, received: Received) -> None:
         await self._settle(received, b"+ACK")

@@ -13,6 +13,7 @@ from typing import Final
 from totoms.errors import LeaseLost
 from totoms.logging.describe import describe_error
 from totoms.logging.logger import TotoLogger
+from totoms.messages.dead_letter_log import log_dead_letter, log_not_dead_lettered
 from totoms.messages.dead_letters import DeadLetterReason
 from totoms.messages.outages import Outage
 from totoms.messages.outcome import Action, Outcome
@@ -175,8 +176,7 @@ class Consumer:
     async def _settle(self, received: Received, outcome: Outcome) -> None:
         try:
             if outcome.action is Action.DEAD_LETTER:
-                with telemetry.settling(self._router.system, "dead_letter", (received,)):
-                    await self._receiver.dead_letter(received, outcome.reason or DeadLetterReason("unknown"))
+                await self._dead_letter(received, outcome)
             else:
                 delay = outcome.delay
                 if delay is None:
@@ -187,6 +187,16 @@ class Consumer:
             self._log_redelivery(received)
         except Exception as error:  # it is delivered again when its lease expires
             self._warn(f"Cannot settle message {received.message_id} of {self._subscription.name}", error)
+
+    async def _dead_letter(self, received: Received, outcome: Outcome) -> None:
+        reason = outcome.reason or DeadLetterReason("unknown")
+        try:
+            with telemetry.settling(self._router.system, "dead_letter", (received,)):
+                letter_id = await self._receiver.dead_letter(received, reason)
+        except Exception as error:  # it is delivered again when its lease expires
+            log_not_dead_lettered(self._logger, received, reason, outcome.failure, error)
+        else:
+            log_dead_letter(self._logger, received, reason, outcome.failure, letter_id)
 
     async def _flush_acks(self) -> None:
         outages, since = 0, 0.0

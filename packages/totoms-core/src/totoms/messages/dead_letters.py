@@ -136,8 +136,12 @@ class DeadLetterStore(ABC):
         """
 
     @abstractmethod
-    async def keep(self, received: Received, reason: DeadLetterReason) -> None:
-        """Store a message with its reason. The push endpoint calls this; `Receiver.dead_letter` need not."""
+    async def keep(self, received: Received, reason: DeadLetterReason) -> str | None:
+        """Store a message with its reason. The push endpoint calls this; `Receiver.dead_letter` need not.
+
+        Returns:
+            The id of the dead letter, for the log; None if the broker does not tell it.
+        """
 
 
 @dataclass(frozen=True, slots=True)

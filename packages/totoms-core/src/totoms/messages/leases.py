@@ -199,14 +199,16 @@ class LeasingReceiver(Receiver):
             for one in batch
         ]
 
-    async def dead_letter(self, received: Received, reason: DeadLetterReason) -> None:
+    async def dead_letter(self, received: Received, reason: DeadLetterReason) -> str | None:
         """Store the message as a dead letter, then settle it; see `Receiver.dead_letter`."""
+        letter_id = None
         if self._check(received):
-            await self._dead_letter(received, reason)
+            letter_id = await self._dead_letter(received, reason)
             if received.lease.state == "held":
                 (lost,) = await self.ack([received])
                 if lost is not None:
                     raise lost
+        return letter_id
 
     def _check(self, received: Received) -> bool:
         """Return False if the message is settled already; raise LeaseLost if its lease expired."""
@@ -242,8 +244,8 @@ class LeasingReceiver(Receiver):
         """Renew leases, with the same results as `_ack`."""
 
     @abstractmethod
-    async def _dead_letter(self, received: Received, reason: DeadLetterReason) -> None:
-        """Store it as a dead letter. It is acked afterwards, unless this ends its lease."""
+    async def _dead_letter(self, received: Received, reason: DeadLetterReason) -> str | None:
+        """Store it as a dead letter. It is acked afterwards, unless this ends its lease. Return the letter's id."""
 
 
 def lease_lost(received: Received) -> LeaseLost:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
+from totoms.messages.dead_letter_log import Failure
 from totoms.messages.dead_letters import DeadLetterReason
 
 
@@ -25,12 +26,14 @@ class Outcome:
         reason: Why it is dead-lettered, for DEAD_LETTER.
         ignored: Whether no handler takes the type, or the handler returned IGNORED.
         delay: The pause before a RETRY in seconds; None for that of the retry policy.
+        failure: What the log says of a DEAD_LETTER, once it is stored.
     """
 
     action: Action
     reason: DeadLetterReason | None = None
     ignored: bool = False
     delay: float | None = None
+    failure: Failure | None = field(default=None, compare=False)
 
 
 @dataclass(slots=True)

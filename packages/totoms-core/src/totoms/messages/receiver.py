@@ -82,8 +82,12 @@ class Receiver(ABC):
         """Renew leases for `Received.lease_seconds` from now. Return for each None, or LeaseLost if it expired."""
 
     @abstractmethod
-    async def dead_letter(self, received: Received, reason: DeadLetterReason) -> None:
-        """Store the message and the reason as a dead letter, then settle it."""
+    async def dead_letter(self, received: Received, reason: DeadLetterReason) -> str | None:
+        """Store the message and the reason as a dead letter, then settle it.
+
+        Returns:
+            The id of the dead letter, for the log; None if the broker does not tell it.
+        """
 
     async def stop(self) -> None:
         """Make a waiting `receive` return soon with what it has. By default, its `wait` runs out.

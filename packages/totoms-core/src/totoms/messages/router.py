@@ -12,6 +12,7 @@ from totoms.context import current_cid, remember_traceparent, sane_cid
 from totoms.errors import ConfigurationError, NonRetryableError, UndecodableMessage
 from totoms.logging.describe import error_location, error_text, printable, service_frame, texts_shown
 from totoms.logging.logger import TotoLogger
+from totoms.messages.dead_letter_log import Failure
 from totoms.messages.dead_letters import DeadLetterReason, with_place
 from totoms.messages.deadlines import Deadlines
 from totoms.messages.events import VERSION_ATTRIBUTE, InvalidEvent, TotoEvent, UnknownVersion
@@ -126,10 +127,7 @@ class MessageRouter:
             self._log_once("", f"A JSON object without a message type came from {subscription.name}")
             return _IGNORED
         except UndecodableMessage as error:
-            self._logger.log(
-                "events", f"Message {received.message_id} of {subscription.name} is undecodable: {error}", "ERROR"
-            )
-            return self._dead_letter(received, "undecodable", error)
+            return self._dead_letter(received, "undecodable", error, Failure(str(error)))
         current_cid.set(sane_cid(message.cid))
         remember_traceparent(received.attributes.get(TRACEPARENT_ATTRIBUTE))
         handler = self._find_handler(subscription.logical_name, message.type)
@@ -141,33 +139,32 @@ class MessageRouter:
             telemetry.active.instruments.aged(subscription.logical_name, message.timestamp)
         if received.attempt > self._retry.max_attempts:
             # It may be what killed its consumers, before they could nack it.
-            self._logger.log(current_cid.get(), f"Message {received.message_id}: every lease expired.", "ERROR")
-            return self._dead_letter(received, "lease_expired", None)
+            failure = Failure("every lease expired", handler.name, message.type)
+            return self._dead_letter(received, "lease_expired", None, failure)
         if handler.event is not None:
-            refused = self._read_event(handler.event, message, received)
+            refused = self._read_event(handler, handler.event, message, received)
             if refused is not None:
                 return refused
         return await self._run(handler, message, received)
 
-    def _read_event(self, event: type[TotoEvent], message: TotoMessage, received: Received) -> Outcome | None:
+    def _read_event(
+        self, handler: BoundHandler, event: type[TotoEvent], message: TotoMessage, received: Received
+    ) -> Outcome | None:
         """Make the data of a message an event; return an outcome if that fails."""
         version = received.attributes.get(VERSION_ATTRIBUTE)
         try:
             message.data = read_event(event, message.data, version, vouched=received.attributes_vouched)
         except InvalidEvent as error:
-            text = f"Message {received.message_id} of type {message.type} is invalid: {error}"
-            self._logger.log(current_cid.get(), text, "ERROR")
-            return self._dead_letter(received, "invalid", error)
+            return self._dead_letter(received, "invalid", error, Failure(str(error), handler.name, message.type))
         except NonRetryableError as error:
-            self._log_failure(message, received, error_location(error), error)
-            return self._dead_letter(received, "non_retryable", error)
+            return self._never_again(received, error, Failure(error_location(error), handler.name, message.type, error))
+        except UnknownVersion as error:
+            failure = Failure(str(error), handler.name, message.type)
+            outcome = self._failed(received, error, failure, "unknown_version")
+            return replace(outcome, delay=self._retry.max_backoff)
         except Exception as error:  # an upcast is the user's code
-            newer = isinstance(error, UnknownVersion)
-            if newer:
-                self._log_failure(message, received, str(error))
-            else:
-                self._log_failure(message, received, error_location(error), error)
-            outcome = self._failed(received, error, "unknown_version" if newer else "attempts_exhausted")
+            failure = Failure(error_location(error), handler.name, message.type, error)
+            outcome = self._failed(received, error, failure)
             # A deployment of the newer version may be under way.
             return replace(outcome, delay=self._retry.max_backoff)
         return None
@@ -189,53 +186,53 @@ class MessageRouter:
                 self._deadlines.end(task)
             status = _status(response, handler)
         except NonRetryableError as error:
-            self._log_failure(message, received, error_location(error), error)
-            return self._dead_letter(received, "non_retryable", error)
+            return self._never_again(received, error, Failure(error_location(error), handler.name, message.type, error))
         except BaseException as error:  # SystemExit in a handler must not stop the service either
             if isinstance(error, asyncio.CancelledError) and task.cancelling():
                 raise
-            self._log_failure(message, received, error_location(error), error)
-            return self._failed(received, error)
+            failure = Failure(error_location(error), handler.name, message.type, error)
+            return self._failed(received, error, failure)
         if status is ProcessingStatus.SUCCESS:
             return _SUCCESS
         if status is ProcessingStatus.IGNORED:
             return _IGNORED
         if not isinstance(response, ProcessingResponse):
             problem = _wrong_response(response, handler)
-            self._log_failure(message, received, problem)
-            return self._failed(received, TypeError(problem))
+            return self._failed(received, TypeError(problem), Failure(problem, handler.name, message.type))
         text = f": {response.error}" if response.error and texts_shown() else ""
-        self._log_failure(message, received, f"the handler returned FAILED{text}")
-        return self._failed(received, response.error or "")
+        failure = Failure(f"the handler returned FAILED{text}", handler.name, message.type)
+        return self._failed(received, response.error or "", failure)
 
     def _failed(
-        self, received: Received, error: BaseException | str | None, reason: str = "attempts_exhausted"
+        self,
+        received: Received,
+        error: BaseException | str | None,
+        failure: Failure,
+        reason: str = "attempts_exhausted",
     ) -> Outcome:
+        if telemetry.active is not None:
+            telemetry.active.failed(failure.text, failure.error)
         if received.attempt >= self._retry.max_attempts:
-            return self._dead_letter(received, reason, error)
+            return self._dead_letter(received, reason, error, failure)
+        text = f"Message {received.message_id} of type {failure.message_type}, attempt {received.attempt}"
+        self._logger.log(current_cid.get(), f"{text}: {failure.text}", "WARNING", failure.error)
         return _RETRY
 
-    def _dead_letter(self, received: Received, reason: str, error: BaseException | str | None) -> Outcome:
+    def _never_again(self, received: Received, error: NonRetryableError, failure: Failure) -> Outcome:
+        if telemetry.active is not None:
+            telemetry.active.failed(failure.text, error)
+        return self._dead_letter(received, "non_retryable", error, failure)
+
+    def _dead_letter(
+        self, received: Received, reason: str, error: BaseException | str | None, failure: Failure
+    ) -> Outcome:
         error_class = type(error).__name__ if isinstance(error, BaseException) else "" if error is None else "FAILED"
         if isinstance(error, BaseException):
             description = with_place(printable(error_text(error)), service_frame(error))
         else:
             description = printable(error or "")
-        return Outcome(Action.DEAD_LETTER, DeadLetterReason(reason, error_class, description, received.attempt))
-
-    def _log_failure(
-        self, message: TotoMessage, received: Received, what: str, error: BaseException | None = None
-    ) -> None:
-        last = received.attempt >= self._retry.max_attempts
-        if telemetry.active is not None:
-            telemetry.active.failed(what, error)
-        self._logger.log(
-            current_cid.get(),
-            f"Message {received.message_id} of type {message.type}, attempt {received.attempt}"
-            f"{' (the last)' if last else ''}: {what}",
-            "ERROR" if last else "WARNING",
-            error,
-        )
+        why = DeadLetterReason(reason, error_class, description, received.attempt)
+        return Outcome(Action.DEAD_LETTER, why, failure=failure)
 
     def _log_once(self, message_type: str, what: str) -> None:
         if message_type not in self._logged_types and len(self._logged_types) < _MAX_LOGGED_TYPES:

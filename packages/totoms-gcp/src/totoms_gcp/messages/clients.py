@@ -92,16 +92,17 @@ class Clients:
         with mapped_errors("the topic", topic):
             return await run_in_thread(work, client)
 
-    async def publish(self, topic: str, message: types.PubsubMessage) -> None:
-        """Publish one message in its own request.
+    async def publish(self, topic: str, message: types.PubsubMessage) -> str:
+        """Publish one message in its own request; return Pub/Sub's id.
 
         Args:
             topic: The path.
             message: What to publish.
         """
-        await self.administer_topics(
+        answer = await self.administer_topics(
             lambda client: client.publish(topic=topic, messages=[message], retry=RETRY, timeout=RPC_SECONDS), topic
         )
+        return str(answer.message_ids[0])
 
     # --- calls made by the thousand: gRPC's futures, awaited without a thread and without blocking the loop ---
 

@@ -75,18 +75,18 @@ class PubSubDeadLetters(DeadLetterStore):
         """Delete letters for good; return how many."""
         return await purge_letters(self._dead_letters(_MAX_HELD), letter_ids, self._delete)
 
-    async def keep(self, received: Received, reason: DeadLetterReason) -> None:
+    async def keep(self, received: Received, reason: DeadLetterReason) -> str:
         """Publish a message with the reason to the dead-letter topic."""
         topic = self._subscriptions.dead_letter_topic(self._path)
         why = reason_attributes(received.message_id, reason)
         attributes = {**dict([*received.attributes.items()][: MAX_ATTRIBUTES - len(why)]), **why}
         try:
-            await self._clients.publish(topic, encode(received.body, attributes, received.ordering_key))
+            return await self._clients.publish(topic, encode(received.body, attributes, received.ordering_key))
         except BackendError as error:
             if not isinstance(error.__cause__, api.InvalidArgument):
                 raise
             # It was as large as Pub/Sub allows, and the reason makes it larger: the body is what counts.
-            await self._clients.publish(topic, encode(received.body, why, received.ordering_key))
+            return await self._clients.publish(topic, encode(received.body, why, received.ordering_key))
 
     @property
     def _path(self) -> str:

@@ -163,8 +163,8 @@ class PubSubReceiver(LeasingReceiver):
     async def _extend(self, held: Sequence[Received]) -> Sequence[BackendError | None]:
         return await _settle(held, partial(self._clients.modify, seconds=int(self._lease_seconds)))
 
-    async def _dead_letter(self, received: Received, reason: DeadLetterReason) -> None:
-        await self._store.keep(received, reason)
+    async def _dead_letter(self, received: Received, reason: DeadLetterReason) -> str | None:
+        return await self._store.keep(received, reason)
 
 
 async def _settle(held: Sequence[Received], settle: _Settle) -> list[BackendError | None]:

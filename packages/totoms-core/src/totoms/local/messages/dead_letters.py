@@ -51,19 +51,19 @@ class LocalDeadLetters(DeadLetterStore):
         """Delete dead letters; see `purge`."""
         return int(await self._do(lambda connection: purge(connection, self._subscription, letter_ids)))
 
-    async def keep(self, received: Received, reason: DeadLetterReason) -> None:
+    async def keep(self, received: Received, reason: DeadLetterReason) -> str | None:
         """Store a pushed message; see `keep`."""
         clock = self._writer().clock
-        await self._do(lambda connection: keep(connection, received, reason, clock()))
+        return str(await self._do(lambda connection: keep(connection, received, reason, clock())))
 
     async def _do(self, run: Callable[[sqlite3.Connection], Any]) -> Any:
         return await self._writer().do(Operation(run))
 
 
-def keep(connection: sqlite3.Connection, one: Received, reason: DeadLetterReason, now: float) -> None:
-    """Store a pushed message, which has no row to move."""
+def keep(connection: sqlite3.Connection, one: Received, reason: DeadLetterReason, now: float) -> int | None:
+    """Store a pushed message, which has no row to move; return the row of the dead letter."""
     attributes = orjson.dumps(dict(one.attributes))
-    connection.execute(
+    stored = connection.execute(
         "INSERT INTO dead_letters (subscription, message_id, body, attributes, ordering_key, checksum, reason, "
         "error_class, description, attempts, dead_since) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
         (
@@ -80,6 +80,7 @@ def keep(connection: sqlite3.Connection, one: Received, reason: DeadLetterReason
             now,
         ),
     )
+    return stored.lastrowid
 
 
 def read(connection: sqlite3.Connection, subscription: str, limit: int) -> list[DeadLetter]:

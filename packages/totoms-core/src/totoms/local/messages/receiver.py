@@ -79,18 +79,21 @@ class LocalReceiver(Receiver):
         results: list[LeaseLost | None] = await writer.do(Operation(extend, feed=feed))
         return results
 
-    async def dead_letter(self, received: Received, reason: DeadLetterReason) -> None:
-        """Move the message to the dead letters in one transaction."""
+    async def dead_letter(self, received: Received, reason: DeadLetterReason) -> str | None:
+        """Move the message to the dead letters in one transaction; return the letter's id."""
         feed, writer = self._feed, self._writer()
 
-        def move(connection: sqlite3.Connection) -> None:
-            moved = feed.leases.get(received.lease) is received and rows.dead_letter(
-                connection, feed.subscription.name, received.lease, reason, writer.clock(), feed.token
-            )
-            if not moved:
+        def move(connection: sqlite3.Connection) -> str:
+            letter = None
+            if feed.leases.get(received.lease) is received:
+                name = feed.subscription.name
+                letter = rows.dead_letter(connection, name, received.lease, reason, writer.clock(), feed.token)
+            if letter is None:
                 raise rows.lease_lost(received)
+            return str(letter)
 
-        await writer.do(Operation(move, feed=feed, settled=(received,)))
+        letter_id: str = await writer.do(Operation(move, feed=feed, settled=(received,)))
+        return letter_id
 
     async def stop(self) -> None:
         """End the wait of `receive`, and of later calls, and have the writer serve this receiver no longer."""

@@ -262,8 +262,8 @@ def dead_letter(
     reason: DeadLetterReason,
     now: float,
     token: int | None = None,
-) -> bool:
-    """Move a message to the dead letters. Return False if `token` is given and no longer its token."""
+) -> int | None:
+    """Move a message to the dead letters; return the letter's row, or None if it no longer has the `token` given."""
     fence = "" if token is None else f" AND token = {int(token)}"
     values = (subscription, reason.reason, storable(reason.error_class), storable(reason.description), reason.attempts)
     moved = connection.execute(
@@ -274,9 +274,9 @@ def dead_letter(
         (*values, now, row),
     )
     if not moved.rowcount:
-        return False
+        return None
     connection.execute("DELETE FROM deliveries WHERE id = ?", (row,))
-    return True
+    return moved.lastrowid
 
 
 def lease_lost(one: Received) -> LeaseLost:

@@ -22,6 +22,7 @@ from totoms.errors import BackendError, Forbidden, TotoError, Unauthorized, Unde
 from totoms.logging.describe import describe_error, printable
 from totoms.logging.logger import TotoLogger
 from totoms.messages.bus import MessageBus
+from totoms.messages.dead_letter_log import log_dead_letter, log_not_dead_lettered
 from totoms.messages.dead_letters import DeadLetterReason
 from totoms.messages.outcome import Action, Outcome
 from totoms.messages.push.attempts import DeliveryKey, Failures, HandledMessages, delivery_key
@@ -223,7 +224,7 @@ class PushEndpoint:
                     self._failures.add(key, 0.0 if outcome.delay is None else self._clock() + outcome.delay)
                     return outcome
                 if outcome.action is Action.DEAD_LETTER:
-                    await self._dead_letter(received, outcome.reason or DeadLetterReason("unknown"))
+                    await self._dead_letter(received, outcome)
                 self._failures.forget(key)
                 return outcome
             finally:
@@ -231,13 +232,14 @@ class PushEndpoint:
         except Undecidable as error:
             return error
 
-    async def _dead_letter(self, received: Received, reason: DeadLetterReason) -> None:
+    async def _dead_letter(self, received: Received, outcome: Outcome) -> None:
+        reason = outcome.reason or DeadLetterReason("unknown")
         try:
             with telemetry.settling(self._router.system, "dead_letter", (received,)):
-                await self._bus._dead_letters(received.subscription.name).keep(received, reason)
+                letter_id = await self._bus._dead_letters(received.subscription.name).keep(received, reason)
+            log_dead_letter(self._logger, received, reason, outcome.failure, letter_id)
         except Exception as error:  # neither handled nor stored, so the broker must deliver it again
-            text = f"Cannot dead-letter message {received.message_id}: {describe_error(error)}"
-            self._logger.log("events", text, "ERROR")
+            log_not_dead_lettered(self._logger, received, reason, outcome.failure, error)
             raise Undecidable("The message cannot be dead-lettered now.") from error
 
 

@@ -57,6 +57,7 @@ class Settled:
         delay: The delay of a nack in seconds.
         reason: The reason of a dead letter.
         error: The error of the receiver, or None.
+        letter_id: The id of the dead letter, if the backend tells it.
     """
 
     operation: str
@@ -64,6 +65,7 @@ class Settled:
     delay: float = 0.0
     reason: DeadLetterReason | None = None
     error: BackendError | None = None
+    letter_id: str | None = None
 
 
 class RecordingReceiver(Receiver):
@@ -159,7 +161,8 @@ class RecordingReceiver(Receiver):
         self._progress.notify()
         return results
 
-    async def dead_letter(self, received: Received, reason: DeadLetterReason) -> None:
+    async def dead_letter(self, received: Received, reason: DeadLetterReason) -> str | None:
         """Dead-letter a message and record it."""
-        await self._receiver.dead_letter(received, reason)
-        self._note(Settled("dead_letter", received, reason=reason))
+        letter_id = await self._receiver.dead_letter(received, reason)
+        self._note(Settled("dead_letter", received, reason=reason, letter_id=letter_id))
+        return letter_id

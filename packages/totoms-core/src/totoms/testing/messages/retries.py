@@ -120,6 +120,8 @@ class Retries(Contract):
         assert listener.attempts == [1]
         reason = DeadLetterReason("non_retryable", "PostIsOffensive", "as the test says", 1)
         await topic.check_dead_letters(listener.subscription, {bad: reason})
+        (dead,) = listener.receiver.which("dead_letter")
+        await topic.check_letter_id(listener.subscription, dead.letter_id)
 
     @pulled
     async def test_10_backoff_grows_and_is_jittered(self, topic: Topic) -> None:

@@ -258,6 +258,12 @@ class Topic:
             await bus.list_dead_letters(subscription.name)
         return []
 
+    async def check_letter_id(self, subscription: Subscription, letter_id: str | None) -> None:
+        """Assert that a dead letter has the id that the receiver returned for it, if the backend tells one."""
+        letters = await self.dead_letters(subscription)
+        if letter_id is not None:
+            assert letter_id in {letter.letter_id for letter in letters}
+
     async def check_dead_letters(self, subscription: Subscription, wanted: Mapping[str, DeadLetterReason]) -> None:
         """Assert the ids and reasons of the dead letters, if the backend lists them."""
         letters = await self.dead_letters(subscription)

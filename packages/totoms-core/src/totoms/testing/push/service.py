@@ -85,9 +85,10 @@ class DeadLetterRecorder:
         store = self._dead_letters(subscription)
         keep = store.keep
 
-        async def record(received: Received, reason: DeadLetterReason) -> None:
-            await keep(received, reason)
+        async def record(received: Received, reason: DeadLetterReason) -> str | None:
+            letter_id = await keep(received, reason)
             self.recorded.append((received, reason))
+            return letter_id
 
         vars(store).update(keep=record)
         return store

@@ -145,9 +145,10 @@ class _Receiver(LocalReceiver):
         await super().nack(received, delay)
         self._backend.settled()
 
-    async def dead_letter(self, received: Received, reason: DeadLetterReason) -> None:
-        await super().dead_letter(received, reason)
+    async def dead_letter(self, received: Received, reason: DeadLetterReason) -> str | None:
+        letter_id = await super().dead_letter(received, reason)
         self._backend.settled()
+        return letter_id
 
 
 class _DeadLetters(LocalDeadLetters):
@@ -157,9 +158,10 @@ class _DeadLetters(LocalDeadLetters):
         super().__init__(subscription, writer)
         self._backend = backend
 
-    async def keep(self, received: Received, reason: DeadLetterReason) -> None:
-        await super().keep(received, reason)
+    async def keep(self, received: Received, reason: DeadLetterReason) -> str | None:
+        letter_id = await super().keep(received, reason)
         self._backend.settled()
+        return letter_id
 
 
 class TestBackendMessageBus(LocalMessageBus):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from totoms.messages.dead_letter_log import log_dead_letter
 from totoms.messages.handler import BoundHandler
 from totoms.messages.message import ProcessingResponse, TotoMessage
 from totoms.messages.outcome import Action, Outcome
@@ -57,10 +58,16 @@ class RecordingRouter(MessageRouter):
 
     async def handle(self, received: Received) -> Outcome:
         """Run the handler for one delivery."""
-        return (await self.deliver(received)).outcome
+        return (await self._record(received)).outcome
 
     async def deliver(self, received: Received) -> HandledMessage:
-        """Run the handler for one delivery and return the record."""
+        """Run the handler for one delivery and return the record. A dead letter is logged, but stored nowhere."""
+        result = await self._record(received)
+        if result.outcome.reason is not None:
+            log_dead_letter(self._logger, received, result.outcome.reason, result.outcome.failure, None)
+        return result
+
+    async def _record(self, received: Received) -> HandledMessage:
         self._runs[received] = _Run()
         try:
             outcome = await super().handle(received)

@@ -1,0 +1,64 @@
+"""Log each dead letter in one line: which message, which handler, why, and the id of the letter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from totoms.context import current_cid
+from totoms.logging.describe import describe_error
+from totoms.logging.logger import TotoLogger
+from totoms.messages.dead_letters import DeadLetterReason
+from totoms.messages.receiver import Received
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a message is dead-lettered, for the log.
+
+    Attributes:
+        text: What happened: the class and place of an exception, or what the handler returned.
+        handler: The name of the handler's class or function; "" if none was found.
+        message_type: The type of the message; "" if it could not be decoded.
+        error: The exception, whose stack is logged; None if there is none.
+    """
+
+    text: str
+    handler: str = ""
+    message_type: str = ""
+    error: BaseException | None = None
+
+
+def log_dead_letter(
+    logger: TotoLogger, received: Received, reason: DeadLetterReason, failure: Failure | None, letter_id: str | None
+) -> None:
+    """Log that a message was dead-lettered.
+
+    Args:
+        logger: The service's logger.
+        received: The message.
+        reason: Why it was dead-lettered.
+        failure: What the log says of that in addition.
+        letter_id: The id of the dead letter; None if the backend does not say.
+    """
+    kept = f", letter {letter_id}" if letter_id else ""
+    _log(logger, f"Dead-lettered {_described(received, reason, failure)}{kept}", failure)
+
+
+def log_not_dead_lettered(
+    logger: TotoLogger, received: Received, reason: DeadLetterReason, failure: Failure | None, error: Exception
+) -> None:
+    """Log that a message could not be dead-lettered, and why; it will be delivered again."""
+    text = f"Cannot dead-letter {_described(received, reason, failure)}: {describe_error(error)}; it is delivered again"
+    _log(logger, text, failure)
+
+
+def _described(received: Received, reason: DeadLetterReason, failure: Failure | None) -> str:
+    of_type = f" of type {failure.message_type}" if failure and failure.message_type else ""
+    handler = f" of {failure.handler}" if failure and failure.handler else ""
+    name = received.subscription.name
+    return f"message {received.message_id}{of_type} of {name}, {reason.reason} in attempt {reason.attempts}{handler}"
+
+
+def _log(logger: TotoLogger, text: str, failure: Failure | None) -> None:
+    what = f": {failure.text}" if failure and failure.text else "."
+    logger.log(current_cid.get() or "events", text + what, "ERROR", failure.error if failure else None)
