@@ -57,13 +57,13 @@ CASES: dict[str, tuple[TotoMessageHandler[Any, Any], TotoMessage | bytes, int, s
         AddToDigest(ValueError("as the test says")),
         message(),
         3,
-        "of type postCreated of blog-posts, attempts_exhausted in attempt 3 of AddToDigest, letter letter-1: ValueError at",
+        "of type postCreated of blog-posts, attempts_exhausted in attempt 3 of AddToDigest, letter letter-1: ValueErr",
     ),
     "not retryable": (
         AddToDigest(NonRetryableError("never")),
         message(),
         1,
-        "of type postCreated of blog-posts, non_retryable in attempt 1 of AddToDigest, letter letter-1: NonRetryableError",
+        "of type postCreated of blog-posts, non_retryable in attempt 1 of AddToDigest, letter letter-1: NonRetryable",
     ),
     "FAILED": (
         AddToDigest(ProcessingResponse(ProcessingStatus.FAILED, error="no room")),

@@ -10,7 +10,7 @@ from totoms.messages.deadlines import Deadlines
 async def watched(deadlines: Deadlines, work: asyncio.Event | None = None) -> str:
     task = asyncio.current_task()
     assert task is not None
-    deadlines.begin(task)
+    deadlines.begin(task, "AddToDigest")
     try:
         await (work or asyncio.Event()).wait()
     except asyncio.CancelledError:

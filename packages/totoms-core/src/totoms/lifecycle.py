@@ -15,6 +15,7 @@ from totoms.environment import scope_environment
 from totoms.errors import BackendError, Closed, ConfigurationError
 from totoms.loading import close_config
 from totoms.logging.logger import flush_logging
+from totoms.loop_watch import LoopWatch
 from totoms.telemetry import setup as telemetry
 from totoms.telemetry import state
 from totoms.threads import run_in_thread
@@ -38,6 +39,7 @@ class ServiceLifecycle:
         self._service = service
         self._messaging = messaging
         self._forget = forget
+        self._watch = messaging.watch if messaging is not None else LoopWatch(service.logger)
         self._started = False
         self._closed = False
         self._drain_task: asyncio.Task[None] | None = None
@@ -78,6 +80,7 @@ class ServiceLifecycle:
         service._seal()
         # Again: the service may have set a provider in `load`.
         telemetry.configure(service.service_name, service.configuration.version, service.logger)
+        self._watch.start()
         with scope_environment(service.environment):
             if self._messaging is not None:
                 try:
@@ -111,6 +114,7 @@ class ServiceLifecycle:
             return
         service = self._service
         service.state = "stopped"
+        self._watch.stop()
         with scope_environment(service.environment):
             try:
                 await close_config(service.config, service.logger)

@@ -1,7 +1,8 @@
-"""Log when and where the event loop is blocked.
+"""Log when and where the event loop stands still.
 
-While a handler blocks the loop (a breakpoint, a long computation, a blocking call) no lease is renewed, so messages
-that are being handled are delivered again, and their attempts count. This log line is the only sign of why.
+While a handler or a delegate blocks the loop (a breakpoint, a long computation, a blocking call), no request is
+answered and no lease is renewed: messages that are being handled are delivered again, and their attempts count. These
+log lines are the only sign of why.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ import sys
 import sysconfig
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 from totoms.logging.logger import TotoLogger
 
-_MAX_SECONDS: Final = 5.0
+_MAX_SECONDS: Final = 2.0
 _LIBRARIES: Final = tuple({sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")})
 _CORE: Final = str(Path(__file__).parent)
 
@@ -28,11 +30,20 @@ class LoopWatch:
     Args:
         logger: The service's logger.
         lease_seconds: How long leases last, for the log line; 0 if there are none.
-        seconds: The shortest block to log; by default 5 s, or a third of a lease if that is less.
+        seconds: The shortest block to log; by default 2 s, or a third of a lease if that is less.
+        handler_of: Returns the name of the message handler that a task runs; "" if it runs none.
     """
 
-    def __init__(self, logger: TotoLogger, lease_seconds: float = 0.0, seconds: float | None = None) -> None:
+    def __init__(
+        self,
+        logger: TotoLogger,
+        lease_seconds: float = 0.0,
+        seconds: float | None = None,
+        handler_of: Callable[[asyncio.Task[Any]], str] = lambda _task: "",
+    ) -> None:
         self._logger = logger
+        self._handler_of = handler_of
+        self._where = ""
         self._lease = lease_seconds
         self._seconds = seconds or min(_MAX_SECONDS, lease_seconds / 3 if lease_seconds else _MAX_SECONDS)
         self._interval = min(1.0, self._seconds / 4)
@@ -63,7 +74,8 @@ class LoopWatch:
             leases = ""
             if self._lease:
                 leases = f" Leases of {self._lease:g} s were not renewed: messages may be delivered again."
-            self._logger.log("events", f"The event loop was blocked for {late:.1f} s.{leases}", "WARNING")
+            where, self._where = self._where, ""
+            self._logger.log("events", f"The event loop stood still for {late:.1f} s{where}.{leases}", "WARNING")
 
     def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
         logged = -1.0
@@ -74,10 +86,12 @@ class LoopWatch:
             blocked = time.monotonic() - beat - self._interval
             if blocked > self._seconds and logged != beat:
                 logged = beat
-                frame = sys._current_frames().get(self._loop_thread)
-                self._logger.log(
-                    "events", f"The event loop has been blocked for {blocked:.1f} s, in {_location(frame)}.", "WARNING"
-                )
+                task = asyncio.current_task(loop)
+                handler = self._handler_of(task) if task is not None else ""
+                place = _location(sys._current_frames().get(self._loop_thread))
+                self._where = f" in handler {handler}, at {place}" if handler else f", at {place}"
+                text = f"The event loop has stood still for {blocked:.1f} s{self._where}."
+                self._logger.log("events", text, "WARNING")
 
 
 def _location(frame: FrameType | None) -> str:

@@ -44,6 +44,7 @@ class Messaging:
         push: The push endpoint.
         unconfirmed: The push subscriptions that are not confirmed yet.
         counts: Deliveries since the start, by outcome.
+        watch: Logs when a handler blocks the event loop.
         away_is_unready: Whether the service is not ready while a subscription cannot receive.
     """
 
@@ -80,7 +81,8 @@ class Messaging:
         self._consumers: list[Consumer] = []
         self._receiving: dict[str, Outage] = {}
         self._warning: asyncio.Task[None] | None = None
-        self._watch = LoopWatch(logger, bus.lease_seconds if declared.lease is None else declared.lease)
+        lease = bus.lease_seconds if declared.lease is None else declared.lease
+        self.watch = LoopWatch(logger, lease if self._subscriptions else 0.0, handler_of=router.handler_of)
 
     @classmethod
     async def build(
@@ -176,8 +178,6 @@ class Messaging:
             ConfigurationError: The choice between push and pull is ambiguous, or the backend does not support it.
             BackendError: A subscription does not exist and cannot be created; the error says why.
         """
-        if self._subscriptions:
-            self._watch.start()
         for subscription in self._subscriptions:
             subscribed, receiver = await self._subscriber.subscribe(subscription)
             if receiver is not None:
@@ -217,7 +217,6 @@ class Messaging:
             self._warning.cancel()
         await self.unconfirmed.close()
         self._router.close()
-        self._watch.stop()
         try:
             async with asyncio.timeout(_CLOSE_PATIENCE):
                 await self.bus.close()

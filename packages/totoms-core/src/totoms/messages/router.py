@@ -109,6 +109,10 @@ class MessageRouter:
             self.counts.succeeded += 1
         return outcome
 
+    def handler_of(self, task: asyncio.Task[Any]) -> str:
+        """Return the name of the handler that a task runs; "" if it runs none. Any thread may call this."""
+        return self._deadlines.name_of(task)
+
     def close(self) -> None:
         """Stop the threads of ``def`` handlers, each once its handler has returned."""
         self._threads.close()
@@ -178,7 +182,7 @@ class MessageRouter:
     async def _run(self, handler: BoundHandler, message: TotoMessage, received: Received) -> Outcome:
         task = asyncio.current_task()
         assert task is not None
-        self._deadlines.begin(task)
+        self._deadlines.begin(task, handler.name)
         try:
             try:
                 response = await handler.process(message)
