@@ -9,7 +9,7 @@ import pytest
 
 from standins.azure.service_bus import amqp
 from standins.azure.service_bus.server import stored
-from support.azure.messages import Namespace
+from support.azure.messages import BusOfTests, Namespace
 from totoms.errors import NotFound
 from totoms.messages.dead_letters import DeadLetterReason
 from totoms.messages.receiver import Received
@@ -110,6 +110,15 @@ def pushed(namespace: Namespace) -> Subscription:
     return replace(namespace.subscription, delivery="push", push_url="https://shop.example/shop/events")
 
 
+async def pushed_to(namespace: Namespace, pushed: Subscription) -> tuple[BusOfTests, Subscription]:
+    """Return a bus that is pushed to, and the subscription by which it receives replayed messages."""
+    bus = namespace.bus(look_seconds=0.2, push_secret="s" * 40)
+    await bus._subscribe_push(pushed, create=True)
+    undelivered = await bus._undelivered(pushed)
+    assert undelivered is not None
+    return bus, undelivered.subscription
+
+
 async def test_queue_for_dead_letters_of_pushed_messages_is_not_needed_without_dead_letters(
     namespace: Namespace, pushed: Subscription
 ) -> None:
@@ -122,11 +131,7 @@ async def test_queue_for_dead_letters_of_pushed_messages_is_not_needed_without_d
 async def test_what_was_pushed_is_replayed_to_the_service_that_is_pushed_to(
     namespace: Namespace, pushed: Subscription
 ) -> None:
-    bus = namespace.bus(look_seconds=0.2, push_secret="s" * 40)
-    await bus._subscribe_push(pushed, create=True)
-    undelivered = await bus._undelivered(pushed)
-    assert undelivered is not None
-    pulled = undelivered.subscription
+    bus, pulled = await pushed_to(namespace, pushed)
     await bus._dead_letter(Received(b"1", "m1", 5, pushed, {"messageType": "postCreated"}), REASON)
     (letter,) = await bus.list_dead_letters("shop-posts")
     assert await bus.replay_dead_letters("shop-posts", [letter.letter_id]) == 1
@@ -140,11 +145,7 @@ async def test_what_was_pushed_is_replayed_to_the_service_that_is_pushed_to(
 async def test_replayed_push_that_fails_again_is_a_dead_letter_again(
     namespace: Namespace, pushed: Subscription
 ) -> None:
-    bus = namespace.bus(look_seconds=0.2, push_secret="s" * 40)
-    await bus._subscribe_push(pushed, create=True)
-    undelivered = await bus._undelivered(pushed)
-    assert undelivered is not None
-    pulled = undelivered.subscription
+    bus, pulled = await pushed_to(namespace, pushed)
     await bus._dead_letter(Received(b"1", "m1", 5, pushed), REASON)
     assert await bus.replay_dead_letters("shop-posts") == 1
     (again,) = await namespace.received(bus, 1, pulled)
@@ -187,11 +188,7 @@ async def test_subscriptions_are_listed_with_their_topics(namespace: Namespace, 
 
 
 async def test_nothing_to_replay_waits_and_stops_at_once(namespace: Namespace, pushed: Subscription) -> None:
-    bus = namespace.bus(push_secret="s" * 40)
-    await bus._subscribe_push(pushed, create=True)
-    undelivered = await bus._undelivered(pushed)
-    assert undelivered is not None
-    pulled = undelivered.subscription
+    bus, pulled = await pushed_to(namespace, pushed)
     receiving = asyncio.create_task(bus._receive(pulled, 10, 600.0))
     while not receiving.done():
         await bus._stop_receiving(pulled)
