@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from support.azure.messages import Namespace
-from totoms.errors import AccessDenied, NotFound
+from totoms.errors import AccessDenied, NotFound, Unavailable
 from totoms.messages.dead_letters import DeadLetterReason
 from totoms.messages.subscription import Backlog, Subscription
 
@@ -91,6 +91,17 @@ async def test_missing_right_to_administer_is_named(namespace: Namespace) -> Non
     namespace.server.admin_denied = True
     with pytest.raises(AccessDenied, match="Manage"):
         await bus._backlog(namespace.subscription)
+
+
+async def test_count_fails_while_service_bus_is_away(namespace: Namespace) -> None:
+    bus = namespace.bus()
+    await bus._subscribe(namespace.subscription, create=True)
+    await asyncio.to_thread(namespace.server.stop)
+    try:
+        with pytest.raises(Unavailable):
+            await bus._backlog(namespace.subscription)
+    finally:
+        await asyncio.to_thread(namespace.server.start)
 
 
 async def test_pushed_subscription_has_no_count(namespace: Namespace) -> None:
