@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import totoms
+
 CORE = Path(__file__).parents[2] / "packages" / "totoms-core" / "src" / "totoms"
 HYPERSCALERS = {"aws", "gcp", "azure", "local"}
 CLOUDS = ("boto3", "botocore", "aiobotocore", "google.cloud", "google.auth", "azure", "obstore")
@@ -71,3 +73,29 @@ def test_import_loads_no_backend_and_no_sdk() -> None:
     assert "totoms" in loaded
     assert [name for name in loaded if name.startswith(("totoms_", "totoms.local", *CLOUDS))] == []
     assert "uvicorn" not in loaded  # only who serves with it needs it
+
+
+def test_names_of_the_package_are_imported_from_where_type_checkers_find_them() -> None:
+    tree = ast.parse((CORE / "__init__.py").read_text())
+    (typed,) = [
+        node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "_typing.TYPE_CHECKING"
+    ]
+    found = {
+        node.module.removeprefix("totoms."): tuple(alias.name for alias in node.names)
+        for node in typed.body
+        if isinstance(node, ast.ImportFrom) and node.module
+    }
+
+    assert found == totoms._NAMES
+    assert {name for names in found.values() for name in names} == set(totoms.__all__) - {"__version__"}
+    assert set(totoms.__all__) <= set(dir(totoms))
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["dlq", "list", "blog-posts"], ["token", "--user", "me"]])
+def test_command_loads_no_http_and_no_sdk(arguments: list[str]) -> None:
+    source = f"import sys\nfrom totoms.cli.main import main\ntry: main({arguments})\nfinally: print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=False)
+
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert "totoms" in loaded, done.stderr
+    assert loaded.isdisjoint({"fastapi", "starlette", "uvicorn", "httpx", "boto3", "grpc", "azure", "nats"})

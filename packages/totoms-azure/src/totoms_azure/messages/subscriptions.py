@@ -147,11 +147,7 @@ class Subscriptions:
         return None if topic is None else subscription_to(topic, subscription)
 
     async def names(self) -> list[str]:
-        """Return the subscriptions, as ``topic/subscription``, pulled or pushed, and the queues of the namespace.
-
-        Raises:
-            AccessDenied: The service may not look that up.
-        """
+        """Return the subscriptions, as ``topic/subscription``, and the queues; AccessDenied without the right."""
 
         def names(client: Any) -> list[str]:
             topics = [str(topic.name) for topic in client.list_topics()]
