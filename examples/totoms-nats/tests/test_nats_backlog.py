@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -52,6 +53,19 @@ async def test_age_is_that_of_the_oldest_message_which_is_not_acknowledged(insta
     assert older < oldest
     await bus._ack([first])
     assert await bus._backlog(subscription) == NOTHING
+
+
+async def test_age_is_not_that_of_a_message_published_before_the_subscription(installation: Any) -> None:
+    earlier, first = await subscribed(installation, "shop-posts")
+    await earlier.publish_message(POSTS, TotoMessage(type="a"))
+    before = time.time()
+    bus, subscription = await subscribed(installation, topic=first.topic)
+    await bus.publish_message(POSTS, TotoMessage(type="a"))
+    waiting = (await bus._backlog(subscription)).oldest_seconds
+    assert time.time() - waiting >= before
+    await bus._receive(subscription, 1, 10)
+    handled = (await bus._backlog(subscription)).oldest_seconds
+    assert time.time() - handled >= before
 
 
 async def test_replayed_messages_and_queues_are_counted(installation: Any) -> None:

@@ -199,16 +199,17 @@ class Subscriptions:
         messages = (info.num_pending or 0) + (info.num_ack_pending or 0)
         if not messages:
             return Backlog(0)
-        # What follows the last message before which all are acknowledged is not.
-        first = (info.ack_floor.stream_seq if info.ack_floor else 0) + 1
-        subject = info.config.filter_subject or ">"
+        first, subject = _last_acknowledged(info) + 1, info.config.filter_subject or ">"
         try:
             oldest = await self._connection.call(
                 lambda js: js.get_msg(stream, seq=first, subject=subject, next=True), "There is no message", stream
             )
         except NotFound:  # it was acknowledged meanwhile
             return Backlog(messages)
-        return Backlog(messages, None if oldest.time is None else max(0.0, time.time() - oldest.time.timestamp()))
+        # A consumer of new messages has none that is older than itself.
+        created = info.created if info.config.deliver_policy == api.DeliverPolicy.NEW else None
+        times = [one.timestamp() for one in (oldest.time, created) if one is not None]
+        return Backlog(messages, max(0.0, time.time() - max(times)) if times else None)
 
     async def _info(self, stream: str, consumer: str) -> api.ConsumerInfo | None:
         try:
@@ -218,3 +219,11 @@ class Subscriptions:
         except NotFound:
             return None
         return info
+
+
+def _last_acknowledged(info: api.ConsumerInfo) -> int:
+    """Return the sequence in the stream up to which a consumer has acknowledged everything; 0 if that is unknown."""
+    acknowledged = info.ack_floor.stream_seq if info.ack_floor else 0
+    if acknowledged or info.delivered is None or info.delivered.consumer_seq:
+        return acknowledged
+    return info.delivered.stream_seq  # nothing was delivered yet: where the consumer begins
