@@ -93,6 +93,7 @@ MUTANTS: list[tuple[type[LocalMessageBus], str, *tuple[str, ...]]] = [
     (broken.CountsWhatNobodyLeases, _COUNTED),
     (broken.CountsAnAttemptWhenItCounts, _COUNTED),
     (broken.GivesTheAgeOfTheNewest, "test_62_age_is_that_of_the_oldest_message"),
+    (broken.GivesTheAgeOfAnEarlierMessage, "test_62_age_is_that_of_the_oldest_message"),
     (broken.GivesTheAgeOfTheFirst, "test_62_age_is_that_of_the_oldest_message"),
     (publishing.DropsVersions, "test_64_event_arrives_as_it_was_published"),
     (broken.GivesNoReasons, "test_64_invalid_data_is_dead_lettered_at_once"),

@@ -267,6 +267,16 @@ class GivesTheAgeOfTheNewest(BusOfTests):
         return found and replace(found, oldest_seconds=0.0 if found.messages else None)
 
 
+class GivesTheAgeOfAnEarlierMessage(BusOfTests):
+    """As if one from before the subscription counted."""
+
+    async def _backlog(self, subscription: Subscription) -> Backlog | None:
+        found = await super()._backlog(subscription)
+        return found and replace(
+            found, oldest_seconds=None if found.oldest_seconds is None else found.oldest_seconds + 1
+        )
+
+
 class GivesTheAgeOfTheFirst(BusOfTests):
     """Also when that was handled."""
 
