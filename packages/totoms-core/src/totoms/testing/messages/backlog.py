@@ -63,6 +63,7 @@ class Backlogs(Contract):
         """Where the broker says it, the age is the time since the oldest message that is not acked was published."""
         if BACKLOG not in topic.capabilities:
             return
+        await topic.subscribe()  # so that the broker keeps the next message
         await topic.publish("before the subscription")
         await topic.advance(1.0)
         began = time.monotonic()
