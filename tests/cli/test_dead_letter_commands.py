@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -214,6 +216,18 @@ async def test_purging_all_asks_on_a_terminal(letters: Letters, answer: str, lef
     assert "[y/N]" in told
     assert ("Nothing was deleted" in told) == bool(left)
     assert len(await letters.listed()) == left
+
+
+async def test_replay_that_is_interrupted_says_how_many_were_replayed(letters: Letters) -> None:
+    await letters.add(post(), post())
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "totoms", "dlq", "replay", NAME, "--all", "--rate", "0.001"), stdout=subprocess.PIPE
+    )
+    while len(await letters.listed()) == 2:
+        await asyncio.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    printed, _ = await process.communicate()
+    assert (process.returncode, printed.decode()) == (130, f"Replayed 1 dead letter of {NAME}.\n")
 
 
 # --- what goes wrong ---

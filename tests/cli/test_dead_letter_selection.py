@@ -215,12 +215,30 @@ async def test_more_than_can_be_filtered_is_noted(letters: Letters, dlq: Run, mo
     assert done.err == f"totoms: Only the oldest 2 dead letters of {NAME} were looked at.\n"
 
 
+async def test_filters_that_nothing_passes_are_noted(letters: Letters, dlq: Run) -> None:
+    await letters.add(post())
+    done = await dlq("list", NAME, "--type", "postDeleted")
+    assert (done.status, done.out) == (0, "")
+    assert done.err == f"totoms: {NAME}, with these filters, has no dead letters.\n"
+
+
+@pytest.mark.parametrize(("limit", "noted"), [("1", True), ("2", False)])
+async def test_more_than_the_limit_is_noted(letters: Letters, dlq: Run, limit: str, noted: bool) -> None:
+    await letters.add(post(), post(), TotoMessage(type="postDeleted"))
+    done = await dlq("list", NAME, "--type", "postCreated", "--limit", limit)
+    assert ("see --limit" in done.err) == noted
+    assert len(done.out.splitlines()) == 1 + int(limit)
+
+
 async def test_backend_that_hides_what_it_lists_is_noted(
     letters: Letters, dlq: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await letters.add(post())
+    (letter_id,) = await letters.add(post())
     monkeypatch.setattr("totoms.local.messages.dead_letters.LocalDeadLetters.listing_hides", True)
-    assert "hidden from others" in (await dlq("list", NAME)).err
+    for arguments in (["list"], ["groups"], ["show"], ["replay", "--all", "--rate", "9"]):
+        action, *rest = arguments
+        done = await dlq(action, NAME, *([letter_id] if action == "show" else rest))
+        assert done.err.count("hidden from others") == 1, done
 
 
 # --- groups ---

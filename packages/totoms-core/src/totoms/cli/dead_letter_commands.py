@@ -15,7 +15,7 @@ from totoms.cli.exports import refuse_existing, write_export
 from totoms.cli.manifest import load_quietly
 from totoms.cli.output import counted, print_note
 from totoms.cli.replays import Progress, batch_size, in_batches
-from totoms.cli.selection import MOST, Filters, filters_of, find
+from totoms.cli.selection import MOST, Filters, filters_of, find, note_hiding
 from totoms.environment import TotoEnvironment
 from totoms.errors import ConfigurationError, NotFound
 from totoms.logging.describe import printable
@@ -60,22 +60,30 @@ async def subscriptions(parsed: argparse.Namespace) -> None:
 
 async def list_letters(parsed: argparse.Namespace) -> None:
     """List dead letters."""
+    filters = filters_of(parsed)
     async with _Bus() as bus:
-        found = await find(bus, parsed.subscription, filters_of(parsed), parsed.limit)
-    reports.print_list(found, parsed.subscription, as_json=parsed.json)
+        found = await find(bus, parsed.subscription, filters, parsed.limit)
+    reports.print_list(found, _scope(parsed, filters), as_json=parsed.json)
 
 
 async def groups(parsed: argparse.Namespace) -> None:
     """Group dead letters."""
+    filters = filters_of(parsed)
     async with _Bus() as bus:
-        found = await find(bus, parsed.subscription, filters_of(parsed))
-    reports.print_groups(found, parsed.subscription, as_json=parsed.json)
+        found = await find(bus, parsed.subscription, filters)
+    reports.print_groups(found, _scope(parsed, filters), as_json=parsed.json)
+
+
+def _scope(parsed: argparse.Namespace, filters: Filters) -> str:
+    """Return what has no dead letters if none is found."""
+    return f"{parsed.subscription}, with these filters," if filters else parsed.subscription
 
 
 async def show(parsed: argparse.Namespace) -> None:
     """Show one dead letter."""
     async with _Bus() as bus:
         reports.print_letter(await bus.show_dead_letter(parsed.subscription, parsed.letter_id))
+        note_hiding(bus, parsed.subscription)
 
 
 async def export(parsed: argparse.Namespace) -> None:
@@ -87,6 +95,7 @@ async def export(parsed: argparse.Namespace) -> None:
     async with _Bus() as bus:
         if parsed.letter_ids:
             found = [await bus.show_dead_letter(parsed.subscription, one) for one in dict.fromkeys(parsed.letter_ids)]
+            note_hiding(bus, parsed.subscription)
         else:
             found = await find(bus, parsed.subscription, filters)
     if not found:

@@ -33,13 +33,13 @@ def print_counts(counts: Sequence[Count], hyperscaler: str, *, as_json: bool) ->
         print_note(f"On {hyperscaler}, they were hidden from others while they were counted.")
 
 
-def print_list(dead_letters: Sequence[DeadLetter], subscription: str, *, as_json: bool) -> None:
-    """Print a line for each dead letter."""
-    _print_rows([_summary(one) for one in dead_letters], _COLUMNS, subscription, as_json=as_json)
+def print_list(dead_letters: Sequence[DeadLetter], scope: str, *, as_json: bool) -> None:
+    """Print a line for each dead letter; if there is none, that `scope` has none."""
+    _print_rows([_summary(one) for one in dead_letters], _COLUMNS, scope, as_json=as_json)
 
 
-def print_groups(dead_letters: Sequence[DeadLetter], subscription: str, *, as_json: bool) -> None:
-    """Print a line for each group of dead letters."""
+def print_groups(dead_letters: Sequence[DeadLetter], scope: str, *, as_json: bool) -> None:
+    """Print a line for each group of dead letters; if there is none, that `scope` has none."""
     rows = [
         {
             "count": one.count,
@@ -51,17 +51,17 @@ def print_groups(dead_letters: Sequence[DeadLetter], subscription: str, *, as_js
         }
         for one in group(dead_letters)
     ]
-    _print_rows(rows, _GROUP_COLUMNS, subscription, as_json=as_json)
+    _print_rows(rows, _GROUP_COLUMNS, scope, as_json=as_json)
 
 
-def _print_rows(rows: Sequence[dict[str, Any]], columns: Sequence[str], subscription: str, *, as_json: bool) -> None:
+def _print_rows(rows: Sequence[dict[str, Any]], columns: Sequence[str], scope: str, *, as_json: bool) -> None:
     if as_json:
         _print_json(rows)
     elif rows:
         headings = [name.upper().replace("_", " ") for name in columns]
         print_table(headings, [[row[name] for name in columns] for row in rows])
     else:
-        print_note(f"{subscription} has no dead letters.")
+        print_note(f"{scope} has no dead letters.")
 
 
 def _print_json(found: object) -> None:

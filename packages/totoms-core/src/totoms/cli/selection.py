@@ -65,29 +65,35 @@ def filters_of(parsed: argparse.Namespace) -> Filters:
     return Filters(parsed.type, parsed.reason, parsed.since)
 
 
-async def find(bus: MessageBus, subscription: str, filters: Filters, limit: int = MOST) -> list[DeadLetter]:
-    """Return the oldest dead letters that pass the filters, at most `limit`; note on standard error if there are more.
+async def find(bus: MessageBus, subscription: str, filters: Filters, limit: int | None = None) -> list[DeadLetter]:
+    """Return the oldest dead letters that pass the filters; note on standard error if there are more.
+
+    Args:
+        bus: The bus.
+        subscription: The name of the subscription.
+        filters: The filters.
+        limit: How many at most; by default as many as can be filtered.
 
     Raises:
         BackendError: As for `MessageBus.list_dead_letters`.
     """
-    most = MOST if filters else limit
+    most = MOST if filters or limit is None else limit
     listed = await bus.list_dead_letters(subscription, most + 1)
     note_hiding(bus, subscription)
     found = [one for one in listed[:most] if filters.accept(one)]
-    if len(listed) > most and filters:
-        print_note(f"Only the oldest {most} dead letters of {subscription} were looked at.")
-    elif len(listed) > most or len(found) > limit:
+    if limit is not None and len(found[: limit + 1]) + (len(listed) > most and not filters) > limit:
         print_note(f"There are more than {limit}: see --limit.")
+    elif len(listed) > most:
+        print_note(f"Only the oldest {most} dead letters of {subscription} were looked at.")
     return found[:limit]
 
 
 def note_hiding(bus: MessageBus, subscription: str) -> None:
-    """Note that others did not see the dead letters while they were listed, if the backend works so."""
+    """Note that others did not see the dead letters while they were read, if the backend works so."""
     if bus._store(subscription).listing_hides:
         print_note(
-            f"On {bus.environment.hyperscaler}, dead letters that one command lists are hidden from others meanwhile. "
-            "They are visible again now."
+            f"On {bus.environment.hyperscaler}, dead letters are hidden from others while one command reads them; now "
+            "they are given back."
         )
 
 
