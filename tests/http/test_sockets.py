@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import socket
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +19,7 @@ from support.http.app import Log, make_service
 from support.http.sockets import AUTHORIZED, DEADLINE, Running, read_all, read_answer, status
 from totoms import APIEndpoint, ExecutionContext, ServerConfiguration, UserContext, toto_delegate
 from totoms.http.server.protocol import HTTPProtocol
-from totoms.http.server.server import uvicorn_config
+from totoms.http.server.server import Server, bind, uvicorn_config
 
 
 @toto_delegate
@@ -231,3 +234,29 @@ def test_evil_bytes_in_the_path_reach_the_log_escaped(running: Running) -> None:
 
 def test_the_server_uses_this_protocol() -> None:
     assert uvicorn_config(make_service().app, 1).http.__mro__[1] is HTTPProtocol
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts descriptors in /proc")
+async def test_flood_of_connections_is_accepted_in_small_steps() -> None:
+    """Otherwise it uses up all descriptors before the first connection is known."""
+
+    def descriptors() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    listener = bind("127.0.0.1", 0)
+    server = Server(uvicorn_config(make_service().app, 1), lambda: None)
+    server.config.load()
+    server.lifespan = server.config.lifespan_class(server.config)
+    await server.startup([listener])
+    clients = [socket.create_connection(listener.getsockname()) for _ in range(100)]
+    try:
+        steps, before = [], descriptors()
+        async with asyncio.timeout(60):
+            while sum(steps) < len(clients):
+                await asyncio.sleep(0)
+                steps.append(descriptors() - before - sum(steps))
+        assert max(steps) <= 4
+    finally:
+        for client in clients:
+            client.close()
+        await server.shutdown([listener])

@@ -11,7 +11,7 @@ import socket
 import threading
 from collections.abc import Callable, Generator
 from types import FrameType
-from typing import Any
+from typing import Any, Final
 
 import uvicorn
 from fastapi import FastAPI
@@ -21,6 +21,15 @@ from totoms.errors import ConfigurationError
 from totoms.http import private_api
 from totoms.http.server.connections import MAX_BODY_BYTES
 from totoms.logging.logger import flush_logging
+
+_WAITING: Final = 2048
+"""Connections that may wait to be accepted."""
+_ACCEPTED: Final = 4
+"""Connections that asyncio's event loop accepts in one turn: it takes uvicorn's `backlog` for that.
+
+A connection is known, and can be closed to make room, three turns after it was accepted. With more, a flood uses up all
+file descriptors before that; asyncio then stops accepting for a second, again and again.
+"""
 
 
 class Server(uvicorn.Server):
@@ -35,6 +44,12 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._on_signal = on_signal
         self._signalled = False
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start to accept connections. Clients wait in a queue that is longer than what is accepted in one turn."""
+        await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(_WAITING)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Start to drain; on a second signal take its default action, which ends the process."""
@@ -95,7 +110,7 @@ def bind(host: str, port: int) -> socket.socket:
         if os.name != "nt":  # on Windows the option lets two servers share a port
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        listener.listen(2048)
+        listener.listen(_WAITING)
     except OSError as error:
         listener.close()
         why = "the port is in use" if error.errno == errno.EADDRINUSE else os.strerror(error.errno or 0)
@@ -135,6 +150,7 @@ def uvicorn_config(
         http=http_protocol(limits, max_body_bytes),
         lifespan="off",  # TotoMicroservice.start runs it, and raises its errors
         access_log=False,
+        backlog=_ACCEPTED,
         log_config=None,
         server_header=False,
         timeout_keep_alive=math.ceil(limits.keep_alive),  # for uvicorn's own protocols
