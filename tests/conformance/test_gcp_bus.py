@@ -14,6 +14,7 @@ from totoms_gcp.messages.bus import PubSubMessageBus
 COUNTED = "Pub/Sub counts giving a message back as an attempt, as it does a failure"
 ON_ITS_WAY = f"{COUNTED}; now and then one arrives just as a consumer stops"
 NEXT_OF_THE_KEY = "The emulator delivers the next of a key when one has failed"
+AGAIN = "The emulator delivers what a deleted subscription had to the one that is made again under its name"
 TO_NOBODY = "The emulator now and then hands a message to a pull that was cancelled"
 
 
@@ -73,6 +74,10 @@ class TestPubSubOnGooglesEmulator(PubSubContract):
     @pytest.mark.xfail(reason=TO_NOBODY, raises=AssertionError)
     async def test_16_handler_that_is_cut_off_has_its_message_come_again(self, harness: PubSubHarness) -> None:
         await super().test_16_handler_that_is_cut_off_has_its_message_come_again(harness)
+
+    @pytest.mark.xfail(reason=AGAIN, raises=AssertionError)
+    async def test_68_handler_outlives_its_subscription(self, harness: PubSubHarness) -> None:
+        await super().test_68_handler_outlives_its_subscription(harness)
 
     @pytest.mark.xfail(reason=NEXT_OF_THE_KEY, strict=True)
     async def test_17_order_is_kept_under_concurrency_and_across_a_failure(self, harness: PubSubHarness) -> None:

@@ -87,6 +87,14 @@ def bus(**more: Any) -> MessageBusConfig:
 _OF_TOPICS = "must be the logical name of a topic, or a list of them; leave it out for every topic"
 
 WRONG: WrongDeclarations = {
+    "vanished subscriptions that nobody may create": (
+        lambda: bus(vanished_subscriptions="create", create_subscriptions=False),
+        'MessageBusConfig.configuration: vanished_subscriptions="create" needs create_subscriptions=True',
+    ),
+    "vanished subscriptions of an unknown kind": (
+        lambda: bus(vanished_subscriptions="ignore"),
+        "MessageBusConfig.vanished_subscriptions: Input should be 'create' or 'exit'",
+    ),
     "handler without a function or class": (
         lambda: handler(),
         "MessageBusHandlerConfig.configuration: needs exactly one of handler_class and handler",

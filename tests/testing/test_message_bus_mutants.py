@@ -107,6 +107,8 @@ MUTANTS: list[tuple[type[LocalMessageBus], str, *tuple[str, ...]]] = [
     (broken.LosesDeadLetters, "test_26_troubled_handler_is_counted_and_the_worker_lives", "raises SystemExit"),
     (broken.KeepsWhatTheHandlerSaw, "test_67_dead_letter_keeps_and_replays_the_original_bytes"),
     (publishing.WritesTextsOnly, "test_67_fields_that_are_not_strings_are_published_as_given"),
+    (broken.HidesThatItVanished, "test_68_subscription_that_vanished_is_created_again"),
+    (broken.AcksNothingOnceItVanished, "test_68_handler_outlives_its_subscription"),
 ]
 
 
@@ -195,7 +197,7 @@ async def test_contract_sees_the_mutant_of_the_core(
         await getattr(Declared(), test)(make(harness=Hasty), *arguments)
 
 
-@pytest.mark.parametrize("number", [*range(1, 27), 62, 65, 66, 67])
+@pytest.mark.parametrize("number", [*range(1, 27), 62, 65, 66, 67, 68])
 def test_each_behaviour_is_asserted_and_was_seen_to_fail(number: int) -> None:
     assert behaviours(MessageBusContract)[number]
     assert number in {number_of(name) for name in [mutant[1] for mutant in MUTANTS] + [mutant[3] for mutant in CORE]}

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import pytest
 
 from totoms.errors import AccessDenied, Unavailable
-from totoms.plugin import MessageBus, Outgoing, TotoEnvironment, new_cid
+from totoms.plugin import MessageBus, Outgoing, Subscription, TotoEnvironment, new_cid
 from totoms.testing import (
     CloudStorageContract,
     CloudStorageHarness,
@@ -21,7 +21,14 @@ from totoms.testing import (
     SecretsManagerContract,
     SecretsManagerHarness,
 )
-from totoms_memory.plugin import MemoryCloudStorage, MemoryMessageBus, MemoryReceiver, MemorySecretsManager, secrets
+from totoms_memory.plugin import (
+    MemoryCloudStorage,
+    MemoryMessageBus,
+    MemoryReceiver,
+    MemorySecretsManager,
+    queues,
+    secrets,
+)
 
 BUS = (MemoryMessageBus, ("_publish", "_subscribe"))
 RECEIVER = (MemoryReceiver, ("receive", "_ack", "_nack", "_release", "_extend", "_dead_letter"))
@@ -58,6 +65,10 @@ class MemoryMessageBusHarness(MessageBusHarness):
 
     async def publish_raw(self, topic: str, body: bytes, attributes: Mapping[str, str]) -> None:
         await MessageBus(TotoEnvironment("memory"))._publish([Outgoing(body, new_cid(), attributes, topic)])
+
+    async def delete_subscription(self, subscription: Subscription) -> bool:
+        del queues[subscription.name]
+        return True
 
     def outage(self) -> AbstractAsyncContextManager[None]:
         return outage(fail, BUS, RECEIVER)

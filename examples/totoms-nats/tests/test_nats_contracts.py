@@ -8,9 +8,11 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
+from nats.js import JetStreamContext
 
 from totoms import MessageBus, TotoEnvironment
 from totoms.context import new_cid
+from totoms.plugin import Subscription
 from totoms.testing import (
     CloudStorageContract,
     CloudStorageHarness,
@@ -25,6 +27,7 @@ from totoms.testing import (
     SecretsManagerHarness,
 )
 from totoms_nats.messages.bus import NatsMessageBus
+from totoms_nats.naming import token
 from totoms_nats.storage.storage import NatsCloudStorage
 
 
@@ -49,6 +52,15 @@ class NatsMessageBusHarness(MessageBusHarness):
     async def publish_raw(self, topic: str, body: bytes, attributes: Mapping[str, str]) -> None:
         headers = dict(attributes)
         await asyncio.to_thread(self._installation.do, lambda js: js.publish(topic, body, headers=headers))
+
+    async def delete_subscription(self, subscription: Subscription) -> bool:
+        async def delete(js: JetStreamContext) -> None:
+            stream = await js.find_stream_name_by_subject(subscription.topic)
+            for name in (stream, self._installation.names.queues):
+                await js.delete_consumer(name, token(subscription.name))
+
+        await asyncio.to_thread(self._installation.do, delete)
+        return True
 
     def outage(self) -> AbstractAsyncContextManager[None]:
         return self._installation.outage()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import itertools
 import threading
 import time
@@ -111,6 +112,7 @@ class PubSubStandIn:
                 "Pull": types.PullRequest,
                 "Acknowledge": types.AcknowledgeRequest,
                 "ModifyAckDeadline": types.ModifyAckDeadlineRequest,
+                "DeleteSubscription": types.DeleteSubscriptionRequest,
             },
         }
         for service, names in services.items():
@@ -222,6 +224,11 @@ class PubSubStandIn:
                 getattr(config, path).CopyFrom(wanted)
         return config
 
+    async def _DeleteSubscription(self, request: Any, context: Any) -> Any:
+        await self._backlog(request.subscription, context)
+        del self.subscriptions[request.subscription]
+        return Empty()
+
     async def _backlog(self, name: str, context: Any) -> Backlog:
         if name not in self.subscriptions:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such subscription")
@@ -240,11 +247,11 @@ class PubSubStandIn:
             left = until - time.monotonic()
             if batch or left <= 0:
                 return types.PullResponse.pb()(received_messages=batch)
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(left, self._next(backlog))):
                     await self._changed.wait()
-            except TimeoutError:
-                continue
+            if await self._backlog(request.subscription, context) is not backlog:
+                await context.abort(grpc.StatusCode.NOT_FOUND, "the subscription was deleted")
 
     def _next(self, backlog: Backlog) -> float:
         times = [one.lease_until if one.leased else one.due for one in backlog.entries]

@@ -16,10 +16,11 @@ from support.messages.by_name import ByName
 from totoms.context import new_cid
 from totoms.errors import Unsupported
 from totoms.messages.bus import MessageBus
+from totoms.messages.subscription import Subscription
 from totoms.testing import MessageBusHarness
 from totoms_aws.configuration import AWSConfiguration
 from totoms_aws.messages.bus import AWSMessageBus
-from totoms_aws.messages.naming import is_fifo
+from totoms_aws.messages.naming import is_fifo, queue_name
 
 LEASE_SECONDS = 4.0
 """SQS knows whole seconds; a lease is counted from the beginning of a poll, which takes a part of one."""
@@ -71,6 +72,15 @@ class SNSHarness(MessageBusHarness):
 
     async def refuse(self, marker: str) -> bool:
         self._faults.rule(matches=lambda request: marker.encode() in request.body, status=400, code="InvalidParameter")
+        return True
+
+    async def delete_subscription(self, subscription: Subscription) -> bool:
+        def delete() -> None:
+            sqs = aws_kit.sdk("sqs", self.configuration)
+            name = queue_name(subscription.name, fifo=self._fifo)
+            sqs.delete_queue(QueueUrl=sqs.get_queue_url(QueueName=name)["QueueUrl"])
+
+        await asyncio.to_thread(delete)
         return True
 
     def outage(self) -> AbstractAsyncContextManager[None]:

@@ -23,6 +23,7 @@ from totoms.testing import MessageBusHarness
 from totoms_azure import clients
 from totoms_azure.configuration import AzureConfiguration
 from totoms_azure.messages.bus import AzureMessageBus
+from totoms_azure.messages.naming import entity_of
 
 
 class BusOfTests(ByName, AzureMessageBus):
@@ -102,6 +103,11 @@ class ServiceBusHarness(MessageBusHarness):
 
     async def refuse(self, marker: str) -> bool:
         self.server.run(lambda: self.server.refused.add(marker.encode()))
+        return True
+
+    async def delete_subscription(self, subscription: Subscription) -> bool:
+        name = entity_of(subscription).name
+        await asyncio.to_thread(self.server.delete_subscription, subscription.topic, name)
         return True
 
     @asynccontextmanager

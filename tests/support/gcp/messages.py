@@ -219,6 +219,11 @@ class PubSubHarness(MessageBusHarness):
         self._server.refused.add(marker.encode())
         return True
 
+    async def delete_subscription(self, subscription: Subscription) -> bool:
+        path = f"projects/{self.project}/subscriptions/{subscription.name}"
+        await asyncio.to_thread(self.operator.subscriptions.delete_subscription, subscription=path)
+        return True
+
     @asynccontextmanager
     async def outage(self) -> AsyncIterator[None]:
         await self.proxy.kill()

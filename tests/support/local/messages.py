@@ -17,6 +17,7 @@ from totoms.local.configuration import LocalConfiguration
 from totoms.local.messages.bus import LocalMessageBus
 from totoms.messages.bus import MessageBus
 from totoms.messages.outgoing import Outgoing
+from totoms.messages.subscription import Subscription
 from totoms.testing import MessageBusHarness
 
 
@@ -65,6 +66,17 @@ class LocalMessageBusHarness(MessageBusHarness):
             connection.execute("ROLLBACK")
         finally:
             await asyncio.to_thread(connection.close)
+
+    async def delete_subscription(self, subscription: Subscription) -> bool:
+        def delete() -> None:
+            with contextlib.closing(sqlite3.connect(self._root / "bus.sqlite3", timeout=self.patience)) as connection:
+                query = "DELETE FROM deliveries WHERE subscription = (SELECT id FROM subscriptions WHERE name = ?)"
+                connection.execute(query, (subscription.name,))
+                connection.execute("DELETE FROM subscriptions WHERE name = ?", (subscription.name,))
+                connection.commit()
+
+        await asyncio.to_thread(delete)
+        return True
 
     async def close(self) -> None:
         await asyncio.gather(*(bus.close() for bus in self._buses))

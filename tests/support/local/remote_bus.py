@@ -70,6 +70,14 @@ class BusProcesses:
             self._process.wait(120)
 
 
+class _Newest(Through):
+    """Stops the receiver of its subscription's name, unless that belongs to a later one."""
+
+    async def stop(self) -> None:
+        if self._bus._newest[self.subscription.name] is self:
+            await super().stop()
+
+
 class RemoteBus(MessageBus):
     """Forwards the operations of a bus, each with its answer; any number at a time.
 
@@ -85,6 +93,7 @@ class RemoteBus(MessageBus):
         self._answers: dict[int, asyncio.Future[Any]] = {}
         self._connecting: asyncio.Task[asyncio.StreamWriter] | None = None
         self._reading: asyncio.Task[None] | None = None
+        self._newest: dict[str, Receiver] = {}
 
     def fork_from(self, processes: BusProcesses, *, lease_seconds: float) -> None:
         """Say where to fork the other process; it is done with the first operation."""
@@ -128,7 +137,8 @@ class RemoteBus(MessageBus):
 
     async def _subscribe(self, subscription: Subscription, *, create: bool) -> Receiver:
         await self._call("_subscribe", subscription, create)
-        return Through(self, subscription)
+        made = self._newest[subscription.name] = _Newest(self, subscription)
+        return made
 
     async def _backlog(self, subscription: Subscription) -> Backlog | None:
         backlog: Backlog | None = await self._call("_backlog", subscription)

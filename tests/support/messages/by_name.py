@@ -20,9 +20,10 @@ Results = Sequence[BackendError | None]
 class Through(Receiver):
     """Calls the bus."""
 
-    def __init__(self, bus: Any, subscription: Subscription) -> None:
+    def __init__(self, bus: Any, subscription: Subscription, own: Receiver | None = None) -> None:
         super().__init__(subscription)
         self._bus = bus
+        self._own = own
 
     async def receive(self, max_messages: int, wait: float) -> list[Received]:
         return await self._bus._receive(self.subscription, max_messages, wait)  # type: ignore[no-any-return]
@@ -43,7 +44,10 @@ class Through(Receiver):
         return await self._bus._dead_letter(received, reason)  # type: ignore[no-any-return]
 
     async def stop(self) -> None:
-        await self._bus._stop_receiving(self.subscription)
+        if self._own is not None and self._own is not self._bus._receivers[self.subscription.name]:
+            await self._own.stop()  # of a subscription that vanished: another one has the name now
+        else:
+            await self._bus._stop_receiving(self.subscription)
 
 
 class ThroughStore(DeadLetterStore):
@@ -75,8 +79,9 @@ class ByName:
         self._received_by: dict[Received, Receiver] = {}
 
     async def _subscribe(self, subscription: Subscription, *, create: bool) -> Receiver:
-        self._receivers[subscription.name] = await super()._subscribe(subscription, create=create)  # type: ignore[misc]
-        return Through(self, subscription)
+        made: Receiver = await super()._subscribe(subscription, create=create)  # type: ignore[misc]
+        self._receivers[subscription.name] = made
+        return Through(self, subscription, made)
 
     async def _undelivered(self, subscription: Subscription) -> Receiver | None:
         made: Receiver | None = await super()._undelivered(subscription)  # type: ignore[misc]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from support.local.bus import BusOfTests
 from totoms.context import new_cid
-from totoms.errors import BackendError, LeaseLost
+from totoms.errors import BackendError, LeaseLost, NotFound
 from totoms.local.messages.bus import LocalMessageBus
 from totoms.messages.bus import MessageBus
 from totoms.messages.dead_letters import DeadLetter, DeadLetterReason
@@ -292,6 +293,25 @@ class GivesTheAgeOfTheFirst(BusOfTests):
 class GivesNoNumber(BusOfTests):
     async def _backlog(self, subscription: Subscription) -> Backlog | None:
         return None
+
+
+class HidesThatItVanished(BusOfTests):
+    async def _receive(self, subscription: Subscription, max_messages: int, wait: float) -> list[Received]:
+        with contextlib.suppress(NotFound):
+            return await super()._receive(subscription, max_messages, wait)
+        await asyncio.sleep(0.01)
+        return []
+
+
+class AcksNothingOnceItVanished(BusOfTests):
+    _times = 0
+
+    async def _subscribe(self, subscription: Subscription, *, create: bool) -> Receiver:
+        self._times += 1
+        return await super()._subscribe(subscription, create=create)
+
+    async def _ack(self, batch: Sequence[Received]) -> Results:
+        return [LeaseLost("gone")] * len(batch) if self._times > 1 else await super()._ack(batch)
 
 
 class WithoutExtras(BusOfTests):

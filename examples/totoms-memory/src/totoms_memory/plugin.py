@@ -96,6 +96,8 @@ class MemoryReceiver(plugin.LeasingReceiver):
         end = time.monotonic() + wait
         while True:
             now = time.monotonic()
+            if queues.get(self.subscription.name) is not self._queue:
+                raise errors.NotFound("The subscription was deleted.", resource=self.subscription.name)
             due = [(key, one) for key, one in self._queue.messages.items() if one.due <= now][:most]
             if due or now >= end:
                 return [self._lease(key, one, now) for key, one in due]

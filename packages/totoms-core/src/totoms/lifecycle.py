@@ -33,6 +33,9 @@ class ServiceLifecycle:
         messaging: Its messaging, if it has any.
         forget: Called at the end; it removes the service from the process's registry, and returns whether it was the
             last one.
+
+    Attributes:
+        failure: Why the process must end although nobody stopped the service; None while it need not.
     """
 
     def __init__(self, service: TotoMicroservice, messaging: Messaging | None, forget: Callable[[], bool]) -> None:
@@ -43,6 +46,9 @@ class ServiceLifecycle:
         self._started = False
         self._closed = False
         self._drain_task: asyncio.Task[None] | None = None
+        self.failure: ConfigurationError | None = None
+        if messaging is not None:
+            messaging.end = self.fail
 
     @contextlib.asynccontextmanager
     async def lifespan(self, users: Any, app: FastAPI) -> AsyncIterator[Mapping[str, Any] | None]:
@@ -89,6 +95,18 @@ class ServiceLifecycle:
                     await self.close()
                     raise cannot_start(service.configuration, error) from error
         service.state = "ready"
+
+    def fail(self, why: str) -> None:
+        """Drain and end the process, because the service cannot continue. A second call does nothing.
+
+        Args:
+            why: The reason, for the log and for the error that ends the process with exit status 2.
+        """
+        if self.failure is None:
+            service = self._service
+            self.failure = ConfigurationError(f"{service.service_name} stops: {why}")
+            service.logger.log("shutdown", self.failure, "ERROR")
+            service._end()
 
     def begin_to_drain(self) -> None:
         """Start to drain, in the background."""

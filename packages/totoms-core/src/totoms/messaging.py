@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -12,7 +14,7 @@ from totoms.controller_config import TotoControllerConfig
 from totoms.declaration.messaging import MessageBusConfig, MessageBusHandlerConfig
 from totoms.declaration.service import TotoMicroserviceConfiguration
 from totoms.environment import TotoEnvironment
-from totoms.errors import ConfigurationError
+from totoms.errors import ConfigurationError, NotFound
 from totoms.execution import ExecutionContext
 from totoms.health import AWAITING, RECEIVING, away_since
 from totoms.logging.describe import describe_error
@@ -44,6 +46,7 @@ class Messaging:
         push: The push endpoint.
         unconfirmed: The push subscriptions that are not confirmed yet.
         counts: Deliveries since the start, by outcome.
+        end: Ends the process, and logs the reason that it gets; set by the service.
         watch: Logs when a handler blocks the event loop.
         away_is_unready: Whether the service is not ready while a subscription cannot receive.
     """
@@ -63,6 +66,7 @@ class Messaging:
         self.push = push
         self.unconfirmed = unconfirmed
         self.counts = router.counts
+        self.end: Callable[[str], None] = lambda _why: None
         self.away_is_unready = declared.away_is_unready
         self._router = router
         heard = declared.heard
@@ -200,11 +204,19 @@ class Messaging:
 
     def _consume(self, subscription: Subscription, receiver: Receiver) -> None:
         most = self._declared.max_concurrency
-        consumer = Consumer(receiver, self._router, max_concurrency=most, logger=self._logger)
+        pulled = subscription.delivery == "pull"
+        again = partial(self._subscribe_again, subscription) if pulled else None
+        consumer = Consumer(receiver, self._router, max_concurrency=most, logger=self._logger, resubscribe=again)
         consumer.start()
         self._consumers.append(consumer)
-        if subscription.delivery == "pull":
+        if pulled:
             self._receiving[subscription.name] = consumer.receiving
+
+    async def _subscribe_again(self, subscription: Subscription, error: NotFound) -> Receiver:
+        if self._declared.vanished_subscriptions == "exit":
+            self.end(f"the subscription {subscription.name!r} vanished: {error.message}")
+            raise error
+        return await self._subscriber.subscribe_again(subscription)
 
     async def stop_receiving(self, grace: float) -> None:
         """Stop receiving, wait at most `grace` seconds for running handlers, and give back the rest."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import threading
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 from weakref import WeakValueDictionary
@@ -81,6 +82,7 @@ class TotoMicroservice:
         )
         self._messaging = messaging
         self._serving: Serving | None = None
+        self._end_process: Callable[[], None] = _terminate
         app = create_app(
             self,
             api,
@@ -245,7 +247,8 @@ class TotoMicroservice:
             host: The address to listen on; by default the hyperscaler's (127.0.0.1 for the local backend).
 
         Raises:
-            ConfigurationError: The port is in use, or a subscription does not exist and cannot be created.
+            ConfigurationError: The port is in use, a subscription does not exist and cannot be created, or one vanished
+                and ``vanished_subscriptions="exit"`` is declared.
             Closed: The microservice was stopped; create a new one.
         """
         from totoms.serving import Serving  # imports uvicorn, which other servers do not need
@@ -260,6 +263,13 @@ class TotoMicroservice:
         else:
             await self._lifecycle.close()
 
+    def _end(self) -> None:
+        """End the process as a signal does; under another server, by that signal."""
+        if self._serving is not None and self._serving.listening:
+            self._serving.end()
+        else:
+            self._end_process()
+
     def _forget(self) -> bool:
         """Remove the microservice from the process's registry. Return whether it was the last one."""
         if self._by_environment.get(id(self.environment)) is self:
@@ -269,3 +279,7 @@ class TotoMicroservice:
             set_default_environment(None)
             set_default_runtime(None)
         return not self._by_environment
+
+
+def _terminate() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)

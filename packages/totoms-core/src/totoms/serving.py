@@ -56,6 +56,8 @@ class Serving:
             await service._lifecycle.drain()
             await lifespan.stop()
             await service._lifecycle.close()
+        if service._lifecycle.failure is not None:
+            raise service._lifecycle.failure
 
     def end(self) -> None:
         """Stop listening, and start to drain."""

@@ -157,6 +157,17 @@ class ServiceBusStandIn:
             lambda: self.store.topics[topic.lower()].subscriptions.setdefault(name.lower(), Queue(path, **settings))
         )
 
+    def delete_subscription(self, topic: str, name: str) -> None:
+        """Delete a subscription, and detach the links by which it is received from."""
+
+        def delete() -> None:
+            queue = self.store.topics[topic.lower()].subscriptions.pop(name.lower())
+            for connection in list(self.connections):
+                for link in [one for one in connection.outgoing.values() if one.queue is queue]:
+                    connection.detach(link, amqp.error("amqp:not-found", "The messaging entity was deleted."))
+
+        self.run(delete)
+
     def entity(self, path: str) -> Queue:
         """Return a queue, ``topic/subscriptions/name``, or either's ``/$deadletterqueue``."""
         return self.run(lambda: self.store.source(path))

@@ -146,8 +146,12 @@ class Queues:
                 ("the queue", queue.name),
             )
         if any(isinstance(result, NotFound) for result in results):
-            self._known.pop(queue.name, None)
+            self.forget(queue)
         return results
+
+    def forget(self, queue: Queue) -> None:
+        """Look a queue up when it is next used, because it was deleted."""
+        self._known.pop(queue.name, None)
 
     def delete(self, queue: Queue, receipts: Sequence[str]) -> Results:
         """Delete messages that were received. Raises nothing.

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
-from totoms.errors import LeaseLost
+from totoms.errors import LeaseLost, NotFound
 from totoms.plugin import DeadLetterReason, Lease, LeasingReceiver, Received, Subscription, lease_lost
 from totoms_aws.clients import POLLING, SETTLING
 from totoms_aws.errors import mapped_errors
@@ -120,15 +120,20 @@ class SQSReceiver(LeasingReceiver):
 
     def _request(self, most: int, linger: int) -> list[Received]:
         asked = time.monotonic()
-        with mapped_errors("the queue", self.source.queue.name):
-            answer = self._queues.sqs.receive_message(
-                QueueUrl=self.source.queue.url,
-                MaxNumberOfMessages=most,
-                WaitTimeSeconds=linger,
-                VisibilityTimeout=self._lease_seconds,
-                MessageAttributeNames=["All"],
-                MessageSystemAttributeNames=["ApproximateReceiveCount", "MessageGroupId"],
-            )
+        try:
+            with mapped_errors("the queue", self.source.queue.name):
+                answer = self._queues.sqs.receive_message(
+                    QueueUrl=self.source.queue.url,
+                    MaxNumberOfMessages=most,
+                    WaitTimeSeconds=linger,
+                    VisibilityTimeout=self._lease_seconds,
+                    MessageAttributeNames=["All"],
+                    MessageSystemAttributeNames=["ApproximateReceiveCount", "MessageGroupId"],
+                )
+        except NotFound:
+            for queue in (self.source.queue, self.source.dead):
+                self._queues.forget(queue)
+            raise
         received = [self._received(message, asked) for message in answer.get("Messages") or ()]
         if received and time.monotonic() - asked > linger + self._lease_seconds / 3:
             self._renew(received)  # the SDK had to retry: SQS hides them for longer than is known here

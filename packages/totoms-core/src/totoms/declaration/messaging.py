@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import Field
@@ -137,6 +137,9 @@ class MessageBusConfig(Declaration):
         dead_letters: Whether a push subscription must have a dead-letter store; with ``False`` the service starts
             without one.
         away_is_unready: Whether ``/ready`` answers 503 while a pulled subscription cannot receive.
+        vanished_subscriptions: What happens if a pull subscription is deleted while the service runs: ``"create"``
+            creates it again, ``"exit"`` ends the process. By default, it is created again if `create_subscriptions` is
+            on, and otherwise the service waits until somebody does.
     """
 
     topics: list[MessageBusTopicConfig] = Field(default_factory=list)
@@ -150,6 +153,7 @@ class MessageBusConfig(Declaration):
     lease: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     dead_letters: bool = True
     away_is_unready: bool = False
+    vanished_subscriptions: Literal["create", "exit"] | None = None
 
     @pydantic.field_validator("topics", "message_handlers", mode="before")
     @classmethod
@@ -179,6 +183,12 @@ class MessageBusConfig(Declaration):
                     raise ValueError(f"{handler.name} names the undeclared topic {name!r}: declared are {known}")
                 if not subscribed[name]:
                     raise ValueError(f"{handler.name} names the topic {name!r}, which has subscribe=False")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _may_create(self) -> MessageBusConfig:
+        if self.vanished_subscriptions == "create" and not self.create_subscriptions:
+            raise ValueError('vanished_subscriptions="create" needs create_subscriptions=True')
         return self
 
     @property

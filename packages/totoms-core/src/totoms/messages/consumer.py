@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
-from totoms.errors import LeaseLost
+from totoms.errors import LeaseLost, NotFound
 from totoms.logging.describe import describe_error
 from totoms.logging.logger import TotoLogger
 from totoms.messages.dead_letter_log import log_dead_letter, log_not_dead_lettered
@@ -41,6 +41,7 @@ class Consumer:
         router: Finds and runs handlers.
         max_concurrency: How many handlers may run at the same time.
         logger: The service's logger.
+        resubscribe: Called when the subscription has vanished; returns a new receiver, or raises a BackendError.
 
     Attributes:
         receiving: Whether messages can be received, and since when not.
@@ -53,15 +54,18 @@ class Consumer:
         *,
         max_concurrency: int,
         logger: TotoLogger,
+        resubscribe: Callable[[NotFound], Awaitable[Receiver]] | None = None,
     ) -> None:
         self._receiver = receiver
         self._subscription = receiver.subscription
         self._router = router
         self._max_concurrency = max_concurrency
         self._logger = logger
+        self._resubscribe = resubscribe
         self.receiving = Outage(f"receive from {self._subscription.name}", logger)
         self._extending = Outage(f"extend leases of {self._subscription.name}", logger)
         self._running: dict[Received, asyncio.Task[None]] = {}
+        self._gone: dict[Received, Receiver] = {}  # messages of a subscription that vanished while they were handled
         self._unacked: list[Received] = []
         self._acking: list[Received] = []
         self._ack_task: asyncio.Task[None] | None = None
@@ -102,7 +106,8 @@ class Consumer:
         if late:
             self._logger.log("shutdown", f"Cancelled {len(late)} handlers of {self._subscription.name}.", "WARNING")
             await asyncio.wait(set(late.values()), timeout=_CANCEL_PATIENCE)
-            await asyncio.gather(*(self._log_failure(self._receiver.nack(received, 0.0)) for received in late))
+            gone = self._gone
+            await asyncio.gather(*(self._log_failure(gone.get(one, self._receiver).nack(one, 0.0)) for one in late))
         while self._ack_task is not None and not self._ack_task.done():
             remaining = deadline - asyncio.get_running_loop().time()
             await asyncio.wait({self._ack_task}, timeout=max(remaining, _CANCEL_PATIENCE))
@@ -124,8 +129,10 @@ class Consumer:
             try:
                 batch = await self._receiver.receive(free, _WAIT)
             except Exception as error:
-                self.receiving.failed(error)
-                await self._pause(self.receiving.failures)
+                failure = await self._renew(error) if isinstance(error, NotFound) else error
+                if failure is not None:
+                    self.receiving.failed(failure)
+                    await self._pause(self.receiving.failures)
                 continue
             if batch and telemetry.active is not None:
                 telemetry.active.received(self._router.system, batch, begun)
@@ -142,6 +149,22 @@ class Consumer:
             return 0
         held = len(self._running) + len(self._unacked) + len(self._acking)
         return min(self._max_concurrency - len(self._running), 2 * self._max_concurrency - held)
+
+    async def _renew(self, error: NotFound) -> Exception | None:
+        """Subscribe again, because the subscription has vanished; return the error if that fails."""
+        if self._resubscribe is None:
+            return error
+        vanished = self._receiver
+        try:
+            self._receiver = await self._resubscribe(error)
+        except Exception as failure:
+            return failure
+        # What was received before cannot be acked any more. Its handlers continue: nobody else gets it.
+        self._gone.update(dict.fromkeys(self._running, vanished))
+        self._unacked, self._acking = [], []
+        self._freed.set()
+        await self._log_failure(vanished.stop())
+        return None
 
     async def _pause(self, failures: int) -> None:
         self._freed.clear()
@@ -163,36 +186,38 @@ class Consumer:
     async def _process(self, received: Received) -> None:
         try:
             outcome = await self._router.handle(received)
-            if outcome.action is Action.ACK:
+            gone = self._gone.get(received)
+            if outcome.action is not Action.ACK:
+                await self._settle(gone or self._receiver, received, outcome)
+            elif gone is None:
                 self._unacked.append(received)
                 if self._ack_task is None or self._ack_task.done():
                     self._ack_task = asyncio.create_task(self._flush_acks())
-            else:
-                await self._settle(received, outcome)
         finally:
             self._running.pop(received, None)
+            self._gone.pop(received, None)
             self._freed.set()
 
-    async def _settle(self, received: Received, outcome: Outcome) -> None:
+    async def _settle(self, receiver: Receiver, received: Received, outcome: Outcome) -> None:
         try:
             if outcome.action is Action.DEAD_LETTER:
-                await self._dead_letter(received, outcome)
+                await self._dead_letter(receiver, received, outcome)
             else:
                 delay = outcome.delay
                 if delay is None:
                     delay = received.subscription.retry.backoff(received.attempt)
                 with telemetry.settling(self._router.system, "nack", (received,)):
-                    await self._receiver.nack(received, delay)
+                    await receiver.nack(received, delay)
         except LeaseLost:
             self._log_redelivery(received)
         except Exception as error:  # it is delivered again when its lease expires
             self._warn(f"Cannot settle message {received.message_id} of {self._subscription.name}", error)
 
-    async def _dead_letter(self, received: Received, outcome: Outcome) -> None:
+    async def _dead_letter(self, receiver: Receiver, received: Received, outcome: Outcome) -> None:
         reason = outcome.reason or DeadLetterReason("unknown")
         try:
             with telemetry.settling(self._router.system, "dead_letter", (received,)):
-                letter_id = await self._receiver.dead_letter(received, reason)
+                letter_id = await receiver.dead_letter(received, reason)
         except Exception as error:  # it is delivered again when its lease expires
             log_not_dead_lettered(self._logger, received, reason, outcome.failure, error)
         else:
@@ -203,10 +228,13 @@ class Consumer:
         while self._unacked or self._acking:
             if not self._acking:
                 self._acking, self._unacked = self._unacked, []
+            receiver, acking = self._receiver, self._acking
             try:
-                with telemetry.settling(self._router.system, "ack", self._acking):
-                    results = await self._receiver.ack(self._acking)
+                with telemetry.settling(self._router.system, "ack", acking):
+                    results = await receiver.ack(acking)
             except Exception as error:
+                if acking is not self._acking:  # the subscription vanished
+                    continue
                 now = asyncio.get_running_loop().time()
                 since = since if outages else now
                 outages += 1
@@ -221,7 +249,9 @@ class Consumer:
                     await asyncio.sleep(_ACK_RETRY.backoff(outages))
                 continue
             outages = 0
-            for received, lost in zip(self._acking, results, strict=True):
+            if acking is not self._acking:
+                continue
+            for received, lost in zip(acking, results, strict=True):
                 if lost is not None:
                     self._log_redelivery(received)
             self._acking = []
@@ -242,11 +272,12 @@ class Consumer:
     async def _keep_leases(self, lease_seconds: float) -> None:
         while True:
             await asyncio.sleep(lease_seconds / 3)
-            held = [*self._running, *self._unacked, *self._acking]
+            held = [*(one for one in self._running if one not in self._gone), *self._unacked, *self._acking]
             if not held:
                 continue
+            receiver = self._receiver
             try:
-                results = await self._receiver.extend(held)
+                results = await receiver.extend(held)
             except Exception as error:
                 # Handlers continue: the ack of a message whose lease expired is rejected anyway.
                 self._extending.failed(error)
@@ -254,7 +285,7 @@ class Consumer:
             self._extending.ended()
             for received, lost in zip(held, results, strict=True):
                 task = self._running.get(received)
-                if lost is not None and task is not None:
+                if lost is not None and task is not None and receiver is self._receiver:
                     self._log_redelivery(received)
                     task.cancel()
 

@@ -83,6 +83,21 @@ class Subscriber:
         warn_of_long_handlers(self._bus, subscription, self._handler_timeout, self._logger)
         return subscription, receiver
 
+    async def subscribe_again(self, subscription: Subscription) -> Receiver:
+        """Return a new receiver of a pull subscription that has vanished, once it exists again.
+
+        Raises:
+            BackendError: It does not exist and cannot be created; the error says why.
+        """
+        receiver = await self._bus._subscribe(subscription, create=self._create)
+        self._logger.log(
+            "events",
+            f"The subscription {subscription.name} had vanished and exists again. What was published to "
+            f"{subscription.topic} in between is lost, and so is what it still had.",
+            "WARNING",
+        )
+        return receiver
+
     async def _pull(self, subscription: Subscription) -> Receiver:
         receiver = await self._bus._subscribe(subscription, create=self._create)
         self._logger.log("init", f"Subscribed {subscription.name} to {subscription.topic} (pull).")

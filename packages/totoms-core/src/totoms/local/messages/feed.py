@@ -9,7 +9,7 @@ import threading
 from collections import deque
 from typing import Final
 
-from totoms.errors import BackendError
+from totoms.errors import BackendError, NotFound
 from totoms.messages.receiver import Received
 from totoms.messages.subscription import Subscription
 
@@ -51,6 +51,7 @@ class Feed:
         self._abandoned = False
         self._stopped = False
         self._failure: BackendError | None = None
+        self._gone: NotFound | None = None
         self.loop = asyncio.get_running_loop()
         self._waiter: asyncio.Future[None] | None = None
 
@@ -60,13 +61,14 @@ class Feed:
         """Return up to `max_messages`; wait up to `wait` seconds for the first. If cancelled, call `abandon`.
 
         Raises:
+            NotFound: The subscription was deleted.
             BackendError: The database could not be read or written.
         """
         with self._lock:
-            self._receiving, self._abandoned, self._failure = True, False, None
+            self._receiving, self._abandoned, self._failure = True, False, self._gone
             self._wanted = max_messages - len(self._ready) - self._on_the_way
         try:
-            if not self._ready and not self._stopped:
+            if not self._ready and not self._stopped and self._failure is None:
                 self._waiter = self.loop.create_future()
                 timer = self.loop.call_later(wait, self.wake)
                 try:
@@ -138,6 +140,12 @@ class Feed:
             self._failure = error
         with contextlib.suppress(RuntimeError):  # the loop is closed, so its consumer is gone
             self.loop.call_soon_threadsafe(self.wake)
+
+    def vanish(self) -> None:
+        """Have :meth:`receive` raise NotFound, now and later: the subscription was deleted."""
+        name = self.subscription.name
+        self._gone = NotFound(f"The subscription {name!r} was deleted.", resource=name)
+        self.fail(self._gone)
 
     def _take_back(self) -> list[Received]:
         left, self._ready = list(self._ready), deque()

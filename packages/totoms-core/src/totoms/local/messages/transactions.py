@@ -89,6 +89,8 @@ class Transactions:
         self._begin()
         try:
             if self._database.changed():
+                self._queues = rows.read_subscriptions(self._database.connection)[1]
+                self._find_vanished()
                 for feed in self._feeds():
                     feed.backlog = True
             now = self._clock()
@@ -142,9 +144,15 @@ class Transactions:
     def _read_subscriptions(self) -> None:
         self._topics, self._queues = rows.read_subscriptions(self._database.connection)
         self._next_row = rows.last_row(self._database.connection) + 1
+        self._find_vanished()
         for feed in self._feeds():
             feed.backlog = True
         self._loaded = True
+
+    def _find_vanished(self) -> None:
+        for feed in self._feeds():
+            if self._queues.get(feed.subscription.name) != feed.row:
+                feed.vanish()
 
     # --- publishing ---
 

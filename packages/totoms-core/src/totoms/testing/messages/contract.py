@@ -1,4 +1,4 @@
-"""The contract of the message bus: behaviours 1 to 26, 62, and 64 to 67."""
+"""The contract of the message bus: behaviours 1 to 26, 62, and 64 to 68."""
 
 from __future__ import annotations
 
@@ -13,10 +13,22 @@ from totoms.testing.messages.ordering import Ordering
 from totoms.testing.messages.publishing import Publishing
 from totoms.testing.messages.retries import Retries
 from totoms.testing.messages.typed import Typed
+from totoms.testing.messages.vanished import Vanished
 
 
 class MessageBusContract(
-    Delivery, Publishing, Retries, Leases, Flow, Ordering, DeadLetters, Backlogs, Batches, Fields, Typed
+    Delivery,
+    Publishing,
+    Retries,
+    Leases,
+    Flow,
+    Ordering,
+    DeadLetters,
+    Backlogs,
+    Batches,
+    Fields,
+    Typed,
+    Vanished,
 ):
     """Messaging on a backend. Provide the fixture ``harness``, a `MessageBusHarness`.
 

@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import ClassVar
 
 from totoms.messages.bus import MessageBus
+from totoms.messages.subscription import Subscription
 
 
 class MessageBusHarness(ABC):
@@ -66,6 +67,14 @@ class MessageBusHarness(ABC):
 
         Returns:
             Whether the broker does so; False here.
+        """
+        return False
+
+    async def delete_subscription(self, subscription: Subscription) -> bool:
+        """Delete a subscription at the broker, as an operator could. Its dead letters may stay.
+
+        Returns:
+            Whether it was deleted; False here.
         """
         return False
 

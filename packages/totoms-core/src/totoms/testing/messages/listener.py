@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any, Final
 
+from totoms.errors import NotFound
 from totoms.logging.logger import TotoLogger
 from totoms.messages.consumer import Consumer
 from totoms.messages.events import TotoEvent
@@ -58,6 +59,7 @@ class Listener:
         cut: The messages whose handler was cancelled.
         receiver: Records the calls of the consumer.
         counts: The router's counts of outcomes.
+        resubscribed: How often it has subscribed again because the subscription had vanished.
         stopped: Whether :meth:`stop` was called.
     """
 
@@ -70,6 +72,7 @@ class Listener:
         max_concurrency: int,
         timeout: float,
         event: type[TotoEvent] | None = None,
+        subscribe: Callable[[], Awaitable[Receiver]] | None = None,
     ) -> None:
         self.begun: list[TotoMessage] = []
         self.running: list[TotoMessage] = []
@@ -83,7 +86,12 @@ class Listener:
         handler = replace(bind(_Handler(process, self)), event=event)
         router = MessageRouter([handler], retry=self.subscription.retry, timeout=timeout, logger=logger)
         self.counts = router.counts
-        self._consumer = Consumer(self.receiver, router, max_concurrency=max_concurrency, logger=logger)
+        self.resubscribed = 0
+        self._subscribe = subscribe
+        again = None if subscribe is None else self._resubscribe
+        self._consumer = Consumer(
+            self.receiver, router, max_concurrency=max_concurrency, logger=logger, resubscribe=again
+        )
         self._consumer.start()
 
     @property
@@ -114,6 +122,17 @@ class Listener:
             return len([one for one in settled if _BARRIER_BYTES not in one.received.body]) >= number
 
         await self._progress.until(reached, f"{number} messages with {operation}", self._seen)
+
+    async def until_resubscribed(self) -> None:
+        """Wait until it has subscribed again."""
+        await self._progress.until(lambda: self.resubscribed, "the subscription is created again", self._seen)
+
+    async def _resubscribe(self, _error: NotFound) -> Receiver:
+        assert self._subscribe is not None
+        self.receiver = self.receiver.succeeded_by(await self._subscribe())
+        self.resubscribed += 1
+        self._progress.notify()
+        return self.receiver
 
     async def until_renewed(self) -> None:
         """Wait until the bus has extended leases once more."""

@@ -94,6 +94,13 @@ class RecordingReceiver(Receiver):
         self._progress = progress
         self._gates: dict[str, asyncio.Event] = {}
 
+    def succeeded_by(self, receiver: Receiver) -> RecordingReceiver:
+        """Return one for another receiver of the same subscription, which continues the records."""
+        successor = RecordingReceiver(receiver, self._progress)
+        successor.asked, successor.received, successor.settled = self.asked, self.received, self.settled
+        successor.renewals = self.renewals
+        return successor
+
     def hold(self, operation: str) -> None:
         """Delay the return of ``receive``, or the call of ``extend``, until :meth:`resume`."""
         self._gates[operation] = asyncio.Event()

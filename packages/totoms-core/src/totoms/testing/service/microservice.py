@@ -258,6 +258,7 @@ class TestMicroservice:
         self._microservice = microservice = await TotoMicroservice.create(
             self._configuration.model_copy(update=changed)
         )
+        microservice._end_process = microservice._lifecycle.begin_to_drain  # the process is that of the tests
         messaging: Messaging | None = microservice._messaging
         if messaging is not None:
             self._router = RecordingRouter(messaging._router, self.handled)
