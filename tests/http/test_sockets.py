@@ -255,6 +255,8 @@ async def test_flood_of_connections_is_accepted_in_small_steps() -> None:
             while sum(steps) < len(clients):
                 await asyncio.sleep(0)
                 steps.append(descriptors() - before - sum(steps))
+            while len(server.server_state.connections) < len(clients):
+                await asyncio.sleep(0)
         assert max(steps) <= 4
     finally:
         for client in clients:
