@@ -44,6 +44,7 @@ TEST_TOOLS += ["fastapi-offline"]  # the extra docs
 OTEL = ["opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http", "opentelemetry-exporter-prometheus"]
 """The extra otel."""
 TEST_TOOLS += OTEL
+TEST_TOOLS += ["structlog", "loguru"]  # the recipes of docs/operations/logs.md
 TEST_SERVERS = ["gunicorn", "uvicorn-worker", "granian"]
 TEST_CLOUDS = ["ministack", "trustme", "aiohttp"]  # aiohttp is what AMQP over WebSockets takes
 LOWEST_TESTS = ["tests/http", "tests/auth", "tests/messages", "tests/service", "tests/secrets", "tests/local"]

@@ -25,6 +25,7 @@ BENCHMARKS = (
     "short_cuts",
     "requires",
     "masking",
+    "logs",
     "imports",
     "bus",
     "memory",

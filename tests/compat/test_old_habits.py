@@ -65,7 +65,7 @@ def test_logger_before_init_writes_each_line_once() -> None:
     output = run(
         "import logging\n"
         "from totoms import TotoLogger\n"
-        "from totoms.logging.logger import configure_logging\n"
+        "from totoms.logging.setup import configure_logging\n"
         "logger = TotoLogger.get_instance()\n"
         "logger.log('c', 'before')\n"
         "configure_logging()\n"
@@ -79,7 +79,7 @@ def test_logging_that_the_service_sets_up_later_takes_over() -> None:
     output = run(
         "import logging, sys\n"
         "from totoms import TotoLogger\n"
-        "from totoms.logging.logger import configure_logging\n"
+        "from totoms.logging.setup import configure_logging\n"
         "logger = TotoLogger.get_instance()\n"
         "logger.log('c', 'before')\n"
         "logging.getLogger('totoms').handlers[0].flush()\n"

@@ -9,7 +9,7 @@ import pytest
 
 from totoms import ConfigurationError, TotoLogger
 from totoms.logging.levels import QUIET
-from totoms.logging.logger import configure_logging, flush_logging
+from totoms.logging.setup import configure_logging, flush_logging
 
 _NAMES = ("", "totoms", "blog", "azure.identity", "uvicorn", *QUIET)
 

@@ -219,7 +219,8 @@ async def test_lines_that_nobody_reads_are_bounded_and_counted(
 
 PROGRAM = """
 import asyncio, logging, os, sys
-from totoms.logging.logger import TotoLogger, configure_logging, flush_logging
+from totoms import TotoLogger
+from totoms.logging.setup import configure_logging, flush_logging
 configure_logging(json=False)
 logger = TotoLogger("p")
 {body}

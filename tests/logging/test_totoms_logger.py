@@ -15,9 +15,10 @@ import pytest
 from totoms import TotoLogger, ValidationError
 from totoms.context import current_cid
 from totoms.logging.describe import show_texts
-from totoms.logging.formats import JSONFormatter, LineFormatter, visible
+from totoms.logging.formats import JSONFormatter, LineFormatter
 from totoms.logging.handler import BatchHandler
-from totoms.logging.logger import configure_logging, flush_logging
+from totoms.logging.setup import configure_logging, flush_logging
+from totoms.logging.text import visible
 
 HOSTILE = {
     "newline": "a\nb",
@@ -79,7 +80,6 @@ def test_line_has_the_fields_that_clouds_index() -> None:
     assert datetime.fromisoformat(record.pop("timestamp")).tzinfo is not None
     assert record == {
         "severity": "INFO",
-        "level": "INFO",
         "message": "100% done: %s {}",
         "cid": "cid-1",
         "service": "blog",

@@ -22,6 +22,7 @@ from jwt.algorithms import RSAAlgorithm
 from totoms.auth.authenticator import Authenticator
 from totoms.auth.verifiers import Verifier
 from totoms.declaration.api import APIConfiguration, APIEndpoint
+from totoms.declaration.logging import LogConfiguration
 from totoms.health import Readiness
 from totoms.http.app import Push, create_app
 from totoms.logging.formats import JSONFormatter
@@ -93,13 +94,14 @@ def make_service(
     verifiers: Sequence[Verifier] | None = None,
     push: Push | None = None,
     host: str = "0.0.0.0",
+    log: LogConfiguration | None = None,
     **api: Any,
 ) -> Service:
     """Return a service with these endpoints."""
     service = Service(config=config or Settings(), environment=Environment("test", HyperscalerSettings(host)))
     configuration = APIConfiguration(api_endpoints=list(endpoints), **api)
     service.authenticator = Authenticator(service.config, configuration, verifiers=verifiers)
-    service.app = create_app(service, configuration, base_path, push=push)
+    service.app = create_app(service, configuration, base_path, push=push, log=log)
     return service
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from pydantic import AliasChoices, Field, field_validator
 
@@ -29,6 +29,9 @@ class AWSConfiguration(HyperscalerConfiguration):
     Raises:
         ConfigurationError: A setting is empty or malformed.
     """
+
+    # As in https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-logformat.html
+    log_level_field: ClassVar[str] = "level"
 
     region: str = Field(
         default="eu-north-1", validation_alias=AliasChoices("region", "AWS_REGION", "AWS_DEFAULT_REGION")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import pydantic
 from pydantic import AliasChoices, Field, SecretStr, field_validator
@@ -122,6 +122,10 @@ class AzureConfiguration(HyperscalerConfiguration):
     Raises:
         ConfigurationError: A setting has an impossible value.
     """
+
+    # Container insights fills its column LogLevel from it:
+    # https://learn.microsoft.com/azure/azure-monitor/containers/container-insights-logs-schema
+    log_level_field: ClassVar[str] = "level"
 
     region: str = _setting("region", "AZURE_REGION")
     environment: str = Field(default="dev", min_length=1, validation_alias=AliasChoices("environment", "ENVIRONMENT"))

@@ -14,7 +14,7 @@ from totoms.declaration.service import TotoMicroserviceConfiguration
 from totoms.environment import scope_environment
 from totoms.errors import BackendError, Closed, ConfigurationError
 from totoms.loading import close_config
-from totoms.logging.logger import flush_logging
+from totoms.logging.setup import flush_logging
 from totoms.loop_watch import LoopWatch
 from totoms.telemetry import setup as telemetry
 from totoms.telemetry import state

@@ -12,6 +12,7 @@ from totoms.controller_config import AUDIENCE_SECRET, JWT_KEY_SECRET, TotoContro
 from totoms.declaration.service import TotoMicroserviceConfiguration
 from totoms.environment import TotoEnvironment
 from totoms.errors import AccessDenied, BackendError, ConfigurationError, Unavailable
+from totoms.excepthook import mark_logged
 from totoms.logging.logger import TotoLogger
 from totoms.secrets.manager import SecretsManager
 from totoms.threads import run_in_thread, run_transfer
@@ -99,6 +100,7 @@ async def load_config(
         raise
     except Exception as error:
         logger.log("init", f"{configuration.service_name} cannot start: {name}.load() failed", "ERROR", error)
+        mark_logged(error)
         raise
     if configuration.resources is not None:
         config._declared_buckets = frozenset(bucket.name for bucket in configuration.resources.buckets)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from pydantic import AliasChoices, Field, ValidationInfo, field_validator
 
@@ -43,6 +43,9 @@ class GCPConfiguration(HyperscalerConfiguration):
     Raises:
         ConfigurationError: There is no project, or its id is not valid.
     """
+
+    # https://cloud.google.com/logging/docs/structured-logging#structured_logging_special_fields
+    log_level_field: ClassVar[str] = "severity"
 
     project_id: str = Field(
         default="",

@@ -140,22 +140,45 @@ class Decisions:
 
     def find(self, scope: Scope) -> Access:
         """Return the access to the route that serves a request, found in the router's order."""
-        partial: BaseRoute | None = None
         method = scope["method"] if scope["type"] == "http" else _WEBSOCKET
-        for route in self._router.routes:
-            match, _ = route.matches(scope)
-            if match is Match.FULL:
-                leaf, path = _leaf(route, scope)
-                return Access.CLOSED if leaf is None else self.of(leaf, path, method)
-            if match is Match.PARTIAL and partial is None:
-                partial = route
-        if partial is not None:
-            leaf, _ = _leaf(partial, scope)
+        match, leaf, path = self._reached(scope)
+        if match is Match.FULL:
+            return Access.CLOSED if leaf is None else self.of(leaf, path, method)
+        if match is Match.PARTIAL:
             return self._unserved() if private_api.only_rejects_methods(leaf) else Access.CLOSED
         match, fallback = private_api.match_fallbacks(self._router, scope)
         if fallback is not None and match is not Match.NONE:
             return self.of(fallback, "", method)
         return self._unserved()
+
+    def template(self, scope: Scope, path: str, root_path: str) -> str:
+        """Return the path template of the route that served a request, for the log; "" if no route matched.
+
+        Args:
+            scope: The scope, as the router has left it.
+            path: The path, as the router found it.
+            root_path: The root path, as the router found it.
+        """
+        served = scope.get("route")
+        if served is not None and any(served is route for route in self._router.routes):
+            return _template(served, getattr(served, "path", ""))
+        before = {**scope, "path": path, "root_path": root_path}
+        before.pop("fastapi", None)  # what FastAPI's included routers have noted there
+        try:
+            return self._reached(before)[2]
+        except Exception:  # a converter of the user's failed, as it did before
+            return ""
+
+    def _reached(self, scope: Scope) -> tuple[Match, BaseRoute | None, str]:
+        """Return how a request matches, with the route that serves it and that route's path template."""
+        partial: BaseRoute | None = None
+        for route in self._router.routes:
+            match, _ = route.matches(scope)
+            if match is Match.FULL:
+                return Match.FULL, *_leaf(route, scope)
+            if match is Match.PARTIAL and partial is None:
+                partial = route
+        return (Match.NONE, None, "") if partial is None else (Match.PARTIAL, *_leaf(partial, scope))
 
     def _unserved(self) -> Access:
         """Return the access where no route matches: closed if the user's code handles such requests."""

@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from totoms.declaration.api import APIConfiguration
+from totoms.declaration.logging import LogConfiguration
 from totoms.environment import TotoEnvironment, implementation
 from totoms.health import AWAY, OK
 from totoms.http.access import Access, Decisions
@@ -25,6 +26,7 @@ from totoms.http.gate import Gate
 from totoms.http.lifespan import Lifecycle, serve_lifespan
 from totoms.http.middleware import Edge
 from totoms.http.overlaps import check_overlaps
+from totoms.http.request_log import RequestLog
 from totoms.http.responses import ERROR_SCHEMA, install, problem
 from totoms.http.routes import DelegateRoute, Push, PushRoute
 from totoms.http.shortcut import Shortcut
@@ -41,6 +43,7 @@ class TotoAPI(FastAPI):
     Args:
         runtime: The microservice.
         api: The endpoints and rules.
+        log: What the log shows of requests.
         information: What OpenAPI says about the service: FastAPI's ``version`` and ``description``.
 
     Attributes:
@@ -49,7 +52,9 @@ class TotoAPI(FastAPI):
         shared: The state from the lifespan, for servers that do not pass it on.
     """
 
-    def __init__(self, runtime: Runtime, api: APIConfiguration, information: Mapping[str, str]) -> None:
+    def __init__(
+        self, runtime: Runtime, api: APIConfiguration, log: LogConfiguration, information: Mapping[str, str]
+    ) -> None:
         files = assets()
         options: dict[str, Any] = {**information, **({"docs_url": None, "redoc_url": None} if files else {})}
         super().__init__(title=runtime.service_name, **options)
@@ -74,6 +79,7 @@ class TotoAPI(FastAPI):
             lambda: self.router.routes,
             shortcut=self._shortcut,
             cors=CORS(api.cors) if api.cors is not None else None,
+            log=RequestLog(log),
             max_body_bytes=api.max_body_bytes,
             local=self._local,
         )
@@ -143,6 +149,7 @@ def create_app(
     *,
     push: Push | None = None,
     max_push_bytes: int = 0,
+    log: LogConfiguration | None = None,
     information: Mapping[str, str] = MappingProxyType({}),
 ) -> TotoAPI:
     """Return the app of a microservice.
@@ -154,13 +161,14 @@ def create_app(
         push: The handler of ``POST {base_path}/events`` and of its ``OPTIONS`` handshake. It authenticates its callers
             itself.
         max_push_bytes: The limit in bytes for the body of a push; 0 for the limit of other requests.
+        log: What the log shows of requests; None for the default.
         information: See `TotoAPI`.
 
     Raises:
         ConfigurationError: The path of an endpoint is taken, a delegate is not decorated, overlapping paths differ in
             who may call them, or there are closed endpoints but no token verifier.
     """
-    app = TotoAPI(runtime, api, information)
+    app = TotoAPI(runtime, api, log or LogConfiguration(), information)
     install(app)
     own = len(app.routes)
     _add_status(app, runtime, information.get("version", ""))

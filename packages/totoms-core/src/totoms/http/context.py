@@ -123,11 +123,12 @@ class Call:
         started: The start time, by `time.perf_counter`.
         user: The caller, once authenticated.
         headers: Headers to add to the response.
+        route: The path template of the route that serves the request; "" if no route does.
         status: The status of the response, once it has started.
         note: The reason for a refusal, for the log.
     """
 
-    __slots__ = ("authorization", "cid", "headers", "note", "runtime", "started", "status", "user")
+    __slots__ = ("authorization", "cid", "headers", "note", "route", "runtime", "started", "status", "user")
 
     def __init__(self, runtime: Runtime, cid: str, authorization: bytes | None = None) -> None:
         self.runtime = runtime
@@ -136,6 +137,7 @@ class Call:
         self.started = time.perf_counter()
         self.user: UserContext | None = None
         self.headers: list[tuple[bytes, bytes]] = [(_HEADER, cid.encode())]
+        self.route = ""
         self.status = 0
         self.note = ""
 

@@ -50,16 +50,20 @@ class Gate:
             call = scope["totoms"] = Call(self._runtime, current_cid.get() or new_cid())
         if telemetry.active is not None:
             telemetry.active.annotate_request(call.cid)
-        if call.user is None and not self.recognize(scope, call):
-            try:
-                await self.authenticate(scope, call)
-            except (Unauthorized, Undecidable) as error:
-                if scope["type"] == "http":
-                    raise
-                answer = await on_toto_error(Request({**scope, "type": "http"}), error)
-                await refuse_websocket(answer, error.message, scope, receive, send)
-                return
-        await self.app(scope, receive, send)
+        path, root = scope["path"], scope.get("root_path", "")
+        try:
+            if call.user is None and not self.recognize(scope, call):
+                try:
+                    await self.authenticate(scope, call)
+                except (Unauthorized, Undecidable) as error:
+                    if scope["type"] == "http":
+                        raise
+                    answer = await on_toto_error(Request({**scope, "type": "http"}), error)
+                    await refuse_websocket(answer, error.message, scope, receive, send)
+                    return
+            await self.app(scope, receive, send)
+        finally:
+            call.route = self._decisions.template(scope, path, root)
 
     def recognize(self, scope: Scope, call: Call) -> bool:
         """Set the caller if the token was verified lately. This is not a coroutine, because most requests end here.

@@ -7,7 +7,6 @@ plain app.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -22,15 +21,14 @@ from totoms.http.context import CORRELATION_ID, Call, Runtime
 from totoms.http.cors import CORS
 from totoms.http.gate import refuse_websocket
 from totoms.http.hosts import has_local_host
+from totoms.http.request_log import RequestLog, truncated
 from totoms.http.requests import limit_body
 from totoms.http.responses import CLIENT_CLOSED, INTERNAL, problem
 from totoms.http.routes import PushRoute
 from totoms.http.sender import Sender, websocket_sender
 from totoms.http.shortcut import Shortcut
-from totoms.logging.masking import mask, mask_again
 
 _CID: Final = CORRELATION_ID.encode()
-_MAX_LOGGED_PATH: Final = 2000
 _FOREIGN_HOST: Final = "The Host header must name this machine"
 
 
@@ -43,6 +41,7 @@ class Edge:
         routes: Returns the app's route list.
         shortcut: Serves what FastAPI's middleware would not change.
         cors: The cross-origin rules; None for no CORS.
+        log: Writes the line of each request.
         max_body_bytes: The limit for request bodies.
         local: Whether to refuse requests whose Host header does not name this machine.
     """
@@ -55,6 +54,7 @@ class Edge:
         *,
         shortcut: Shortcut,
         cors: CORS | None,
+        log: RequestLog,
         max_body_bytes: int,
         local: bool,
     ) -> None:
@@ -62,6 +62,7 @@ class Edge:
         self._runtime = runtime
         self._shortcut = shortcut
         self._cors = cors
+        self._log = log
         self._limit = max_body_bytes
         self._local = local
         self._routes = routes
@@ -106,6 +107,7 @@ class Edge:
             try:
                 route = self._shortcut.find(scope)
                 if route is not None:
+                    call.route = route.path
                     await self._shortcut.serve(route, scope, limited, sender)
                 else:
                     await self.app(scope, limited, sender)
@@ -117,13 +119,7 @@ class Edge:
             scoped.reset(environment)
             current_cid.reset(token)
             if call.status:
-                elapsed = (time.perf_counter() - call.started) * 1000
-                note = f": {mask(call.note)}" if call.note else ""
-                path = mask_again(scope["path"])
-                if len(path) > _MAX_LOGGED_PATH:
-                    path = _truncated(path)
-                line = f"{scope.get('method', 'WEBSOCKET')} {path} {call.status} {elapsed:.1f} ms{note}"
-                self._runtime.logger.log_masked(cid, line)
+                self._log.write(self._runtime.logger, call, scope)
 
     def _early_response(self, call: Call, scope: Scope, headers: dict[bytes, bytes]) -> Response | None:
         """Return the response to a foreign host, a preflight or a body over the limit; else None. Adds CORS headers."""
@@ -155,9 +151,4 @@ class Edge:
         if isinstance(error, ClientDisconnect):
             call.status = call.status or CLIENT_CLOSED
             return
-        self._runtime.logger.log(call.cid, f"{scope['method']} {_truncated(scope['path'])} failed", "ERROR", error)
-
-
-def _truncated(path: str) -> str:
-    """Return `path` for the log; callers must not be able to fill it."""
-    return path if len(path) <= _MAX_LOGGED_PATH else f"{path[:_MAX_LOGGED_PATH]}... ({len(path)} characters)"
+        self._runtime.logger.log(call.cid, f"{scope['method']} {truncated(scope['path'])} failed", "ERROR", error)

@@ -1,14 +1,12 @@
 """Format a log record as exactly one line.
 
-There are two formats: JSON with the field names that the clouds index
-(https://cloud.google.com/logging/docs/structured-logging, CloudWatch and Azure Monitor parse the same object),
-and a readable line for a terminal. Both escape control characters.
+There are two formats: JSON with the field names that log stores index, and a readable line for a terminal. Both escape
+control characters.
 """
 
 from __future__ import annotations
 
 import logging
-import re
 import time
 import traceback
 from types import TracebackType
@@ -16,28 +14,22 @@ from typing import Final
 
 import orjson
 
-from totoms.context import current_cid
+from totoms.context import current_cid, current_span_ids
 from totoms.errors import TotoError
 from totoms.logging.describe import error_text, texts_shown
+from totoms.logging.fields import LAST, encode_fields, fields_of, given_with, quoted, reserve, show_fields
 from totoms.logging.masking import mask
+from totoms.logging.text import visible
 
-# C0 and C1 controls, DEL, the Unicode line ends and text-direction overrides, and lone surrogates (no UTF-8 for them).
-_UNSAFE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _MAX_ERRORS: Final = 10
 """The most causes and members of groups in one log line."""
 _FRAMEWORKS: Final = frozenset({"anyio", "fastapi", "starlette", "totoms", "uvicorn"})
+_Record: Final = logging.LogRecord
+_MAX_TAILS: Final = 1000
 _SEVERITIES: Final = ((50, "CRITICAL"), (40, "ERROR"), (30, "WARNING"), (20, "INFO"))
 
 
-def visible(text: str) -> str:
-    r"""Return `text` with control characters, line ends and lone surrogates as escapes (``\n``, ``\x1b``)."""
-    if text.isprintable():
-        return text
-    return _UNSAFE.sub(_escape, text)
-
-
-def _escape(match: re.Match[str]) -> str:
-    return match[0].encode("unicode_escape", "surrogatepass").decode("ascii")
+DEFAULT_LEVEL_FIELD: Final = "severity"
 
 
 def severity(level: int) -> str:
@@ -92,46 +84,120 @@ def _own(trace: TracebackType | None) -> TracebackType | None:
     return own or trace
 
 
-class JSONFormatter(logging.Formatter):
-    """Writes one JSON object per record, on one line.
+class Identity:
+    """What the lines of this process say of its service. Of several services, the one created last decides.
 
-    Fields: ``severity``, ``level``, ``message``, ``timestamp`` (RFC 3339, UTC), ``cid``, ``service``, ``logger`` and,
-    for a record with an exception, ``exception``.
+    Attributes:
+        service: The name, in lines that are not written by a `TotoLogger`.
+        versions: The version of each service, by its name.
+        level_field: How the log store calls the level.
+        heads: How the lines of each level begin.
+        tails: The fields that are the same in all lines of a service and a logger.
     """
 
     def __init__(self) -> None:
+        self.service = ""
+        self.versions: dict[str, str] = {}
+        self.level_field = DEFAULT_LEVEL_FIELD
+        self.heads: dict[int, str] = {}
+        self.tails: dict[tuple[str, str], str] = {}
+
+    def describe(self, service: str, version: str, level_field: str) -> None:
+        """Set the name and the version of a service, and the level's field."""
+        self.service = service
+        self.versions[service] = version
+        self.level_field = level_field
+        reserve(level_field)
+        self.heads.clear()
+        self.tails.clear()
+
+    def tail(self, service: str, logger: str) -> str:
+        """Return the fields of a service and a logger."""
+        version = self.versions.get(service)
+        shown = f',"version":{quoted(version)}' if version else ""
+        if len(self.tails) >= _MAX_TAILS:
+            self.tails.clear()
+        tail = self.tails[service, logger] = f',"service":{quoted(service)}{shown},"logger":{quoted(logger)}'
+        return tail
+
+
+identity: Final = Identity()
+
+
+class JSONFormatter(logging.Formatter):
+    """Writes one JSON object per record, on one line.
+
+    Fields: ``severity`` (or how the hyperscaler's log store calls the level), ``message``, ``timestamp`` (RFC 3339,
+    UTC), ``cid``, ``trace_id`` and ``span_id`` if they are known, ``service``, ``version`` if it is known, ``logger``,
+    the fields given with the line and, for a record with an exception, ``exception``.
+
+    Args:
+        level_field: How the level is called; by default as the service's hyperscaler says.
+    """
+
+    def __init__(self, level_field: str = "") -> None:
         super().__init__()
         self._second = (0, "")
+        self._level_field = level_field
+        self._heads: dict[int, str] = {} if level_field else identity.heads
+        if level_field:
+            reserve(level_field)
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line for `record`."""
+        # Read from the dictionary: attributes of a record with fields are slower.
+        of = record.__dict__
+        ours = "totoms" in of and given_with(record) is not None
+        failed = of["exc_info"] or of["exc_text"] or of["stack_info"]
         return self.line(
-            record.levelno,
-            record.created,
-            str(getattr(record, "cid", "") or current_cid.get()),
+            of["levelno"],
+            of["created"],
+            quoted(str(of["cid"]) if ours else current_cid.get()),
             mask(record.getMessage()),
-            str(getattr(record, "service", "")),
-            record.name,
-            _exception(record),
+            str(of["service"]) if ours else identity.service,
+            str(of["name"]),
+            encode_fields(fields_of(record)) if ours or type(record) is not _Record else encode_fields(of, LAST),
+            _exception(record) if failed else "",
         )
 
     def line(
-        self, level: int, created: float, cid: str, message: str, service: str, logger: str, exception: str = ""
+        self,
+        level: int,
+        created: float,
+        cid: str,
+        message: str,
+        service: str,
+        logger: str,
+        fields: str = "",
+        exception: str = "",
     ) -> str:
-        """Return the line for the fields of a record."""
-        name = severity(level)
-        fields = {
-            "severity": name,
-            "level": name,
-            "message": message if message.isprintable() else visible(message),
-            "timestamp": self.timestamp(created),
-            "cid": cid if cid.isprintable() else visible(cid),
-            "service": service if service.isprintable() else visible(service),
-            "logger": logger if logger.isprintable() else visible(logger),
-        }
+        """Return the line for the fields of a record.
+
+        Args:
+            level: The level's number.
+            created: Seconds since the epoch.
+            cid: The correlation id, as JSON.
+            message: The message, masked.
+            service: The name of the service.
+            logger: The name of the logger.
+            fields: Further fields, as `encode_fields` returns them.
+            exception: The text of an exception, masked.
+        """
+        head = self._heads.get(level) or self._head(level)
+        trace, span = current_span_ids()
+        ids = f',"trace_id":"{trace}"' if trace else ""
+        if span:
+            ids += f',"span_id":"{span}"'
+        tail = identity.tails.get((service, logger)) or identity.tail(service, logger)
         if exception:
-            fields["exception"] = "\n".join(map(visible, exception.split("\n")))
-        return orjson.dumps(fields).decode()
+            shown = "\n".join(map(visible, exception.split("\n")))
+            fields += f',"exception":{orjson.dumps(shown).decode()}'
+        return f'{head}{quoted(message)},"timestamp":"{self.timestamp(created)}","cid":{cid}{ids}{tail}{fields}}}'
+
+    def _head(self, level: int) -> str:
+        field = self._level_field or identity.level_field
+        head = self._heads[level] = f'{{{quoted(field)}:"{severity(level)}","message":'
+        return head
 
     def timestamp(self, created: float) -> str:
         """Return `created`, seconds since the epoch, as RFC 3339. The part up to the second is cached."""
@@ -149,12 +215,16 @@ class LineFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line for `record`, with an exception's lines below it."""
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
-        service = visible(str(getattr(record, "service", "") or record.name))
-        cid = visible(str(getattr(record, "cid", "") or current_cid.get()))
+        fields = fields_of(record)
+        given = given_with(record)
+        service = visible(str(record.name) if given is None else str(record.service))  # type: ignore[attr-defined]
+        cid = visible(current_cid.get() if given is None else str(record.cid))  # type: ignore[attr-defined]
         where = f"[{service}] [{cid}]" if cid else f"[{service}]"
-        line = (
-            f"{clock}.{int(record.msecs):03d} {severity(record.levelno):8} {where} {visible(mask(record.getMessage()))}"
-        )
+        message = visible(mask(record.getMessage()))
+        if given is not None and given.in_message:
+            fields = {name: value for name, value in fields.items() if name not in given}
+        shown = show_fields(fields) if fields else ""
+        line = f"{clock}.{int(record.msecs):03d} {severity(record.levelno):8} {where} {message}{shown}"
         exception = _exception(record)
         if exception:
             # Indented, so that none of these lines looks like a log line.

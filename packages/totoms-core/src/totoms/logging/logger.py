@@ -1,7 +1,7 @@
 """`TotoLogger`, a thin layer over the standard library's :mod:`logging`.
 
 Lines go to the logger ``totoms.<service>``, so handlers, filters and levels apply as usual. If the program has
-configured none, :func:`configure_logging` installs a handler.
+configured none, `totoms.logging.setup` installs a handler.
 """
 
 from __future__ import annotations
@@ -10,16 +10,15 @@ import logging
 import sys
 import threading
 import time
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Final
 
 from totoms.context import current_cid
-from totoms.logging.describe import show_texts
-from totoms.logging.formats import JSONFormatter, LineFormatter, format_error
+from totoms.logging import setup
+from totoms.logging.fields import GivenFields, encode_fields, quoted
+from totoms.logging.formats import JSONFormatter, format_error
 from totoms.logging.handler import BatchHandler
-from totoms.logging.levels import LEVELS_VARIABLE, level_from_variable, levels_from_variable, set_levels
 from totoms.logging.masking import mask
-
-LOGGER_NAME: Final = "totoms"
+from totoms.logging.text import printed
 
 _LEVELS: Final[dict[Any, int]] = {
     "DEBUG": logging.DEBUG,
@@ -32,10 +31,11 @@ _LEVELS: Final[dict[Any, int]] = {
     None: logging.INFO,
 }
 _INFO: Final = logging.INFO
+_MAX_REQUESTS: Final = 1000
+_MAX_REMEMBERED: Final = 500
+_requests: Final[dict[tuple[str, str, int, str], str]] = {}
 _UNNAMED: Final = "unknown"
 _lock: Final = threading.Lock()
-_configured = False
-"""Whether there is a handler: the program's own, or one installed by this module."""
 
 
 class TotoLogger:
@@ -58,7 +58,7 @@ class TotoLogger:
     @api_name.setter
     def api_name(self, name: str) -> None:
         self._name = name or _UNNAMED
-        self._logger = logging.getLogger(f"{LOGGER_NAME}.{self._name}")
+        self._logger = logging.getLogger(f"{setup.LOGGER_NAME}.{self._name}")
 
     @classmethod
     def get_instance(cls, api_name: str = "") -> TotoLogger:
@@ -85,32 +85,121 @@ class TotoLogger:
                 are logged without their values.
         """
         number = _INFO if level == "INFO" else _level(level)
-        if not _configured:
-            _install_early_handler()
+        if not setup.configured:
+            setup.install_early_handler()
         if self._logger.isEnabledFor(number):
-            self._write(correlation_id, mask(_string(msg)), number, error)
+            self._write(correlation_id, mask(printed(msg)), number, error)
 
-    def log_masked(self, correlation_id: str, text: str) -> None:
-        """Log a line at the level INFO whose parts are masked already."""
-        if not _configured:
-            _install_early_handler()
-        if self._logger.isEnabledFor(_INFO):
-            self._write(correlation_id, text, _INFO, None)
+    def debug(self, message: object, /, **fields: object) -> None:
+        """Log a line at DEBUG, with the correlation id of the request or message being handled. Never raises.
 
-    def _write(self, correlation_id: str | None, text: str, number: int, error: BaseException | None) -> None:
-        logger = self._logger
-        cid = _string(correlation_id) if correlation_id else current_cid.get()
+        Args:
+            message: What happened. Keep payloads out of it.
+            fields: Fields of the line: ``logger.info("Paid", invoice=7)``. Secrets in their values are masked, and
+                what JSON cannot hold becomes text. A name that the line has itself, such as ``cid``, gets the prefix
+                ``extra_``.
+        """
+        self._log(message, logging.DEBUG, None, fields)
+
+    def info(self, message: object, /, **fields: object) -> None:
+        """Log a line at INFO; see `debug`."""
+        self._log(message, _INFO, None, fields)
+
+    def warning(self, message: object, /, **fields: object) -> None:
+        """Log a line at WARNING; see `debug`."""
+        self._log(message, logging.WARNING, None, fields)
+
+    def error(self, message: object, /, **fields: object) -> None:
+        """Log a line at ERROR; see `debug`. In an ``except`` block, `exception` adds the exception."""
+        self._log(message, logging.ERROR, None, fields)
+
+    def exception(self, message: object, /, **fields: object) -> None:
+        """Log a line at ERROR with the exception being handled; see `debug`."""
+        self._log(message, logging.ERROR, sys.exc_info()[1], fields)
+
+    def enabled(self, level: int) -> bool:
+        """Return whether lines of a level of the standard library are written."""
+        return self._logger.isEnabledFor(level)
+
+    def log_request(
+        self, correlation_id: str, text: str, level: int, method: str, route: str, status: int, time_: str, subject: str
+    ) -> None:
+        """Log the line of a request.
+
+        Args:
+            correlation_id: The correlation id, which was checked.
+            text: The readable line, masked.
+            level: The level.
+            method: The HTTP method, or ``WEBSOCKET``.
+            route: The path template of the route; "" if no route matched.
+            status: The HTTP status.
+            time_: Milliseconds that the request took, with one decimal.
+            subject: The caller, masked; "" leaves the field out.
+        """
+        if not setup.configured:
+            setup.install_early_handler()
+        if not self._logger.isEnabledFor(level):
+            return
+        handler = _sole_handler(self._logger, level)
+        if handler is not None and isinstance(formatter := handler.formatter, JSONFormatter):
+            key = (method, route, status, subject)
+            fields = f'{_requests.get(key) or _request_fields(key)},"milliseconds":{time_}'
+            cid, name = f'"{correlation_id}"', self._logger.name
+            handler.add(formatter.line(level, time.time(), cid, text, self._name, name, fields), level)
+            return
+        given = GivenFields(method=method, route=route, status=status)
+        if subject:
+            given["subject"] = subject
+        given["milliseconds"] = float(time_)
+        given.in_message = True
+        self._handle(correlation_id, text, level, None, given)
+
+    def _log(self, message: object, number: int, error: BaseException | None, fields: dict[str, object]) -> None:
+        if not setup.configured:
+            setup.install_early_handler()
+        if self._logger.isEnabledFor(number):
+            self._write("", mask(printed(message)), number, error, fields)
+
+    def _write(
+        self,
+        correlation_id: str | None,
+        text: str,
+        number: int,
+        error: BaseException | None,
+        fields: dict[str, object] | None = None,
+    ) -> None:
+        cid = printed(correlation_id) if correlation_id else current_cid.get()
         if error is None:
-            handler = _sole_handler(logger, number)
+            handler = _sole_handler(self._logger, number)
             if handler is not None and isinstance(formatter := handler.formatter, JSONFormatter):
-                handler.add(formatter.line(number, time.time(), cid, text, self._name, logger.name), number)
+                encoded = encode_fields(fields) if fields else ""
+                name = self._logger.name
+                handler.add(formatter.line(number, time.time(), quoted(cid), text, self._name, name, encoded), number)
                 return
+        self._handle(cid, text, number, error, GivenFields(fields or {}))
+
+    def _handle(self, cid: str, text: str, number: int, error: BaseException | None, fields: GivenFields) -> None:
+        """Have a record handled as the standard library does, with the fields as its attributes."""
+        logger = self._logger
         record = logger.makeRecord(logger.name, number, "totoms", 0, text, (), None)
-        record.cid = cid
-        record.service = self._name
+        attributes = record.__dict__
+        attributes.update((name, value) for name, value in fields.items() if name not in attributes)
+        attributes.update(cid=cid, service=self._name, totoms=fields)
         if error is not None:
             record.exc_text = format_error(error)
         logger.handle(record)
+
+
+def _request_fields(key: tuple[str, str, int, str]) -> str:
+    """Return the JSON of the fields of a request, which are the same in many requests, and remember it."""
+    if len(_requests) >= _MAX_REQUESTS:
+        _requests.clear()
+    method, route, status, subject = key
+    named = f',"subject":{quoted(subject)}' if subject else ""
+    fields = f',"method":{quoted(method)},"route":{quoted(route)},"status":{status}{named}'
+    if len(fields) <= _MAX_REMEMBERED:
+        _requests[key] = fields
+    return fields
 
 
 def _level(level: Any) -> int:
@@ -119,15 +208,6 @@ def _level(level: Any) -> int:
     if isinstance(level, int) and not isinstance(level, bool) and 0 < level <= logging.CRITICAL:
         return level
     return logging.INFO
-
-
-def _string(value: object) -> str:
-    if type(value) is str:
-        return value
-    try:
-        return str(value)
-    except Exception as error:  # a __str__ that fails must not fail the caller
-        return f"<{type(value).__name__} that cannot be printed: {type(error).__name__}>"
 
 
 def _sole_handler(logger: logging.Logger, level: int) -> BatchHandler | None:
@@ -145,99 +225,3 @@ def _sole_handler(logger: logging.Logger, level: int) -> BatchHandler | None:
     if type(found) is not BatchHandler or found.filters or level < found.level:
         return None
     return found if type(found.formatter) is JSONFormatter else None
-
-
-class _EarlyHandler(BatchHandler):
-    """Writes lines logged before the service starts, unless the root logger has a handler by then.
-
-    Attributes:
-        set_level: Whether installing it set the level of the logger ``totoms``.
-    """
-
-    set_level = False
-
-    def handle(self, record: logging.LogRecord) -> bool:
-        if logging.getLogger().handlers:
-            return False
-        return bool(super().handle(record))
-
-
-def _install_early_handler() -> None:
-    """Install a handler for lines logged before, or without, a service: 1.5.0 printed them.
-
-    Install it on the logger ``totoms``, so that ``logging.basicConfig`` still configures the root logger.
-    """
-    global _configured
-    root, own = logging.getLogger(), logging.getLogger(LOGGER_NAME)
-    with _lock:
-        _configured = True
-        if root.handlers or own.handlers:
-            return
-        handler = _EarlyHandler()
-        handler.setFormatter(LineFormatter() if _is_terminal() else JSONFormatter())
-        own.addHandler(handler)
-        if own.level == logging.NOTSET:
-            own.setLevel(logging.INFO)
-            handler.set_level = True
-
-
-def _remove_early_handler(own: logging.Logger) -> None:
-    for handler in own.handlers[:]:
-        if isinstance(handler, _EarlyHandler):
-            handler.close()
-            own.removeHandler(handler)
-            if handler.set_level:
-                own.setLevel(logging.NOTSET)
-
-
-def configure_logging(*, json: bool | None = None, errors: Literal["text", "class"] = "text") -> None:
-    """Configure logging when a service starts, as far as the program has not done so already.
-
-    If neither the root logger nor ``totoms`` has a handler, install one on the root logger that writes to standard
-    output, and set the level of all loggers to ``LOG_LEVEL``, by default INFO. If the program has handlers of its own,
-    ``LOG_LEVEL`` sets the level of ``totoms`` only. ``LOG_LEVELS`` sets the levels of single loggers.
-
-    Args:
-        json: Whether to write JSON objects; by default unless standard output is a terminal.
-        errors: Whether to log the text of exceptions, or their class and place only.
-
-    Raises:
-        ConfigurationError: ``LOG_LEVEL`` or ``LOG_LEVELS`` is wrong.
-    """
-    level, levels = level_from_variable(), levels_from_variable()
-    show_texts(errors == "text")
-    root, own = logging.getLogger(), logging.getLogger(LOGGER_NAME)
-    global _configured
-    with _lock:
-        _configured = True
-        _remove_early_handler(own)
-        if not (root.handlers or own.handlers):
-            handler = BatchHandler()
-            handler.setFormatter(JSONFormatter() if (not _is_terminal() if json is None else json) else LineFormatter())
-            root.addHandler(handler)
-            root.setLevel(level or logging.INFO)
-            if own.level == logging.NOTSET:
-                own.setLevel(logging.INFO)
-        if level is not None:
-            own.setLevel(level)
-        verbose = set_levels(levels)
-    for name in verbose:
-        TotoLogger.get_instance().log(
-            "init",
-            f"{LEVELS_VARIABLE}: {name} logs requests and answers of the SDK, which may include secrets and messages.",
-            "WARNING",
-        )
-
-
-def flush_logging() -> None:
-    """Write the batched lines. Called when a service stops; it also happens at exit."""
-    for handler in logging.getLogger().handlers + logging.getLogger(LOGGER_NAME).handlers:
-        if isinstance(handler, BatchHandler):
-            handler.flush()
-
-
-def _is_terminal() -> bool:
-    try:
-        return sys.stdout.isatty()
-    except (AttributeError, ValueError):  # no standard output, or a closed one
-        return False

@@ -25,6 +25,9 @@ class HyperscalerConfiguration(BaseSettings):
     """The path at which the service itself answers signed URLs, by `CloudStorage._answer_signed`; empty if the store
     has its own server."""
 
+    log_level_field: ClassVar[str] = "severity"
+    """How the hyperscaler's log store calls the level of a JSON line: ``severity``, ``level``, ..."""
+
     model_config = SettingsConfigDict(
         extra="ignore", frozen=True, populate_by_name=True, hide_input_in_errors=True, env_ignore_empty=True
     )

@@ -20,7 +20,7 @@ from totoms.declaration.server import ServerConfiguration
 from totoms.errors import ConfigurationError
 from totoms.http import private_api
 from totoms.http.server.connections import MAX_BODY_BYTES
-from totoms.logging.logger import flush_logging
+from totoms.logging.setup import flush_logging
 
 _WAITING: Final = 2048
 """Connections that may wait to be accepted."""
