@@ -69,7 +69,7 @@ async def test_what_we_read_has_no_blanks_at_its_ends(blank: str, monkeypatch: p
     assert config.toto_registry_endpoint == "https://registry.example"
     assert identifiers == ["arn:aws:sns:eu-north-1:1:posts"] * 2
 
-    warnings = [one["message"] for one in log.records() if one["level"] == "WARNING"]
+    warnings = [one["message"] for one in log.records() if one["severity"] == "WARNING"]
     for name in ("jwt-signing-key", "toto-expected-audience", "mongo-host", "user", "pwd", "posts-topic"):
         assert sum(repr(name) in line for line in warnings) == 1, name
     assert not any(canary in log.text for canary in (KEY, "canary-password"))

@@ -12,7 +12,8 @@ import sys
 
 from opentelemetry.sdk.metrics import MeterProvider
 
-from totoms.logging.logger import TotoLogger, configure_logging, flush_logging
+from totoms.logging.logger import TotoLogger
+from totoms.logging.setup import configure_logging, flush_logging
 from totoms.telemetry import prometheus
 
 prometheus.INTERVAL = 0.05  # type: ignore[misc]
