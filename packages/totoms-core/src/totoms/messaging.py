@@ -20,6 +20,7 @@ from totoms.health import AWAITING, RECEIVING, away_since
 from totoms.logging.describe import describe_error
 from totoms.logging.logger import TotoLogger
 from totoms.loop_watch import LoopWatch
+from totoms.messages.backlog_watch import BacklogWatch
 from totoms.messages.bus import MessageBus
 from totoms.messages.consumer import Consumer
 from totoms.messages.delivery import require_capabilities
@@ -33,6 +34,7 @@ from totoms.messages.router import MessageRouter
 from totoms.messages.subscriber import BASE_URL_VARIABLE, Subscriber
 from totoms.messages.subscription import Subscription
 from totoms.messages.unconfirmed import UnconfirmedPushes
+from totoms.telemetry import state as telemetry
 from totoms.threads import MOST_THREADS
 
 _CLOSE_PATIENCE: Final = 5.0
@@ -85,6 +87,7 @@ class Messaging:
         self._consumers: list[Consumer] = []
         self._receiving: dict[str, Outage] = {}
         self._warning: asyncio.Task[None] | None = None
+        self._backlogs = BacklogWatch(bus, logger)
         lease = bus.lease_seconds if declared.lease is None else declared.lease
         self.watch = LoopWatch(logger, lease if self._subscriptions else 0.0, handler_of=router.handler_of)
 
@@ -186,6 +189,9 @@ class Messaging:
             subscribed, receiver = await self._subscriber.subscribe(subscription)
             if receiver is not None:
                 self._consume(subscribed, receiver)
+        if telemetry.active is not None:
+            heard = [consumer.subscription for consumer in self._consumers]
+            self._backlogs.start(heard, telemetry.active.instruments.service)
         if self._unhandled:
             self._warning = asyncio.create_task(self._subscriber.warn_of_unhandled(self._unhandled))
 
@@ -227,6 +233,7 @@ class Messaging:
         """Close the bus; give up on a backend that hangs."""
         if self._warning is not None:
             self._warning.cancel()
+        await self._backlogs.stop()
         await self.unconfirmed.close()
         self._router.close()
         try:

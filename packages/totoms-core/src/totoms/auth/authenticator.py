@@ -12,6 +12,7 @@ from totoms.auth.tokens import MAX_TOKEN_BYTES, parse_token
 from totoms.auth.user import UserContext
 from totoms.auth.verifiers import OIDCTokens, OwnTokens, Verifier
 from totoms.errors import ConfigurationError, Unauthorized, Undecidable
+from totoms.telemetry import state as telemetry
 
 if TYPE_CHECKING:
     from totoms.controller_config import TotoControllerConfig
@@ -111,6 +112,18 @@ class Authenticator:
         user = self.cached(header)
         if user is not None:
             return user
+        try:
+            user = await self._verify(header)
+        except Unauthorized:
+            _count("rejected")
+            raise
+        except Undecidable:
+            _count("undecided")
+            raise
+        _count("accepted")
+        return user
+
+    async def _verify(self, header: bytes) -> UserContext:
         if len(header) > MAX_TOKEN_BYTES:
             raise Unauthorized("The token is too long.")
         scheme, _, raw = header.partition(b" ")
@@ -146,3 +159,8 @@ class Authenticator:
         if len(self._young) >= CACHE_SIZE // 2:
             self._old, self._young = self._young, {}
         self._young[digest] = entry
+
+
+def _count(outcome: str) -> None:
+    if telemetry.active is not None:
+        telemetry.active.instruments.service.verified(outcome)

@@ -19,6 +19,7 @@ from totoms.errors import Undecidable
 from totoms.fetching import Deadline
 from totoms.logging.logger import TotoLogger
 from totoms.single_flight import SingleFlight
+from totoms.telemetry import state as telemetry
 from totoms.threads import start_thread
 
 COOLDOWN: Final = 60.0
@@ -104,7 +105,9 @@ class KeySet:
                 keys = await asyncio.wrap_future(thread)
         except Exception as error:  # whatever the key server sends
             TotoLogger.get_instance().log("", f"Cannot fetch the keys of {self.uri}", "WARNING", error)
+            telemetry.count_key_fetch(urlsplit(self.uri).hostname or "", failed=True)
             raise
+        telemetry.count_key_fetch(urlsplit(self.uri).hostname or "", failed=False)
         if any(not _published(kid, key, keys) for kid, key in self._keys.items()):
             self._on_rotated()
         return keys

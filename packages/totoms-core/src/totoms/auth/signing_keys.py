@@ -12,6 +12,7 @@ from totoms.auth.tokens import hmac_key
 from totoms.errors import Undecidable
 from totoms.logging.logger import TotoLogger
 from totoms.single_flight import SingleFlight
+from totoms.telemetry import state as telemetry
 
 REFRESH_AFTER: Final = 300.0
 """Seconds after which the keys are read again in the background, and so for which a withdrawn key still works."""
@@ -86,7 +87,9 @@ class SigningKeys:
             keys = _checked(*await self._read_again())
         except Exception as error:  # of the store, or of a key that is too short
             TotoLogger.get_instance().log("", "Cannot read the JWT signing keys again", "ERROR", error)
+            telemetry.count_key_fetch("secrets", failed=True)
             raise
+        telemetry.count_key_fetch("secrets", failed=False)
         if set(self._keys) - set(keys):
             self._on_withdrawn()
         return keys

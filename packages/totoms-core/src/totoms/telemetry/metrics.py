@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.metrics import Meter
 
+from totoms.telemetry.service_metrics import ServiceInstruments
+
 if TYPE_CHECKING:
     from totoms.messages.outcome import Outcome
     from totoms.messages.receiver import Received
@@ -36,9 +38,14 @@ class Instruments:
 
     Args:
         meter: Makes them.
+
+    Attributes:
+        in_flight: Messages that are being handled.
+        service: The instruments of tokens, keys, backlogs and the local bus.
     """
 
     def __init__(self, meter: Meter) -> None:
+        self.service = ServiceInstruments(meter)
         self._sent_types: set[str] = set()
         histogram, counter = meter.create_histogram, meter.create_counter
         self._duration = histogram(

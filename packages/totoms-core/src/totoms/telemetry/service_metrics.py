@@ -26,9 +26,7 @@ class ServiceInstruments:
         counter = meter.create_counter
         self._backlogs: dict[Place, tuple[int, float | None]] = {}
         self._verifications = counter("totoms.auth.verifications", "{token}", "Tokens verified, by outcome")
-        self._fetches = counter(
-            "totoms.auth.key_fetches", "{fetch}", "Reads of keys that verify tokens, by outcome"
-        )
+        self._fetches = counter("totoms.auth.key_fetches", "{fetch}", "Reads of keys that verify tokens, by outcome")
         self._commits = counter("totoms.local_bus.commits", "{commit}", "Transactions of the local bus")
         self._batch = meter.create_histogram(
             "totoms.local_bus.batch",

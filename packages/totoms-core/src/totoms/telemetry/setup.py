@@ -6,7 +6,6 @@ Most are read by the SDK itself; here are only those that choose exporters. Ther
 
 from __future__ import annotations
 
-import atexit
 import os
 from importlib.metadata import entry_points, version
 from typing import TYPE_CHECKING, Any, Final
@@ -118,20 +117,14 @@ def _meter_provider(names: list[str], resource: Resource, logger: TotoLogger) ->
     from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 
     readers: list[Any] = []
-    listener = None
     for name in names:
         if name == "prometheus":
-            from totoms.telemetry.prometheus import PrometheusListener
+            from totoms.telemetry.prometheus import open_listener
 
-            listener = PrometheusListener(logger)
-            readers.append(listener.reader)
+            readers.append(open_listener(logger).reader)
         else:
             readers.append(PeriodicExportingMetricReader(_exporter("metrics", name)))
-    provider = MeterProvider(readers, resource)
-    if listener is not None:
-        listener.start()
-        atexit.register(listener.close)  # runs before the provider's own, which was registered earlier
-    return provider
+    return MeterProvider(readers, resource)
 
 
 def _exporter(signal: str, name: str) -> Any:

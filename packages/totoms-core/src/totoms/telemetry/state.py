@@ -26,6 +26,12 @@ def span(name: str, attributes: Mapping[str, Any]) -> AbstractContextManager[Any
     return _NOTHING if active is None else active.span(name, attributes)
 
 
+def count_key_fetch(source: str, *, failed: bool) -> None:
+    """Count a read of keys that verify tokens, unless telemetry is off; see `ServiceInstruments.fetched_keys`."""
+    if active is not None:
+        active.instruments.service.fetched_keys(source, failed=failed)
+
+
 def settling(system: str, operation: str, batch: Sequence[Received]) -> AbstractContextManager[Any]:
     """Return a context manager that records the settlement of messages, or does nothing while telemetry is off.
 

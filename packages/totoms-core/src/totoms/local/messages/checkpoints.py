@@ -77,11 +77,18 @@ class Upkeep:
             written: Roughly how many bytes of messages the commit wrote.
         """
         self._log_written += written + _COMMIT_BYTES
-        if self._log_written > CHECKPOINT_BYTES or self._log_bytes() > LOG_BYTES:
+        if self._log_written > CHECKPOINT_BYTES or self.log_bytes() > LOG_BYTES:
             done = self._checkpoint()
             with contextlib.suppress(sqlite3.Error, OSError, BackendError):
                 if done and 2 * self._free_pages() > max(self._value("PRAGMA page_count"), 2 * SPARE_PAGES):
                     self._vacuum()
+
+    def log_bytes(self) -> int:
+        """Return the size of the log."""
+        try:
+            return self._log.stat().st_size
+        except OSError:
+            return 0
 
     def when_idle(self) -> bool:
         """Check, at most once a second, whether the log or the file is too large. Return whether more is to be done."""
@@ -90,7 +97,7 @@ class Upkeep:
             return False
         self._next_check = now + _IDLE_CHECK_SECONDS
         with contextlib.suppress(sqlite3.Error, OSError, BackendError):
-            if self._log_bytes() > LOG_BYTES:
+            if self.log_bytes() > LOG_BYTES:
                 self._checkpoint()
             version, self._version = self._version, self._value("PRAGMA data_version")
             if version == self._version and self._free_pages() > SPARE_PAGES and self._vacuum():
@@ -139,7 +146,7 @@ class Upkeep:
         return False
 
     def _run_checkpoint(self) -> bool:
-        kind = "TRUNCATE" if self._log_bytes() > LOG_BYTES else "RESTART"
+        kind = "TRUNCATE" if self.log_bytes() > LOG_BYTES else "RESTART"
         for _ in range(_READER_TRIES):
             busy, _, _ = self._connection.execute(f"PRAGMA wal_checkpoint({kind})").fetchone()
             if not busy:
@@ -171,9 +178,3 @@ class Upkeep:
     def _value(self, pragma: str) -> int:
         found: int = self._connection.execute(pragma).fetchone()[0]
         return found
-
-    def _log_bytes(self) -> int:
-        try:
-            return self._log.stat().st_size
-        except OSError:
-            return 0

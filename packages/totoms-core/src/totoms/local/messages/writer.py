@@ -30,6 +30,7 @@ from totoms.local.messages.operations import Handover, Operation, wake
 from totoms.local.messages.transactions import Transactions
 from totoms.logging.logger import TotoLogger
 from totoms.messages.receiver import Received
+from totoms.telemetry import state as telemetry
 
 _MOST_OPERATIONS: Final = 4000
 _ACK_WAIT: Final = 0.001
@@ -200,6 +201,8 @@ class Writer:
             self._database.upkeep.after_commit(
                 sum(len(one.body) for operation in operations for one in operation.published)
             )
+            if telemetry.active is not None:
+                telemetry.active.instruments.service.committed(len(operations), self._database.upkeep.log_bytes())
         self._notify(operations, handovers)
 
     def refresh(self) -> None:
