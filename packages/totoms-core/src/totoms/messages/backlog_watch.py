@@ -27,13 +27,13 @@ class BacklogWatch:
     Args:
         bus: The bus.
         logger: The service's logger.
-        interval: Seconds between two reads.
+        interval: Seconds between two reads, by default `INTERVAL`.
     """
 
-    def __init__(self, bus: MessageBus, logger: TotoLogger, interval: float = INTERVAL) -> None:
+    def __init__(self, bus: MessageBus, logger: TotoLogger, interval: float | None = None) -> None:
         self._bus = bus
         self._logger = logger
-        self._interval = interval
+        self._interval = INTERVAL if interval is None else interval
         self._task: asyncio.Task[None] | None = None
         self._failed: set[Place] = set()
 
