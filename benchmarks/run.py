@@ -26,6 +26,7 @@ BENCHMARKS = (
     "requires",
     "masking",
     "logs",
+    "telemetry",
     "imports",
     "bus",
     "memory",
