@@ -19,7 +19,8 @@ from support.local.dead_letters import BLOG, NAME, REASON, Letters, post
 from totoms import MessageDestination, TotoMessage
 from totoms.cli.main import main
 from totoms.cli.replays import Progress, batch_size, in_batches
-from totoms.errors import Unavailable
+from totoms.errors import AccessDenied, Unavailable
+from totoms.local.messages.dead_letters import LocalDeadLetters
 from totoms.messages.receiver import Received
 
 CANARY = "Ann Smith, ann@corp.example"
@@ -127,9 +128,25 @@ async def test_subscriptions_of_a_declaration_are_listed_and_missing_ones_are_na
     assert done.err == "imported\n"
     listed = json.loads((await dlq("subscriptions", service, "--json")).out)
     assert listed == [
-        {"subscription": NAME, "dead_letters": 1, "more": False},
-        {"subscription": "mails", "dead_letters": None, "more": False},
+        {"subscription": NAME, "dead_letters": 1, "more": False, "problem": ""},
+        {"subscription": "mails", "dead_letters": None, "more": False, "problem": "none such"},
     ]
+
+
+async def test_subscription_that_may_not_be_read_does_not_hide_the_others(
+    letters: Letters, dlq: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = LocalDeadLetters.count
+
+    async def denied(store: LocalDeadLetters) -> int:
+        if store._subscription == "mail":
+            raise AccessDenied("You may not.")
+        return await count(store)
+
+    await letters.bus.publish_message(MessageDestination(queue="mail"), post())
+    monkeypatch.setattr(LocalDeadLetters, "count", denied)
+    done = await dlq("subscriptions")
+    assert [line.split() for line in done.out.splitlines()[1:]] == [[NAME, "0"], ["mail", "access", "denied"]]
 
 
 async def test_subscriptions_of_a_backend_that_cannot_list_them_need_a_declaration(

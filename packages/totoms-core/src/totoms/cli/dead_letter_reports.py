@@ -20,12 +20,10 @@ _GROUP_COLUMNS: Final = ("count", "error_class", "place", "type", "newest", "let
 def print_counts(counts: Sequence[Count], hyperscaler: str, *, as_json: bool) -> None:
     """Print subscriptions with the number of their dead letters."""
     if as_json:
-        _print_json(
-            [{"subscription": one.subscription, "dead_letters": one.dead_letters, "more": one.more} for one in counts]
-        )
+        names = ("subscription", "dead_letters", "more", "problem")
+        _print_json([{name: getattr(one, name) for name in names} for one in counts])
     elif counts:
-        numbers = ["none such" if one.dead_letters is None else f"{one.dead_letters}{'+' * one.more}" for one in counts]
-        rows = [(one.subscription, number) for one, number in zip(counts, numbers, strict=True)]
+        rows = [(one.subscription, one.problem or f"{one.dead_letters}{'+' * one.more}") for one in counts]
         print_table(("SUBSCRIPTION", "DEAD LETTERS"), rows)
     else:
         print_note("There are no subscriptions.")

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from totoms.errors import NotFound, Unsupported
+from totoms.errors import AccessDenied, NotFound, Unsupported
 from totoms.messages.bus import MessageBus
 
 if TYPE_CHECKING:
@@ -23,13 +23,15 @@ class Count:
 
     Attributes:
         subscription: Its name.
-        dead_letters: How many there are; None if there is no such subscription.
+        dead_letters: How many there are; None if they cannot be counted.
+        problem: Why they cannot be counted.
         more: Whether there are more than that.
         hidden: Whether they were hidden from others while they were counted.
     """
 
     subscription: str
     dead_letters: int | None
+    problem: str = ""
     more: bool = False
     hidden: bool = False
 
@@ -82,5 +84,7 @@ async def _count(bus: MessageBus, subscription: str) -> Count:
             return Count(subscription, number)
         listed = len(await store.list(_MOST_LISTED + 1))
     except NotFound:
-        return Count(subscription, None)
-    return Count(subscription, min(listed, _MOST_LISTED), listed > _MOST_LISTED, store.listing_hides)
+        return Count(subscription, None, "none such")
+    except AccessDenied:  # others may be allowed
+        return Count(subscription, None, "access denied")
+    return Count(subscription, min(listed, _MOST_LISTED), more=listed > _MOST_LISTED, hidden=store.listing_hides)
