@@ -17,9 +17,10 @@ import pytest
 
 from support.local.dead_letters import BLOG, NAME, REASON, Letters, post
 from totoms import MessageDestination, TotoMessage
+from totoms.cli.exports import write_export
 from totoms.cli.main import main
 from totoms.cli.replays import Progress, batch_size, in_batches
-from totoms.errors import AccessDenied, Unavailable
+from totoms.errors import AccessDenied, ConfigurationError, Unavailable
 from totoms.local.messages.dead_letters import LocalDeadLetters
 from totoms.messages.receiver import Received
 
@@ -421,6 +422,13 @@ async def test_export_to_a_link_or_a_folder_that_is_not_there_is_refused(
     assert "no folder" in (await dlq("export", NAME, str(tmp_path / "none" / "file"))).refused(2)
     (await dlq("export", NAME, str(tmp_path / "file"), "1", "--type", "postCreated")).refused(2)
     assert os.listdir(tmp_path) == ["link"]
+
+
+def test_file_that_appears_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("of another")
+    with pytest.raises(ConfigurationError, match="exists already"):
+        write_export(tmp_path / "file", [], with_data=True)
+    assert (tmp_path / "file").read_text() == "of another"
 
 
 async def test_export_that_fails_leaves_no_file(
