@@ -75,7 +75,7 @@ async def test_production_failure_becomes_a_failing_test(
     options: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, local_root: str
 ) -> None:
     for name in ("ORDERS_TOPIC", "OTHER_TOPIC", "JWT_SIGNING_KEY"):
-        monkeypatch.setenv(name, "x" * 40)
+        monkeypatch.setenv(name, f"{name}-{'of-this-test' * 3}")
     data = {"customer": "ann@corp.example", "amount": -12.5, "lines": [{"sku": "A-17", "placed": "2026-12-01"}]}
     await fail_in_production(TotoEnvironment("local"), data)
     path = tmp_path / "failures.jsonl"
