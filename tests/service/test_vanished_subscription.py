@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from standins.ports import free_port
+from support.processes import Process
 from totoms import (
     ConfigurationError,
     MessageBusConfig,
@@ -27,6 +29,7 @@ from totoms.local.configuration import LocalConfiguration
 from totoms.testing import TestMicroservice
 
 DEADLINE = 120.0
+BLOG = Path(__file__).parents[1] / "support/services/blog.py"
 
 
 class Handled:
@@ -164,3 +167,29 @@ async def test_service_under_test_drains_and_the_process_goes_on() -> None:
         messaging.end("as the test says")
         messaging.end("again")
         assert tested.microservice.state == "draining"
+
+
+def test_process_exits_with_status_2_and_one_line(local_root: str) -> None:
+    process = Process(BLOG, root=local_root, env={"BLOG_EXITS": "1", "PORT": "0"})
+    try:
+        process.port()
+        delete_subscription(Path(local_root))
+        assert process.wait() == 2
+        assert "closed by" in process.output, "it did not drain"
+        process.expect("^totoms: blog stops: the subscription 'blog-posts' vanished")
+        assert "Traceback" not in process.output
+    finally:
+        process.kill()
+
+
+def test_process_of_another_server_exits_with_an_error(local_root: str) -> None:
+    arguments = ["--factory", "--app-dir", str(BLOG.parent), "blog:app", "--port", str(free_port())]
+    process = Process("-m", "uvicorn", *arguments, root=local_root, env={"BLOG_EXITS": "1"})
+    try:
+        process.expect("Application startup complete")
+        delete_subscription(Path(local_root))
+        assert process.wait() != 0
+        process.expect("blog stops: the subscription 'blog-posts' vanished")
+        assert "closed by" in process.output, "it did not drain"
+    finally:
+        process.kill()

@@ -110,6 +110,7 @@ def configuration() -> TotoMicroserviceConfiguration:
                 MessageBusHandlerConfig(handler_class=PostCreatedHandler),
                 MessageBusHandlerConfig(handler_class=HungHandler),
             ],
+            vanished_subscriptions="exit" if os.environ.get("BLOG_EXITS") else None,
         ),
     )
 
