@@ -273,6 +273,27 @@ async def test_ack_is_tried_again_while_the_broker_is_away(bus: MemoryBus, monke
         await bus.until(lambda: settled(bus, "ack") == [received.message_id])
 
 
+async def test_consumer_receives_again_when_it_has_given_up_all_acks_that_it_held(
+    bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, failures = bus._ack, 0
+
+    async def refused(batch: Any) -> Any:
+        nonlocal failures
+        if failures < 20:  # ten for each of two acks: no more are held with a concurrency of one
+            failures += 1
+            raise RuntimeError("connection refused")
+        return await whole(batch)
+
+    monkeypatch.setattr("random.uniform", lambda _least, _most: 0.0)
+    monkeypatch.setattr(bus, "_ack", refused)
+    async with consuming(bus, make_router(Handler(succeed)), max_concurrency=1):
+        for _ in range(2):
+            await bus.put(POST, SUBSCRIPTION)
+        third = await bus.put(POST, SUBSCRIPTION)
+        await bus.until(lambda: third.message_id in settled(bus, "ack"))
+
+
 async def test_ack_is_tried_again_for_as_long_as_the_lease_lasts(
     bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -92,8 +92,8 @@ class _Place:
     hidden: dict[str, str] = field(default_factory=dict)
 
 
-def send_dead_letter(queues: Queues, dead: Queue, letter: Letter, message_id: str, reason: DeadLetterReason) -> None:
-    """Write a dead letter to its queue. It may block: call it in a thread.
+def send_dead_letter(queues: Queues, dead: Queue, letter: Letter, message_id: str, reason: DeadLetterReason) -> str:
+    """Write a dead letter to its queue; return its id. It may block: call it in a thread.
 
     Args:
         queues: The queues of the bus.
@@ -108,11 +108,17 @@ def send_dead_letter(queues: Queues, dead: Queue, letter: Letter, message_id: st
         entry: Entry = {"MessageBody": letter.text, "MessageAttributes": attributes}
         if dead.fifo:  # a group of its own: in a shared group, a dead letter that is being listed would hide the others
             entry |= {"MessageGroupId": letter.message_id, "MessageDeduplicationId": letter.message_id}
-        (error,) = queues.send(dead, [entry])
-        if type(error) is not BackendError:
-            break
-    if error is not None:
-        raise error
+        try:
+            with mapped_errors("the queue", dead.name):
+                return str(queues.sqs.send_message(QueueUrl=dead.url, **entry)["MessageId"])
+        except BackendError as refused:
+            error = refused
+            if type(error) is NotFound:
+                queues.forget(dead)
+            if type(error) is not BackendError:
+                break
+    assert error is not None
+    raise error
 
 
 class SQSDeadLetters(DeadLetterStore):
@@ -173,20 +179,20 @@ class SQSDeadLetters(DeadLetterStore):
             return 0
         return await purge_letters(self._pages(place), letter_ids, partial(self._delete, place))
 
-    async def keep(self, received: Received, reason: DeadLetterReason) -> None:
+    async def keep(self, received: Received, reason: DeadLetterReason) -> str:
         """Store a message that was pushed."""
-        await SETTLING.run(self._keep, received, reason)
+        return await SETTLING.run(self._keep, received, reason)
 
     # --- in threads ---
 
-    def _keep(self, received: Received, reason: DeadLetterReason) -> None:
+    def _keep(self, received: Received, reason: DeadLetterReason) -> str:
         name = dead_queue_name(queue_name(self._subscription))
         dead = self._queues.find(name)
         if dead is None:
             raise NotFound(f"There is no dead-letter queue {name!r}.", resource=name)
         assert isinstance(received, Pushed)
         letter = Letter(received.envelope, {}, raw=False)
-        send_dead_letter(self._queues, dead, letter, received.message_id, reason)
+        return send_dead_letter(self._queues, dead, letter, received.message_id, reason)
 
     def _place(self) -> _Place | None:
         names = queue_name(self._subscription), queue_name(self._subscription, fifo=True)

@@ -107,10 +107,10 @@ class SQSReceiver(LeasingReceiver):
     async def _release(self, held: Sequence[Received]) -> None:
         await SETTLING.run(self._give_back, held)
 
-    async def _dead_letter(self, received: Received, reason: DeadLetterReason) -> None:
+    async def _dead_letter(self, received: Received, reason: DeadLetterReason) -> str:
         message, source = received.lease.handle, self.source
         letter = Letter(message["Body"], without_ours(message), source.raw, _group_of(received), message["MessageId"])
-        await SETTLING.run(send_dead_letter, self._queues, source.dead, letter, received.message_id, reason)
+        return await SETTLING.run(send_dead_letter, self._queues, source.dead, letter, received.message_id, reason)
 
     async def _settle(self, held: Sequence[Received], request: Callable[[Queue, list[str]], Results]) -> Results:
         calls = [SETTLING.run(request, self.source.queue, _receipts(some)) for some in tens(held)]

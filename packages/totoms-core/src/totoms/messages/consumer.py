@@ -250,6 +250,7 @@ class Consumer:
                         topic = self._subscription.logical_name
                         telemetry.active.instruments.ack_given_up(topic, self._subscription.name, len(self._acking))
                     self._acking = []
+                    self._freed.set()
                 else:
                     await asyncio.sleep(_ACK_RETRY.backoff(outages))
                 continue
