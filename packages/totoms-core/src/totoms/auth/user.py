@@ -50,17 +50,24 @@ class Claims(Mapping[str, Any]):
         return claims
 
 
+def labels(issuers: Iterable[str], scopes: Iterable[str], roles: Iterable[str]) -> frozenset[str]:
+    """Return names of all three kinds as one set, so that `Requires` is decided by one comparison of sets."""
+    kinds = ("issuer", issuers), ("scope", scopes), ("role", roles)
+    return frozenset(f"{kind} {name}" for kind, names in kinds for name in names)
+
+
 class Facts(NamedTuple):
-    """What a token says; see `UserContext`."""
+    """What a token says; see `UserContext`. `labels` has its issuer, scopes and roles."""
 
     issuer: str
     subject: str | None
     scopes: frozenset[str]
     roles: frozenset[str]
     claims: Claims
+    labels: frozenset[str]
 
 
-_NOTHING = Facts("", None, frozenset(), frozenset(), Claims({}))
+_NOTHING = Facts("", None, frozenset(), frozenset(), Claims({}), frozenset())
 
 
 class _Verified(NeverFromARequest):
@@ -109,7 +116,9 @@ class UserContext(_Verified):
         self.email = email
         self.auth_provider = auth_provider
         if issuer or subject or scopes or roles or claims:
-            self._facts = Facts(issuer, subject, frozenset(scopes), frozenset(roles), Claims(claims or {}))
+            scopes, roles = frozenset(scopes), frozenset(roles)
+            held = labels([issuer], scopes, roles)
+            self._facts = Facts(issuer, subject, scopes, roles, Claims(claims or {}), held)
         else:
             self._facts = _NOTHING
 

@@ -65,7 +65,7 @@ class Delegate:
         Raises:
             InsufficientScope: The caller lacks what is required.
         """
-        if self._allows is not None and not self._allows(user._facts):
+        if self._allows is not None and not self._allows(user._facts.labels):
             self.check(user, request)
         if self._positional:
             return self.function(request, user, context)
@@ -82,7 +82,7 @@ class Delegate:
         Raises:
             InsufficientScope: Something is missing.
         """
-        if self.requires is None or self._allows is None or self._allows(user._facts):
+        if self.requires is None or self._allows is None or self._allows(user._facts.labels):
             return
         call = request.scope.get("totoms") if request is not None else None
         if call is not None:
