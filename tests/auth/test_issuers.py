@@ -12,7 +12,19 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from support.http.app import KEY, KeyServer, Service, make_service
 from support.http.app import token as own_token
-from support.http.providers import API, AUTH0, CLIENT, COGNITO, ENTRA, ENTRA_V1, ENTRA_V2, KEYCLOAK, PROVIDERS, Provider
+from support.http.providers import (
+    API,
+    AUTH0,
+    CLIENT,
+    COGNITO,
+    ENTRA,
+    ENTRA_V1,
+    ENTRA_V2,
+    KEYCLOAK,
+    PROVIDERS,
+    TENANT,
+    Provider,
+)
 from totoms import APIEndpoint, ExecutionContext, OIDCIssuer, Requires, UserContext, toto_delegate
 from totoms.auth.authenticator import Authenticator
 from totoms.auth.tokens import make_token
@@ -223,12 +235,58 @@ async def test_roles_of_the_wrong_issuer_grant_nothing(
     assert (await ask(service, own_token(roles=["admin"], iss=KEYCLOAK.issuer))).status_code == 403
 
 
-async def test_entra_signs_access_tokens_as_its_first_version_too(publish: Publish, issuer_key: RSAPrivateKey) -> None:
-    first = {"iss": ENTRA_V1, "ver": "1.0", "azp": None, "azpacr": None, "appid": "a", "appidacr": "1", "aud": API}
-    for declared in (ENTRA_V1, ENTRA_V2):
-        entry = ENTRA.entry("access", publish(ENTRA), issuer=declared, audience=[API, CLIENT])
-        for token in (ENTRA.token("access", issuer_key), ENTRA.token("access", issuer_key, **first)):
-            assert (await ask(serve(entry), token)).json()["issuer"] == declared
+CLOUDS = {
+    "public": (ENTRA_V1, ENTRA_V2),
+    "US Government": (ENTRA_V1, f"https://login.microsoftonline.us/{TENANT}/v2.0"),
+    "China": (f"https://sts.chinacloudapi.cn/{TENANT}/", f"https://login.partner.microsoftonline.cn/{TENANT}/v2.0"),
+}
+
+
+def entra_token(key: RSAPrivateKey, issuer: str, version: str) -> str:
+    first = {"ver": "1.0", "azp": None, "azpacr": None, "appid": "a", "appidacr": "1", "aud": API}
+    return ENTRA.token("access", key, iss=issuer, **(first if version == "1.0" else {}))
+
+
+@pytest.mark.parametrize("cloud", CLOUDS)
+async def test_entra_signs_access_tokens_as_either_version_in_every_cloud(
+    cloud: str, publish: Publish, issuer_key: RSAPrivateKey
+) -> None:
+    issuers = CLOUDS[cloud]
+    for declared in issuers:
+        service = serve(ENTRA.entry("access", publish(ENTRA), issuer=declared, audience=[API, CLIENT]))
+        for issuer, version in zip(issuers, ("1.0", "2.0"), strict=True):
+            assert (await ask(service, entra_token(issuer_key, issuer, version))).json()["issuer"] == declared
+
+
+@pytest.mark.parametrize("declared", CLOUDS)
+async def test_token_of_entra_in_another_cloud_is_refused(
+    declared: str, publish: Publish, issuer_key: RSAPrivateKey
+) -> None:
+    service = serve(ENTRA.entry("access", publish(ENTRA), issuer=CLOUDS[declared][1], audience=[API, CLIENT]))
+    for cloud, issuers in CLOUDS.items():
+        for issuer, version in zip(issuers, ("1.0", "2.0"), strict=True):
+            status = (await ask(service, entra_token(issuer_key, issuer, version))).status_code
+            assert status == (200 if issuer in CLOUDS[declared] else 401), (cloud, version)
+
+
+@pytest.mark.parametrize(
+    "issuer",
+    [
+        f"https://login.microsoftonline.us.evil.example/{TENANT}/v2.0",
+        f"https://evil.example/https://login.microsoftonline.us/{TENANT}/v2.0",
+        f"https://login-microsoftonline.us/{TENANT}/v2.0",
+        f"https://login.microsoftonline.de/{TENANT}/v2.0",
+        f"http://login.microsoftonline.us/{TENANT}/v2.0",
+        f"https://login.microsoftonline.us/{TENANT}/v2.0/",
+        f"https://sts.chinacloudapi.cn/{TENANT}",
+    ],
+)
+async def test_token_that_only_looks_like_one_of_entra_is_no_access_token(
+    issuer: str, publish: Publish, issuer_key: RSAPrivateKey
+) -> None:
+    service = serve(ENTRA.entry("access", publish(ENTRA), issuer=issuer, audience=[API, CLIENT]))
+    for version in ("1.0", "2.0"):
+        assert (await ask(service, entra_token(issuer_key, issuer, version))).status_code == 401
 
 
 async def test_cognito_may_bind_access_tokens_to_an_api(publish: Publish, issuer_key: RSAPrivateKey) -> None:

@@ -15,8 +15,17 @@ from totoms.errors import Unauthorized
 _ACCESS_TYPES: Final = ("at+jwt", "application/at+jwt")
 """RFC 9068, section 4."""
 _COGNITO: Final = re.compile(r"https://cognito-idp\.[a-z0-9-]+\.amazonaws\.com(?:\.cn)?/[^/]+")
-_ENTRA_V1: Final = re.compile(r"https://sts\.windows\.net/([^/]+)/")
-_ENTRA_V2: Final = re.compile(r"https://login\.microsoftonline\.com/([^/]+)/v2\.0")
+_ENTRA: Final = (
+    ("sts.windows.net", "login.microsoftonline.com"),
+    ("sts.windows.net", "login.microsoftonline.us"),
+    ("sts.chinacloudapi.cn", "login.partner.microsoftonline.cn"),
+)
+"""Entra's hosts in `iss`, of version 1 and 2: in the public cloud, that of the United States' government and of China.
+https://learn.microsoft.com/entra/identity-platform/authentication-national-cloud"""
+_ENTRA_V1, _ENTRA_V2 = (
+    re.compile(f"https://({'|'.join(re.escape(hosts[version]) for hosts in _ENTRA)})/([^/]+)/{end}")
+    for version, end in enumerate(("", r"v2\.0"))
+)
 _ONLY_IN_ID_TOKENS: Final = ("nonce", "at_hash", "c_hash")
 """https://openid.net/specs/openid-connect-core-1_0.html, sections 2, 3.1.3.6 and 3.3.2.11."""
 _ONLY_IN_ENTRAS_ACCESS_TOKENS: Final = ("azpacr", "appidacr", "scp")
@@ -31,8 +40,10 @@ def issuers_of(issuer: str) -> tuple[str, ...]:
     """
     for pattern in (_ENTRA_V1, _ENTRA_V2):
         if found := pattern.fullmatch(issuer):
-            both = f"https://login.microsoftonline.com/{found[1]}/v2.0", f"https://sts.windows.net/{found[1]}/"
-            return issuer, *(one for one in both if one != issuer)
+            host, tenant = found.groups()
+            clouds = [hosts for hosts in _ENTRA if host in hosts]
+            both = [(f"https://{first}/{tenant}/", f"https://{second}/{tenant}/v2.0") for first, second in clouds]
+            return tuple(dict.fromkeys([issuer, *(one for pair in both for one in pair)]))
     return (issuer,)
 
 
