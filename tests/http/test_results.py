@@ -12,6 +12,7 @@ from datetime import time as clock_time
 from decimal import Decimal
 from enum import Enum, IntEnum
 from functools import partial
+from http import HTTPStatus
 from ipaddress import ip_address
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -31,10 +32,12 @@ from fastapi.responses import (
 )
 from pydantic import BaseModel, ConfigDict, Field, RootModel, SecretStr, computed_field
 from starlette.background import BackgroundTask, BackgroundTasks
+from starlette.middleware.base import BaseHTTPMiddleware
 
 from support.http.app import KEY, Log, make_service
 from totoms import APIEndpoint, ExecutionContext, UserContext, toto_delegate
 from totoms.auth.tokens import make_token
+from totoms.http.routes import DelegateRoute
 
 UUID_ = UUID("12345678-1234-5678-1234-567812345678")
 
@@ -418,3 +421,57 @@ async def test_stream_of_a_response_arrives_piece_by_piece() -> None:
 def test_values_are_what_they_claim() -> None:
     assert json.loads(json.dumps({"a": 1})) == {"a": 1}
     assert len(VALUES) > 60
+
+
+# --- with a status that the endpoint declares ---
+
+
+STATUSES = [200, 201, 202, 203, 204, 205, 206, 207, 304, 404, 422, 503, HTTPStatus.CREATED]
+RESULTS: dict[str, Callable[[], Any]] = {
+    "object": lambda: {"created": "é"},
+    "nothing": lambda: None,
+    "model": Outer,
+    "response": lambda: JSONResponse({"a": 1}, 418),
+    "object that is not JSON": object,
+}
+
+
+@pytest.mark.parametrize("status", STATUSES)
+@pytest.mark.parametrize("name", RESULTS)
+@pytest.mark.parametrize("behind_middleware", [False, True])
+async def test_declared_status_is_answered_as_by_fastapi(status: int, name: str, behind_middleware: bool) -> None:
+    make = RESULTS[name]
+
+    async def plain():  # type: ignore[no-untyped-def]
+        return make()
+
+    async def delegate(request, user_context, exec_context):  # type: ignore[no-untyped-def]
+        return make()
+
+    app = FastAPI()
+    app.add_api_route("/x", plain, status_code=status)
+    service = make_service(APIEndpoint("GET", "/x", toto_delegate(delegate), status_code=status))
+    if behind_middleware:
+        service.app.add_middleware(BaseHTTPMiddleware, dispatch=lambda request, call_next: call_next(request))
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    for method in ("GET", "HEAD"):
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            expected = await client.get("/x")
+        async with service.client(make_token(KEY, "me")) as client:
+            answer = await client.request(method, "/x")
+        assert answer.status_code == expected.status_code
+        if expected.status_code == 500:
+            continue
+        assert answer.headers.get("content-type") == expected.headers.get("content-type")
+        assert answer.headers.get("content-length") == expected.headers.get("content-length")
+        assert answer.content == (expected.content if method == "GET" else b"")
+
+
+@pytest.mark.parametrize("status", STATUSES)
+async def test_declared_status_is_fast_where_the_length_of_the_body_is_right(status: int) -> None:
+    async def delegate(request, user_context, exec_context):  # type: ignore[no-untyped-def]
+        return None
+
+    service = make_service(APIEndpoint("GET", "/x", toto_delegate(delegate), status_code=status))
+    route = next(one for one in service.app.routes if isinstance(one, DelegateRoute) and one.path == "/x")
+    assert route.fast == (status not in (205, 304))

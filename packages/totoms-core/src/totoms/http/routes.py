@@ -62,6 +62,7 @@ class DelegateRoute(APIRoute):
         if self.delegate is not None and self._response_field is not None:
             reject_nan(self._response_field)
         plain = private_api.has_stock_handler() and private_api.has_plain_response(self)
+        self._status = self.status_code or 200
         self.fast = plain and self.delegate is not None and self.delegate.fast
         if self.fast:
             self.app = self._serve_fast
@@ -97,9 +98,9 @@ class DelegateRoute(APIRoute):
                     result = await result
             answer = result if isinstance(result, Response) else self._json(result)
             if isinstance(answer, bytes) and isinstance(send, Sender):
-                await send.send_json(answer)
+                await send.send_json(answer, self._status)
             else:
-                await _response(answer)(scope, receive, send)
+                await _response(answer, self._status)(scope, receive, send)
         except Exception as error:
             await _respond_to(error, request, send)
         finally:
@@ -169,8 +170,10 @@ class PushRoute(Route):
             await _respond_to(error, request, send)
 
 
-def _response(answer: bytes | Response) -> Response:
-    return Response(answer, media_type="application/json") if isinstance(answer, bytes) else answer
+def _response(answer: bytes | Response, status: int = 200) -> Response:
+    if not isinstance(answer, bytes):
+        return answer
+    return Response(b"" if status == 204 else answer, status, media_type="application/json")
 
 
 async def _respond_to(error: Exception, request: TotoRequest, send: Send) -> None:
