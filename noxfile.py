@@ -54,8 +54,10 @@ LINT_TOOLS = ["ruff", "import-linter"]
 TYPE_TOOLS = ["mypy", "pyright[nodejs]", "boto3-stubs"]
 TYPED_EXAMPLES = ["blog/service.py", "orders/orders.py", "orders/invoices.py", "orders/issuer.py"]
 """The parts of examples that are valid for strict type checkers, as a user's code would be."""
-TYPED_PAGES = ["README.md", *(str(page.relative_to(ROOT)) for page in sorted(ROOT.glob("docs/*.md")))]
+TYPED_PAGES = ["README.md"]
 """The pages of which every Python block is complete, and valid for strict type checkers."""
+for pages in ("docs/*.md", "docs/plugins/*.md", "docs/operations/*.md"):
+    TYPED_PAGES += [str(page.relative_to(ROOT)) for page in sorted(ROOT.glob(pages))]
 DOC_TOOLS = ["mkdocs"]
 BUILD_TOOLS = ["build", "hatchling", "twine"]
 BENCH_TOOLS = ["httpx", "faststream[nats]", "trustme"]
@@ -190,6 +192,7 @@ def types(session: nox.Session) -> None:
     """Check the types of the packages, of tests/typing, which only type checkers read, of examples and pages."""
     install(session, *TYPE_TOOLS, *OTEL, "pytest", "httpx", packages=PACKAGES)
     sources = [str(package.relative_to(ROOT) / "src") for package in PACKAGES]
+    sources += [str(MEMORY.relative_to(ROOT) / "tests")]  # which the tutorial quotes
     if (ROOT / "tests/typing").is_dir():
         sources.append("tests/typing")
     sources += [f"examples/{name}" for name in TYPED_EXAMPLES]

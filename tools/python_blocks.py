@@ -1,6 +1,8 @@
 """Write the Python blocks of Markdown pages into a folder, where strict type checkers read them as a user's files.
 
-``python tools/python_blocks.py FOLDER PAGE...``; beside them stands the example's service, which some blocks import.
+``python tools/python_blocks.py FOLDER PAGE...``. A copy of the example's service, which some blocks import, is in the
+same folder. A block that quotes a file, below a line with the file's name, is left out: the file is checked itself, and
+a test compares the two.
 """
 
 from __future__ import annotations
@@ -11,10 +13,20 @@ import shutil
 import sys
 from pathlib import Path
 
-_BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+_BLOCK = re.compile(r"(^`[\w./-]+`:\n\n)?^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _SERVICE = Path(__file__).parents[1] / "examples/blog/service.py"
-_STUBS = {"uvicorn_worker": "from typing import Any\nclass UvicornWorker:\n    CONFIG_KWARGS: dict[str, Any]\n"}
-"""Stubs of packages without types."""
+_STUBS = {
+    "uvicorn_worker": "from typing import Any\nclass UvicornWorker:\n    CONFIG_KWARGS: dict[str, Any]\n",
+    "totoms_example/__init__": "",
+    "totoms_example/configuration": "from totoms.plugin import HyperscalerConfiguration\n"
+    "class ExampleConfiguration(HyperscalerConfiguration): ...\n",
+    "totoms_example/secrets": "from totoms import SecretsManager\nclass ExampleSecretsManager(SecretsManager): ...\n",
+    "totoms_example/storage": "from totoms import CloudStorage\nclass ExampleCloudStorage(CloudStorage): ...\n",
+    "totoms_example/bus": "from totoms import MessageBus\nclass ExampleMessageBus(MessageBus): ...\n",
+    "example_harness": "from totoms.testing import MessageBusHarness\n"
+    "def ExampleMessageBusHarness(server_url: str) -> MessageBusHarness: ...\n",
+}
+"""Stubs of a package without types, and of what a reader writes: a plugin and its harness."""
 _PYRIGHT = {"typeCheckingMode": "strict", "pythonVersion": "3.11"}
 
 
@@ -25,10 +37,13 @@ def main(folder: str, *pages: str) -> None:
     for old in target.glob("*.py"):
         old.unlink()
     for page in map(Path, pages):
-        for number, block in enumerate(_BLOCK.findall(page.read_text())):
-            (target / f"{page.stem}_{number}.py").write_text(block)
+        for number, (quoted, block) in enumerate(_BLOCK.findall(page.read_text())):
+            if not quoted:
+                (target / f"{page.parent.name}_{page.stem}_{number}.py").write_text(block)
     for name, stub in _STUBS.items():
-        (target / f"{name}.pyi").write_text(stub)
+        path = target / f"{name}.pyi"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(stub)
     shutil.copy(_SERVICE, target / "service.py")
     (target / "pyrightconfig.json").write_text(json.dumps(_PYRIGHT))
 

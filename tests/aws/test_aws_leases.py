@@ -50,7 +50,7 @@ async def test_lease_that_was_set_is_asked_for_with_each_message_and_renewal(
     assert found["VisibilityTimeout"] == "7200"
     publish(faulty_aws, topic, "a body", {})
     one = await received(bus, made)
-    assert one.lease_seconds == 7200
+    assert one.lease.seconds == 7200
     assert await bus._extend([one]) == [None]
     renewals = [request for request in faults.requests if is_hiding(request)]
     assert "7200" in str(renewals[-1].body)

@@ -120,7 +120,7 @@ async def test_lease_is_what_the_subscription_says(broker: Broker) -> None:
     await bus._subscribe(SUBSCRIPTION, create=False)
     await asyncio.to_thread(broker.operator.publish, "posts-topic", b"1", {})
     (one,) = await bus._receive(SUBSCRIPTION, 1, 10.0)
-    assert one.lease_seconds == 17
+    assert one.lease.seconds == 17
     assert 15.0 < one.lease.expires - time.monotonic() <= 17.0
     one.lease.expires = time.monotonic() + 1.0
     assert list(await bus._extend([one])) == [None]

@@ -142,6 +142,27 @@ async def test_lease_of_a_slow_handler_is_renewed_and_it_runs_once(bus: MemoryBu
     assert settled(bus, "ack") == [received.message_id]
 
 
+async def test_leases_are_renewed_at_the_same_pace_until_a_new_receiver_has_fetched_something(
+    bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus.lease_seconds = 0.03
+    gate, pauses, sleep = Gate(), [], asyncio.sleep
+
+    async def sleeping(seconds: float) -> None:
+        pauses.append(seconds)
+        await sleep(seconds)
+
+    monkeypatch.setattr("totoms.messages.consumer.asyncio.sleep", sleeping)
+    async with consuming(bus, make_router(Handler(gate))):
+        await bus.put(POST, SUBSCRIPTION)
+        await bus.until(lambda: len(settled(bus, "extend")) >= 1)
+        bus.lease_seconds = 0.0
+        await bus.until(lambda: len(settled(bus, "extend")) >= 4)
+        gate.open()
+        await bus.until(lambda: bool(settled(bus, "ack")))
+    assert min(pauses) == pytest.approx(0.01)
+
+
 async def test_handler_whose_lease_is_lost_is_cancelled_and_not_settled(bus: MemoryBus) -> None:
     bus.lease_seconds = 0.03
     gate = Gate()

@@ -73,9 +73,9 @@ def test_backend_without_a_lease_that_can_be_set_says_so() -> None:
 async def test_local_lease_is_given_and_renewed_as_long_as_it_was_set(local_root: str) -> None:
     bus = make_bus(local_root)
     bus.use_lease(7200.0)
-    await bus._subscribe(BLOG, create=True)
+    receiver = await bus._subscribe(BLOG, create=True)
     await publish(bus, 1)
     (one,) = await receive(bus)
-    assert one.lease_seconds == 7200.0
+    assert receiver.lease_seconds == 7200.0
     assert await bus._extend([one]) == [None]
     await bus.close()

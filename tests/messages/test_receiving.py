@@ -24,6 +24,7 @@ class Fetches(LeasingReceiver):
         self.asked: list[tuple[int, float]] = []
         self.released: list[str] = []
         self.running = 0
+        self.seconds = 30.0
         self.answers: asyncio.Queue[list[str] | BackendError] = asyncio.Queue()
 
     async def _fetch(self, most: int, wait: float) -> list[Received]:
@@ -34,7 +35,7 @@ class Fetches(LeasingReceiver):
         self.running -= 1
         if isinstance(answer, BackendError):
             raise answer
-        return [Received(b"{}", name, 1, BLOG, lease=Lease(name, 30.0)) for name in answer]
+        return [Received(b"{}", name, 1, BLOG, lease=Lease(name, self.seconds)) for name in answer]
 
     async def _release(self, held: Sequence[Received]) -> None:
         self.released += [one.message_id for one in held]
@@ -67,6 +68,16 @@ async def test_receive_fetches_until_there_are_messages() -> None:
     assert names(await fetches.receive(10, 600.0)) == ["one", "two"]
     assert [most for most, _ in fetches.asked] == [10, 10, 10]
     assert all(0 < wait <= 2.0 for _, wait in fetches.asked), "a fetch cannot be cancelled, so it must be short"
+
+
+async def test_lease_of_a_receiver_is_the_shortest_that_it_fetched() -> None:
+    fetches = Fetches()
+    assert fetches.lease_seconds == 0
+    for seconds, shortest in ((30.0, 30.0), (5.0, 5.0), (60.0, 5.0)):
+        fetches.seconds = seconds
+        fetches.answers.put_nowait(["one"])
+        await fetches.receive(10, 0.0)
+        assert fetches.lease_seconds == shortest
 
 
 async def test_receive_that_does_not_wait_fetches_once() -> None:

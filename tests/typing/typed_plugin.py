@@ -33,7 +33,7 @@ class SkylineSecrets(SecretsManager):
 
 class SkylineReceiver(LeasingReceiver):
     async def _fetch(self, most: int, wait: float) -> list[Received]:
-        return [Received(b"{}", "1", 1, self.subscription, lease=Lease("handle", 30.0), lease_seconds=30.0)]
+        return [Received(b"{}", "1", 1, self.subscription, lease=Lease("handle", 30.0))]
 
     async def _ack(self, held: Sequence[Received]) -> Sequence[BackendError | None]:
         return [None for _ in held]

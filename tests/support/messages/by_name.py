@@ -25,6 +25,10 @@ class Through(Receiver):
         self._bus = bus
         self._own = own
 
+    @property
+    def lease_seconds(self) -> float:  # type: ignore[override]
+        return self._bus._lease_of(self.subscription)  # type: ignore[no-any-return]
+
     async def receive(self, max_messages: int, wait: float) -> list[Received]:
         return await self._bus._receive(self.subscription, max_messages, wait)  # type: ignore[no-any-return]
 
@@ -98,6 +102,9 @@ class ByName:
 
     def _by(self, received: Received) -> Receiver:
         return self._received_by.get(received) or self._receivers[received.subscription.name]
+
+    def _lease_of(self, subscription: Subscription) -> float:
+        return self._receivers[subscription.name].lease_seconds
 
     async def _receive(self, subscription: Subscription, max_messages: int, wait: float) -> list[Received]:
         receiver = self._receivers[subscription.name]

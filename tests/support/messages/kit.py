@@ -46,7 +46,7 @@ class MemoryBus(MessageBus):
     ) -> Received:
         body = message if isinstance(message, bytes) else encode_message(message)
         number = len(self.waiting) + len(self.leased) + len(self.log)
-        received = Received(body, f"m{number}", attempt, subscription, lease_seconds=self.lease_seconds, **extra)
+        received = Received(body, f"m{number}", attempt, subscription, **extra)
         async with self._changed:
             self.waiting.append(received)
             self._changed.notify_all()
@@ -79,6 +79,9 @@ class MemoryBus(MessageBus):
 
     def _dead_letters(self, subscription: str) -> DeadLetterStore:
         return ThroughStore(self, subscription)
+
+    def _lease_of(self, subscription: Subscription) -> float:
+        return self.lease_seconds
 
     async def _receive(self, subscription: Subscription, max_messages: int, wait: float) -> list[Received]:
         self.most_asked = max(self.most_asked, max_messages)

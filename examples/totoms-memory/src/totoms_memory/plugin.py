@@ -26,8 +26,8 @@ class Queue(plugin.DeadLetterStore):
     """A queue, or one service's subscription to a topic, with its dead letters."""
 
     topic: str = ""
-    messages: dict[str, Message] = field(default_factory=dict)
-    dead: dict[str, plugin.DeadLetter] = field(default_factory=dict)
+    messages: dict[str, Message] = field(default_factory=dict[str, Message])
+    dead: dict[str, plugin.DeadLetter] = field(default_factory=dict[str, plugin.DeadLetter])
 
     async def keep(self, received: plugin.Received, reason: plugin.DeadLetterReason) -> str:
         name, letter_id, now = received.subscription.name, plugin.new_cid(), time.time()
@@ -106,7 +106,7 @@ class MemoryReceiver(plugin.LeasingReceiver):
     def _lease(self, key: str, one: Message, now: float) -> plugin.Received:
         one.due, one.attempts = now + self._seconds, one.attempts + 1
         lease = plugin.Lease(one, self._seconds, now)
-        return plugin.Received(one.body, key, one.attempts, self.subscription, one.attributes, lease, self._seconds)
+        return plugin.Received(one.body, key, one.attempts, self.subscription, one.attributes, lease)
 
     async def _ack(self, held: Sequence[plugin.Received]) -> Sequence[errors.BackendError | None]:
         for one in held:

@@ -111,11 +111,7 @@ class NatsReceiver(LeasingReceiver):
             delivery = Delivery(message.reply, f"{about.stream}.{about.consumer}.{about.sequence.stream}")
             message_id = attributes.get(ID_ATTRIBUTE) or (message.headers or {}).get(_ID_HEADER) or delivery.place
             lease = Lease(delivery, source.lease_seconds, begun)
-            batch.append(
-                Received(
-                    message.data, message_id, about.num_delivered, self.subscription, attributes, lease, lease.seconds
-                )
-            )
+            batch.append(Received(message.data, message_id, about.num_delivered, self.subscription, attributes, lease))
         await asyncio.gather(*(self._correct_attempt(one) for one in batch if one.attempt > 1))
         return batch
 

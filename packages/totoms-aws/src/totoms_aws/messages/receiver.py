@@ -145,11 +145,8 @@ class SQSReceiver(LeasingReceiver):
         attempt = int(message["Attributes"]["ApproximateReceiveCount"])
         if _COUNT.fullmatch(earlier):
             attempt += int(earlier)
-        seconds = self._lease_seconds
-        lease = Lease(message, seconds, asked)
-        return Received(
-            content.body, content.message_id, attempt, self.subscription, content.attributes, lease, seconds
-        )
+        lease = Lease(message, self._lease_seconds, asked)
+        return Received(content.body, content.message_id, attempt, self.subscription, content.attributes, lease)
 
     def _renew(self, received: list[Received]) -> None:
         since = time.monotonic()

@@ -86,7 +86,6 @@ def received_from(message: ServiceBusReceivedMessage, subscription: Subscription
         subscription,
         attributes,
         lease,
-        lease.seconds,
         None if session is None or session.startswith(UNORDERED) else session,
     )
 

@@ -185,8 +185,8 @@ class Consumer:
 
     def _begin(self, received: Received) -> None:
         self._running[received] = asyncio.create_task(self._process(received))
-        if received.lease_seconds and self._lease_task is None:
-            self._lease_task = asyncio.create_task(self._keep_leases(received.lease_seconds))
+        if self._receiver.lease_seconds and self._lease_task is None:
+            self._lease_task = asyncio.create_task(self._keep_leases())
 
     async def _process(self, received: Received) -> None:
         try:
@@ -244,7 +244,7 @@ class Consumer:
                 since = since if outages else now
                 outages += 1
                 # Retry for as long as a lease lasts, so that a short outage does not cause redeliveries.
-                if outages >= 10 and now - since >= max(one.lease_seconds for one in self._acking):
+                if outages >= 10 and now - since >= self._receiver.lease_seconds:
                     self._warn(f"Cannot ack {len(self._acking)} messages of {self._subscription.name}", error)
                     if telemetry.active is not None:
                         topic = self._subscription.logical_name
@@ -275,9 +275,11 @@ class Consumer:
 
     # --- leases ---
 
-    async def _keep_leases(self, lease_seconds: float) -> None:
+    async def _keep_leases(self) -> None:
+        seconds = self._receiver.lease_seconds
         while True:
-            await asyncio.sleep(lease_seconds / 3)
+            await asyncio.sleep(seconds / 3)
+            seconds = self._receiver.lease_seconds or seconds  # 0 until a new receiver has fetched something
             held = [*(one for one in self._running if one not in self._gone), *self._unacked, *self._acking]
             if not held:
                 continue

@@ -131,7 +131,10 @@ class LeasingReceiver(Receiver):
         if self._fetching is None:  # abandoned by `stop`
             return []
         self._fetching = None
-        return fetching.result()
+        batch = fetching.result()
+        for one in batch:  # the shortest, because one timer renews those of all sources
+            self.lease_seconds = min(self.lease_seconds or one.lease.seconds, one.lease.seconds)
+        return batch
 
     def _abandon(self) -> None:
         fetching, self._fetching = self._fetching, None

@@ -23,7 +23,6 @@ class Received:
         subscription: The subscription it came from.
         attributes: The attributes of the broker's message.
         lease: The right to settle this delivery: a `Lease`, or the backend's own handle. None for a pushed message.
-        lease_seconds: How long the lease lasts from its start and from each renewal; 0 without a lease.
         ordering_key: As published.
         attributes_vouched: Whether the broker vouches for `attributes`. If not, the message type is never read from
             them.
@@ -38,7 +37,6 @@ class Received:
     subscription: Subscription
     attributes: Mapping[str, str] = field(default_factory=dict)
     lease: Any = None
-    lease_seconds: float = 0.0
     ordering_key: str | None = None
     attributes_vouched: bool = True
     undecodable: str = ""
@@ -53,7 +51,12 @@ class Receiver(ABC):
 
     Args:
         subscription: The subscription to receive from.
+
+    Attributes:
+        lease_seconds: How long a lease lasts from its start and from each renewal; 0 if messages have none.
     """
+
+    lease_seconds: float = 0.0
 
     def __init__(self, subscription: Subscription) -> None:
         self.subscription = subscription
@@ -79,7 +82,7 @@ class Receiver(ABC):
 
     @abstractmethod
     async def extend(self, batch: Sequence[Received]) -> Sequence[BackendError | None]:
-        """Renew leases for `Received.lease_seconds` from now. Return for each None, or LeaseLost if it expired."""
+        """Renew leases for `lease_seconds` from now. Return for each None, or LeaseLost if it expired."""
 
     @abstractmethod
     async def dead_letter(self, received: Received, reason: DeadLetterReason) -> str | None:

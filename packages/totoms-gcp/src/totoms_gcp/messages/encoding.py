@@ -91,7 +91,6 @@ def decode_pulled(
                 subscription,
                 attributes,
                 PubSubLease(one.ack_id, path, lease_seconds, begun),
-                lease_seconds,
                 message.ordering_key or None,
             )
         )

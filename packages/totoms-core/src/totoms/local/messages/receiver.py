@@ -28,6 +28,7 @@ class LocalReceiver(Receiver):
 
     def __init__(self, feed: Feed, writer: Callable[[], Writer]) -> None:
         super().__init__(feed.subscription)
+        self.lease_seconds = feed.lease_seconds
         self._feed = feed
         self._writer = writer
 

@@ -148,7 +148,6 @@ def received(outgoing: Outgoing, row: int, feed: Feed) -> Received:
         feed.subscription,
         outgoing.attributes,
         row,
-        feed.lease_seconds,
         outgoing.ordering_key,
     )
 
@@ -179,7 +178,6 @@ def lease(connection: sqlite3.Connection, feed: Feed, most: int, now: float) -> 
                 feed.subscription,
                 orjson.loads(attributes),
                 row,
-                feed.lease_seconds,
                 ordering_key,
             )
         )

@@ -124,6 +124,11 @@ class RecordingReceiver(Receiver):
         self.settled.extend(settled)
         self._progress.notify()
 
+    @property
+    def lease_seconds(self) -> float:  # type: ignore[override]
+        """See `Receiver`."""
+        return self._receiver.lease_seconds
+
     async def receive(self, max_messages: int, wait: float) -> list[Received]:
         """Receive messages and record them."""
         self.polling = True
