@@ -127,6 +127,38 @@ def test_all_lines_come_in_the_same_form_with_the_documented_file(start: Start, 
     assert_service_logs_once(lines)
 
 
+def test_server_that_sets_up_its_log_after_the_service_is_adopted_too(tmp_path: Path) -> None:
+    (tmp_path / "service.py").write_text(SERVICE)
+    port = free_port()
+    (tmp_path / "main.py").write_text(f"""
+import asyncio, httpx, uvicorn, service
+from totoms import TotoMicroservice
+service.TotoMicroservice.asgi = lambda configuration: configuration
+
+async def main():
+    app = (await TotoMicroservice.init(service.app())).app
+    server = uvicorn.Server(uvicorn.Config(app, port={port}))
+    serving = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    async with httpx.AsyncClient(base_url="http://127.0.0.1:{port}") as client:
+        for slug in ("one", "two"):
+            await client.get("/posts/" + slug)
+    server.should_exit = True
+    await serving
+
+asyncio.run(main())
+""")
+    process = Process("main.py", root=str(tmp_path / "root"), env={"HYPERSCALER": "local"}, cwd=tmp_path)
+    try:
+        assert process.wait() == 0
+    finally:
+        process.kill()
+    lines = [line for line in process.lines if line and '"logger":"httpx"' not in line]
+    assert_service_logs_once(lines)
+    assert [line for line in parsed(lines) if line["message"] == "Application startup complete."]
+
+
 def test_access_log_of_the_server_stays_where_the_service_has_none(start: Start) -> None:
     service = SERVICE.replace("version=", "log=LogConfiguration(requests=False), version=")
     lines = start("uvicorn", without=("--log-config",), service=service)

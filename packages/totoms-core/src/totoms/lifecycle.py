@@ -14,7 +14,7 @@ from totoms.declaration.service import TotoMicroserviceConfiguration
 from totoms.environment import scope_environment
 from totoms.errors import BackendError, Closed, ConfigurationError
 from totoms.loading import close_config
-from totoms.logging.setup import flush_logging
+from totoms.logging.setup import adopt_servers, flush_logging
 from totoms.loop_watch import LoopWatch
 from totoms.telemetry import setup as telemetry
 from totoms.telemetry import state
@@ -86,6 +86,7 @@ class ServiceLifecycle:
         service._seal()
         # Again: the service may have set a provider in `load`.
         telemetry.configure(service.service_name, service.configuration.version, service.logger)
+        adopt_servers(access=service.configuration.log.requests)  # a server may set up its log after the service's
         self._watch.start()
         with scope_environment(service.environment):
             if self._messaging is not None:
