@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -11,12 +12,26 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from support.http.app import Log
+from totoms import (
+    ExecutionContext,
+    MessageBusConfig,
+    MessageBusHandlerConfig,
+    MessageBusTopicConfig,
+    TotoControllerConfig,
+    TotoMessage,
+    TotoMicroservice,
+    TotoMicroserviceConfiguration,
+    toto_handler,
+)
 from totoms.errors import AccessDenied
+from totoms.local.messages.bus import LocalMessageBus
+from totoms.local.messages.receiver import LocalReceiver
 from totoms.logging.logger import TotoLogger
 from totoms.messages.backlog_watch import BacklogWatch
 from totoms.messages.bus import MessageBus
 from totoms.messages.subscription import Backlog, Subscription
 from totoms.telemetry.service_metrics import ServiceInstruments
+from totoms.testing.spans import recorded_spans
 
 ORDERS = Subscription(name="shop-orders", topic="arn:orders", logical_name="orders")
 
@@ -103,3 +118,34 @@ async def test_failure_is_logged_once_and_no_old_number_is_shown(broker: Broker,
     lines = [line for line in log.lines if "backlog of shop-orders" in line]
     assert len(lines) == 2
     assert "The service may not read the queue." in lines[0]
+
+
+@toto_handler(type="placed")
+async def handle(message: TotoMessage, exec_context: ExecutionContext[TotoControllerConfig]) -> None:
+    """Do nothing."""
+
+
+async def test_backlog_of_a_pushed_subscription_is_asked_for_as_pushed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def undelivered(self: LocalMessageBus, subscription: Subscription) -> LocalReceiver:
+        # As on AWS: a queue of what could not be pushed, which is pulled. It is not the subscription.
+        return await self._subscribe(replace(subscription, delivery="pull"), create=True)
+
+    asked: list[str] = []
+
+    def start(_self: BacklogWatch, subscriptions: Sequence[Subscription], _instruments: object) -> None:
+        asked.extend(one.delivery for one in subscriptions)
+
+    monkeypatch.setattr(LocalMessageBus, "_undelivered", undelivered)
+    monkeypatch.setattr(BacklogWatch, "start", start)
+    monkeypatch.setenv("SERVICE_BASE_URL", "http://127.0.0.1:1")
+    bus = MessageBusConfig(
+        topics=[MessageBusTopicConfig(logical_name="orders", secret="orders")],
+        message_handlers=[MessageBusHandlerConfig(handler=handle)],
+        delivery="push",
+    )
+    configuration = TotoMicroserviceConfiguration(service_name="shop", message_bus_configuration=bus)
+    with recorded_spans():
+        service = await TotoMicroservice.create(configuration)
+        await service._lifecycle.start()
+        await service.stop()
+    assert asked == ["push"]

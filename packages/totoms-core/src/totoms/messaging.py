@@ -185,12 +185,13 @@ class Messaging:
             ConfigurationError: The choice between push and pull is ambiguous, or the backend does not support it.
             BackendError: A subscription does not exist and cannot be created; the error says why.
         """
+        heard = []
         for subscription in self._subscriptions:
             subscribed, receiver = await self._subscriber.subscribe(subscription)
+            heard.append(subscribed)
             if receiver is not None:
                 self._consume(subscribed, receiver)
         if telemetry.active is not None:
-            heard = [consumer.subscription for consumer in self._consumers]
             self._backlogs.start(heard, telemetry.active.instruments.service)
         if self._unhandled:
             self._warning = asyncio.create_task(self._subscriber.warn_of_unhandled(self._unhandled))

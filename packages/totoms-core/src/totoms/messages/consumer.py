@@ -19,7 +19,7 @@ from totoms.messages.outages import Outage
 from totoms.messages.outcome import Action, Outcome
 from totoms.messages.receiver import Received, Receiver
 from totoms.messages.router import MessageRouter
-from totoms.messages.subscription import RetryPolicy, Subscription
+from totoms.messages.subscription import RetryPolicy
 from totoms.telemetry import state as telemetry
 
 _WAIT: Final = 20.0
@@ -77,11 +77,6 @@ class Consumer:
     def start(self) -> None:
         """Start to pull, on the running event loop."""
         self._pull_task = asyncio.create_task(self._pull(), name=f"totoms pull {self._subscription.name}")
-
-    @property
-    def subscription(self) -> Subscription:
-        """The subscription."""
-        return self._subscription
 
     @property
     def in_flight(self) -> int:
