@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import threading
+import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -33,7 +34,9 @@ PORT_VARIABLE: Final = "OTEL_EXPORTER_PROMETHEUS_PORT"
 DEFAULT_HOST: Final = "127.0.0.1"
 DEFAULT_PORT: Final = 9464
 INTERVAL: Final = 1.0
-"""Seconds between two snapshots of a worker, and between two attempts to get the port."""
+"""The least seconds between two snapshots of a worker, and between two attempts to get the port."""
+MOST_LOAD: Final = 0.01
+"""The part of a processor that snapshots may take. With very many metrics there are fewer of them."""
 _SHARING: Final = "share its metrics with other workers"
 
 
@@ -117,8 +120,11 @@ class PrometheusListener:
         return to_metrics(merge(workers))
 
     def _run(self) -> None:
-        while not self._stopped.wait(INTERVAL):
+        pause = INTERVAL
+        while not self._stopped.wait(pause):
+            begun = time.thread_time()
             self.flush()
+            pause = max(INTERVAL, (time.thread_time() - begun) / MOST_LOAD)
 
     @property
     def _listening(self) -> str:
