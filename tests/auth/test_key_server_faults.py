@@ -177,7 +177,7 @@ async def test_unknown_key_cannot_be_decided_while_the_key_server_is_away(setup:
         await setup.keys.find("two")
 
 
-async def test_keys_too_old_serve_no_more(setup: Setup) -> None:
+async def test_keys_that_are_too_old_are_not_used(setup: Setup) -> None:
     await setup.keys.find("one")
     setup.server.status = 503
     setup.clock.now += USABLE_FOR + 1
@@ -185,7 +185,7 @@ async def test_keys_too_old_serve_no_more(setup: Setup) -> None:
         await setup.keys.find("one")
 
 
-async def test_slow_key_server_holds_up_nobody_who_needs_no_new_key(setup: Setup) -> None:
+async def test_slow_key_server_does_not_delay_callers_with_a_known_key(setup: Setup) -> None:
     await setup.keys.find("one")
     setup.server.hold.clear()
     setup.server.asked.clear()
@@ -198,7 +198,7 @@ async def test_slow_key_server_holds_up_nobody_who_needs_no_new_key(setup: Setup
     assert await waiting is None
 
 
-async def test_caller_who_goes_away_does_not_cancel_the_fetch_of_others(setup: Setup) -> None:
+async def test_cancelled_caller_does_not_cancel_the_fetch_for_the_others(setup: Setup) -> None:
     setup.server.hold.clear()
     first, second = (asyncio.create_task(setup.keys.find("one")) for _ in range(2))
     await asyncio.to_thread(setup.server.asked.wait, 120)
@@ -239,7 +239,7 @@ def prepared(*entries: Any, algorithm: str = "RS256") -> set[str | None]:
     return set(prepare_keys(json.dumps({"keys": entries}).encode(), algorithm))
 
 
-def test_malformed_key_hides_no_good_one(issuer_key: RSAPrivateKey) -> None:
+def test_malformed_key_does_not_hide_good_keys(issuer_key: RSAPrivateKey) -> None:
     bad = [7, {"kty": "RSA", "kid": "x", "n": "", "e": "!"}, {"kty": "RSA", "kid": 7, "n": "AQAB", "e": "AQAB"}]
     assert prepared(*bad, entry_of(issuer_key)) == {"one", None}
 
@@ -465,7 +465,7 @@ def configured(key_server: KeyServer) -> Any:
     return make_service(APIEndpoint("GET", "/who", who), oidc_issuers=[issuer])
 
 
-async def test_configured_issuer_is_accepted_beside_own_tokens(
+async def test_configured_issuer_is_accepted_in_addition_to_own_tokens(
     key_server: KeyServer, issuer_key: RSAPrivateKey
 ) -> None:
     service = configured(key_server)
@@ -630,7 +630,7 @@ async def test_remembered_tokens_are_bounded(monkeypatch: pytest.MonkeyPatch) ->
     assert 5 <= kept <= 10
 
 
-async def test_remembered_token_says_nothing_of_a_longer_one() -> None:
+async def test_cached_token_does_not_validate_a_longer_or_shorter_one() -> None:
     authenticator = Authenticator(verifiers=[OwnTokens("k" * 32)])
     header = b"Bearer " + token("k" * 32).encode()
     await authenticator.authenticate([header])

@@ -129,7 +129,7 @@ async def test_batch_that_is_refused_as_a_whole_is_sent_one_by_one(
 
 
 @pytest.mark.parametrize("name", ["Publish", "PublishBatch"])
-async def test_answer_that_makes_no_sense_leaves_nobody_waiting(bus: BusOfTests, faults: FaultyAWS, name: str) -> None:
+async def test_malformed_answer_fails_every_publisher_that_waits(bus: BusOfTests, faults: FaultyAWS, name: str) -> None:
     inside = "<Successful><member><Id>not a number</Id></member></Successful>"
     document = f"<{name}Response><{name}Result>{inside}</{name}Result></{name}Response>"
     if name == "Publish":
@@ -405,7 +405,7 @@ async def test_order_is_kept_by_one_request_at_a_time(faulty_aws: AWSConfigurati
 
 
 @pytest.mark.parametrize("what", ["purge", "replay"])
-async def test_dead_letter_that_sqs_does_not_delete_is_not_said_to_be_gone(
+async def test_dead_letter_that_sqs_does_not_delete_raises_unavailable(
     bus: BusOfTests, topic: str, faults: FaultyAWS, what: str
 ) -> None:
     wanted = Subscription(f"blog-{new_cid()[:12]}", topic, "posts")

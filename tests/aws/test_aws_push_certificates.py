@@ -62,7 +62,7 @@ async def arrival(server: CertificateServer, number: int = 1) -> None:
             assert await asyncio.to_thread(server.arrived.wait, DEADLINE)
 
 
-async def test_url_that_was_made_up_keeps_no_other_certificate_away(
+async def test_made_up_url_does_not_prevent_fetching_other_certificates(
     server: CertificateServer, kept: Certificates
 ) -> None:
     with pytest.raises(Undecidable):
@@ -70,7 +70,7 @@ async def test_url_that_was_made_up_keeps_no_other_certificate_away(
     assert await kept.key_of(URL) == signer().key.public_key()
 
 
-async def test_url_that_was_made_up_is_asked_for_once_in_a_while(
+async def test_made_up_url_is_fetched_once_per_cooldown(
     server: CertificateServer, kept: Certificates, clock: Clock
 ) -> None:
     for _ in range(5):
@@ -82,7 +82,7 @@ async def test_url_that_was_made_up_is_asked_for_once_in_a_while(
     await kept.key_of(url_of(1))
 
 
-async def test_urls_that_are_remembered_as_made_up_are_few() -> None:
+async def test_number_of_remembered_made_up_urls_is_bounded() -> None:
     def fetch(url: str) -> bytes:
         raise Unavailable("no", resource=url)
 
@@ -95,7 +95,7 @@ async def test_urls_that_are_remembered_as_made_up_are_few() -> None:
     assert len(kept._certificates) == signatures._MAX_KEPT
 
 
-async def test_server_that_is_away_is_left_alone_for_a_while(
+async def test_unreachable_server_is_asked_once_per_cooldown(
     server: CertificateServer, kept: Certificates, clock: Clock
 ) -> None:
     server.away = True
@@ -118,7 +118,9 @@ async def test_known_certificate_serves_while_the_server_is_away(server: Certifi
     await kept.key_of(URL)
 
 
-async def test_slow_server_is_asked_once_for_all_who_wait(server: CertificateServer, kept: Certificates) -> None:
+async def test_callers_that_wait_share_one_request_to_a_slow_server(
+    server: CertificateServer, kept: Certificates
+) -> None:
     server.hold.clear()
     waiting = [asyncio.create_task(kept.key_of(URL)) for _ in range(50)]
     await arrival(server)  # meanwhile the event loop runs on, or this did not come back
@@ -128,7 +130,9 @@ async def test_slow_server_is_asked_once_for_all_who_wait(server: CertificateSer
     assert server.asked == [signer().path]
 
 
-async def test_who_stops_waiting_takes_nothing_from_the_others(server: CertificateServer, kept: Certificates) -> None:
+async def test_cancelled_caller_does_not_cancel_the_fetch_for_the_others(
+    server: CertificateServer, kept: Certificates
+) -> None:
     server.hold.clear()
     first, second = (asyncio.create_task(kept.key_of(URL)) for _ in range(2))
     await arrival(server)
@@ -140,7 +144,7 @@ async def test_who_stops_waiting_takes_nothing_from_the_others(server: Certifica
     assert server.asked == [signer().path]
 
 
-async def test_few_are_fetched_at_a_time(server: CertificateServer, kept: Certificates) -> None:
+async def test_number_of_fetches_at_a_time_is_bounded(server: CertificateServer, kept: Certificates) -> None:
     server.hold.clear()
     most = signatures._BURST
     for number in range(most):
@@ -155,9 +159,7 @@ async def test_few_are_fetched_at_a_time(server: CertificateServer, kept: Certif
     await kept.key_of(URL)  # nothing was held against it
 
 
-async def test_stranger_who_makes_up_urls_has_few_fetched(
-    server: CertificateServer, kept: Certificates, clock: Clock
-) -> None:
+async def test_made_up_urls_cause_few_fetches(server: CertificateServer, kept: Certificates, clock: Clock) -> None:
     for number in range(350):  # ten seconds of what was once 35 a second
         clock.now += 1 / 35
         with pytest.raises(Undecidable):
@@ -165,7 +167,7 @@ async def test_stranger_who_makes_up_urls_has_few_fetched(
     assert len(server.asked) <= signatures._BURST + 10 / signatures._PAUSE
 
 
-async def test_certificate_that_all_pushes_name_is_fetched_although_a_stranger_uses_up_the_budget(
+async def test_url_of_most_pushes_is_fetched_although_made_up_urls_use_up_the_budget(
     server: CertificateServer, kept: Certificates, clock: Clock
 ) -> None:
     made_up = iter(range(100_000))
@@ -217,7 +219,7 @@ CONNECTIONS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("made", CONNECTIONS.values(), ids=CONNECTIONS)
-async def test_connection_to_somebody_else_brings_nothing(
+async def test_server_with_a_wrong_certificate_is_not_asked(
     kept: Certificates, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, made: dict[str, Any]
 ) -> None:
     with CertificateServer(HOST, tmp_path, **made) as server:
@@ -227,7 +229,7 @@ async def test_connection_to_somebody_else_brings_nothing(
         assert (server.tunnels, server.asked) == ([f"{HOST}:443"], [])
 
 
-async def test_connection_of_an_authority_that_nobody_trusts_brings_nothing(
+async def test_server_with_a_certificate_of_an_untrusted_authority_is_not_asked(
     kept: Certificates, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with ExitStack() as stack:

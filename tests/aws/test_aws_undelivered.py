@@ -82,7 +82,7 @@ async def handle(bus: BusOfTests, pushed: Subscription, handler: Any, until: Cal
         await consumer.stop(DEADLINE)
 
 
-async def test_push_subscription_has_a_queue_for_what_sns_gives_up(
+async def test_push_subscription_has_a_queue_for_undelivered_messages(
     bus: BusOfTests, pushed: Subscription, sqs: Any, sns: Any
 ) -> None:
     await bus._subscribe_push(pushed, create=True)

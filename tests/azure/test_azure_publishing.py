@@ -148,7 +148,7 @@ async def test_key_that_is_too_long_is_reported_before_anything_is_sent(namespac
     assert await bus._publish([namespace.outgoing(b"2", "k" * 128)]) == [None]
 
 
-async def test_publisher_that_is_cancelled_takes_nothing_back(namespace: Namespace) -> None:
+async def test_cancelled_publisher_does_not_recall_its_message(namespace: Namespace) -> None:
     bus = namespace.bus()
     await bus._publish([namespace.outgoing(b"0")])
     namespace.server.delay = 0.2

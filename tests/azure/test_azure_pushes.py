@@ -436,7 +436,7 @@ async def test_large_body_is_taken_apart_in_linear_time(harness: AzurePushHarnes
         assert await _bodies(await harness.connect(), Pushed(body, harness.grid.request().headers)) == [body]
 
 
-async def test_array_without_events_brings_nothing(harness: AzurePushHarness) -> None:
+async def test_empty_array_of_events_has_no_messages(harness: AzurePushHarness) -> None:
     service = PushedService(await harness.connect(), harness.url, succeed, RetryPolicy())
     for body in (b"[]", b" [ ] ", b"\xef\xbb\xbf[]"):
         answer = await service.send(Pushed(body, harness.grid.request().headers))
@@ -732,7 +732,7 @@ async def test_event_grid_may_push_here_and_the_address_for_a_later_answer_is_ne
         "eventgrid.azure.net\u200b",
     ],
 )
-async def test_nobody_else_may_push_here(harness: AzurePushHarness, origin: str) -> None:
+async def test_handshake_of_another_origin_is_refused(harness: AzurePushHarness, origin: str) -> None:
     with pytest.raises(Forbidden):
         await _ask(await harness.connect(), Pushed(b"", {"webhook-request-origin": origin}, "OPTIONS"))
 

@@ -56,7 +56,7 @@ async def test_receive_that_waits_returns_when_its_consumer_stops(namespace: Nam
     assert len(await namespace.received(other, 1)) == 1
 
 
-async def test_receive_that_is_cancelled_keeps_nothing(namespace: Namespace) -> None:
+async def test_cancelled_receive_keeps_no_message(namespace: Namespace) -> None:
     bus, other = await _subscribed(namespace), await _subscribed(namespace)
     receiving = asyncio.create_task(bus._receive(namespace.subscription, 10, 600.0))
     queue = namespace.server.entity(namespace.path)
@@ -101,7 +101,7 @@ async def test_queue_of_replays_that_is_made_later_is_found(namespace: Namespace
     assert namespace.bodies(queue) == []
 
 
-async def test_replays_that_may_not_be_looked_at_hinder_nobody(namespace: Namespace) -> None:
+async def test_missing_permission_for_replays_does_not_prevent_receiving(namespace: Namespace) -> None:
     bus = await _subscribed(namespace)
     namespace.server.denied = {f"{namespace.topic}.shop-posts-replay"}
     await namespace.publish(b"1")

@@ -58,7 +58,7 @@ async def test_sessions_that_wait_for_a_free_slot_do_not_hold_up_the_loop(namesp
     assert meter.longest < 0.3, f"the event loop stood still for {meter.longest:.3f} s"
 
 
-async def test_message_that_comes_after_the_last_receive_is_leased_to_nobody(namespace: Namespace) -> None:
+async def test_message_after_the_last_receive_is_not_leased(namespace: Namespace) -> None:
     bus, other = await _subscribed(namespace), namespace.bus()
     await other._subscribe(namespace.ordered, create=False)
     await namespace.publish(b"1", key="a")
@@ -91,7 +91,7 @@ async def test_lost_session_is_noticed_when_its_lock_is_renewed(namespace: Names
     assert [again.attempt for again in await namespace.received(bus, 1, namespace.ordered)] == [2]
 
 
-async def test_pause_of_a_message_holds_up_what_comes_behind_it_and_nobody_else(namespace: Namespace) -> None:
+async def test_pause_of_a_message_delays_only_later_messages_of_its_session(namespace: Namespace) -> None:
     bus = await _subscribed(namespace, lease_seconds=4.0)
     await namespace.publish(b"a1", b"a2", key="a")
     (one,) = await namespace.received(bus, 1, namespace.ordered)
@@ -149,7 +149,7 @@ async def test_message_without_a_key_is_handled_where_an_order_is_kept(namespace
     assert (one.body, one.ordering_key) == (b"1", None)
 
 
-async def test_who_stops_gives_up_its_sessions_at_once_and_counts_no_attempt(namespace: Namespace) -> None:
+async def test_stopped_receiver_releases_its_sessions_at_once_without_counting_attempts(namespace: Namespace) -> None:
     bus, other = await _subscribed(namespace), namespace.bus()
     await other._subscribe(namespace.ordered, create=False)
     await namespace.publish(b"1", b"2", key="a")

@@ -136,7 +136,7 @@ def test_no_two_names_become_one() -> None:
     assert len(beside) == 2 * len(odd)
 
 
-def test_queues_beside_long_paths_are_distinguished() -> None:
+def test_queues_with_long_paths_have_different_names() -> None:
     topics = ["t" * 240 + ending for ending in ("a" * 15, "b" * 15)]
     beside = {entity_of(Subscription("shop-posts", topic, "posts")).queue(REPLAY) for topic in topics}
     assert len(beside) == 2

@@ -186,7 +186,7 @@ async def test_purged_dead_letters_are_gone(letters: Letters) -> None:
     assert await letters.listed() == []
 
 
-async def test_purging_all_needs_yes_where_nobody_can_be_asked(letters: Letters) -> None:
+async def test_purging_all_needs_yes_without_a_terminal(letters: Letters) -> None:
     await letters.add(post())
 
     assert "--yes" in refused(dlq("purge", NAME, "--all"), 2)

@@ -72,7 +72,7 @@ async def test_init_has_no_keyword_of_1_5() -> None:
         await TotoMicroservice.init(init_config=TotoMicroserviceConfiguration("x"))  # type: ignore[call-arg]
 
 
-def test_star_import_brings_the_names_of_today() -> None:
+def test_star_import_has_the_names_of_2_0() -> None:
     (row,) = re.findall(r"\| `from totoms import \*` imported (.*?) and all removed names \|", PAGE)
     gone = re.findall(r"`(\w+)`", row)
     assert len(gone) == 8

@@ -147,7 +147,7 @@ def test_mongo_secrets_secrets_manager_and_service_token(client: httpx.Client) -
     }
 
 
-def test_events_endpoint_is_below_the_base_path_and_closed_to_strangers(stranger: httpx.Client) -> None:
+def test_events_endpoint_is_below_the_base_path_and_requires_authentication(stranger: httpx.Client) -> None:
     body = '{"timestamp":"","cid":"c","id":"i","type":"postCreated","msg":"","data":{"title":"forged"}}'
     refused = stranger.post("/blog/events", content=body, headers={"content-type": "text/plain"})
 

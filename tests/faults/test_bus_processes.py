@@ -178,7 +178,7 @@ def dead_letters(root: str, expected: int, deadline: float = 120.0) -> list[int]
         database.close()
 
 
-def test_poison_is_dead_lettered_after_exactly_its_attempts_and_delays_nobody(
+def test_poison_is_dead_lettered_after_exactly_its_attempts_and_delays_no_other_message(
     tmp_path: Path, figure: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     attempts, rate = 3, 500

@@ -89,7 +89,7 @@ def descriptors(process: Process) -> int:
 
 @pytest.mark.parametrize("read_first", [False, True], ids=["proof in the headers", "proof in the body"])
 @pytest.mark.parametrize("number", [16, 160])
-async def test_half_sent_bodies_keep_nobody_away(
+async def test_half_sent_bodies_do_not_block_other_pushes(
     launch: Any, bearer: dict[str, str], local_root: str, tmp_path: Path, figure: Any, number: int, read_first: bool
 ) -> None:
     options = ["--grace", GRACE, *(["--read-first"] if read_first else [])]

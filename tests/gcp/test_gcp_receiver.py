@@ -33,7 +33,7 @@ async def test_ordered_messages_are_pulled_one_by_one(broker: Broker) -> None:
     assert await bus._receive(ordered, 10, 0.3) == []
 
 
-async def test_pull_that_stayed_open_brings_no_more_than_is_asked_for_by_now(broker: Broker) -> None:
+async def test_pull_that_stayed_open_returns_no_more_messages_than_the_latest_limit(broker: Broker) -> None:
     bus = broker.bus()
     await bus._subscribe(SUBSCRIPTION, create=True)
     assert await bus._receive(SUBSCRIPTION, 5, 0.1) == []

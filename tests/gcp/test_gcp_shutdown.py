@@ -62,7 +62,7 @@ async def test_nothing_is_to_be_had_of_a_closed_bus(broker: Broker) -> None:
         await bus._subscribe(SUBSCRIPTION, create=False)
 
 
-async def test_ack_whose_caller_goes_away_counts_nevertheless(broker: Broker) -> None:
+async def test_ack_is_sent_although_its_caller_is_cancelled(broker: Broker) -> None:
     bus = broker.bus()
     await bus._subscribe(SUBSCRIPTION, create=True)
     await asyncio.to_thread(broker.operator.publish, "posts-topic", b"1", {})

@@ -95,7 +95,7 @@ def test_standard_client_sees_an_answer_that_does_not_wait_for_its_body(
     assert post(running, path, b"x" * LIMIT, **headers)[0] == expected
 
 
-def test_connection_is_kept_after_a_body_that_nobody_read(running: Running) -> None:
+def test_connection_is_kept_after_an_unread_body(running: Running) -> None:
     with running.connect() as caller:
         for _ in range(3):
             caller.sendall(b"POST /ignore HTTP/1.1\r\ncontent-length: 50000\r\n" + AUTHORIZED + b"\r\n")

@@ -194,7 +194,7 @@ def test_decorating_twice_is_decorating_once() -> None:
     assert toto_delegate(once) is once
 
 
-def test_unknown_annotation_is_refused_lest_a_dependency_is_dropped() -> None:
+def test_unknown_annotation_is_refused_so_that_no_dependency_is_dropped() -> None:
     async def odd(request: Request, user_context: UserContext, x: Annotated[str, Depends(no_such)]) -> None: ...  # type: ignore[name-defined]  # noqa: F821
 
     with pytest.raises(ConfigurationError, match="'x' has a name that is unknown"):

@@ -83,7 +83,7 @@ async def test_websocket_is_read_on_when_it_is_accepted() -> None:
     assert b" 101 " in caller.transport.written
 
 
-async def test_stream_whose_caller_left_lets_others_have_their_turn() -> None:
+async def test_endless_stream_of_a_disconnected_caller_is_cancelled() -> None:
     """Starlette ends it by cancelling its task, which needs a turn of the event loop."""
     pieces = 0
 
@@ -109,7 +109,7 @@ async def test_stream_whose_caller_left_lets_others_have_their_turn() -> None:
     assert pieces < 10_000
 
 
-async def test_idle_connection_keeps_nothing_of_what_it_received() -> None:
+async def test_idle_connection_does_not_keep_the_body_it_received() -> None:
     async def app(_scope: Any, _receive: Any, send: Any) -> None:
         await answer(send, b"ok")
 

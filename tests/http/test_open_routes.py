@@ -292,7 +292,7 @@ async def test_what_answers_in_place_of_the_router_is_closed(place: str) -> None
         assert (await client.get("/x")).status_code == 401
 
 
-async def test_router_that_was_replaced_serves_nobody() -> None:
+async def test_replaced_router_is_not_served() -> None:
     service = make_service()
     service.app.router = APIRouter()
     service.app.add_api_route("/x", lambda: "in")
@@ -569,7 +569,7 @@ async def test_public_opens_a_route_a_router_and_a_mount(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("target", [own, "GET /x", None, FastAPI])
-def test_public_takes_nothing_else(target: Any) -> None:
+def test_public_refuses_other_arguments(target: Any) -> None:
     with pytest.raises(ConfigurationError, match=f"not a {type(target).__name__}"):
         public(target)
 
@@ -624,9 +624,7 @@ DOCS = ["/docs", "/redoc", "/openapi.json", "/docs/oauth2-redirect"]
         ("127.0.0.1", False, 401),
     ],
 )
-async def test_documentation_is_open_on_this_machine_or_where_it_is_said(
-    host: str, docs: bool | None, expected: int
-) -> None:
+async def test_documentation_is_open_on_local_or_if_declared(host: str, docs: bool | None, expected: int) -> None:
     service = make_service(APIEndpoint("GET", "/x", who), host=host, docs=docs)
     assert [await status(service, path) for path in DOCS] == [expected] * 4
     assert [await status(service, path, token=good()) for path in DOCS] == [200] * 4
@@ -635,7 +633,7 @@ async def test_documentation_is_open_on_this_machine_or_where_it_is_said(
 # --- what is not there ---
 
 
-async def test_nothing_is_there_is_said_to_everybody() -> None:
+async def test_unknown_path_is_404_without_a_token() -> None:
     service = make_service(APIEndpoint("GET", "/x", who), APIEndpoint("GET", "/y/", who))
     assert await status(service, "/nowhere") == 404
     assert await status(service, "/x", "POST") == 405

@@ -342,7 +342,7 @@ async def test_what_json_cannot_hold_is_500_and_logged(value: Any, log: Log) -> 
     assert "totoms.errors.NotSerializable: The delegate's result cannot be written as JSON" in error["exception"]
 
 
-async def test_none_beside_numbers_is_written() -> None:
+async def test_none_next_to_numbers_is_written() -> None:
     async def delegate(request, user_context, exec_context) -> list[Measured]:  # type: ignore[no-untyped-def]
         return [Measured(value={"a": [1.5, None, Decimal(2)]})]
 

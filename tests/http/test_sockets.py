@@ -212,7 +212,7 @@ def test_large_stream_arrives_whole_and_waits_for_a_slow_reader(running: Running
     assert answer.count(b"x" * 50_000) == 200
 
 
-def test_caller_that_leaves_in_the_middle_harms_nobody(running: Running) -> None:
+def test_caller_that_disconnects_early_does_not_affect_others(running: Running) -> None:
     for _ in range(20):
         with running.connect() as caller:
             caller.sendall(b"GET /stream?count=2000 HTTP/1.1\r\n" + AUTHORIZED + b"\r\n")
@@ -221,7 +221,7 @@ def test_caller_that_leaves_in_the_middle_harms_nobody(running: Running) -> None
             caller.sendall(POST + b"content-length: 1000\r\n\r\n{")
 
 
-def test_raw_garbage_harms_nobody(running: Running) -> None:
+def test_raw_garbage_does_not_affect_others(running: Running) -> None:
     for _ in range(20):
         running.send(os.urandom(2000), b"\r\n\r\n")
 

@@ -78,7 +78,7 @@ async def test_message_delayed_by_another_process_is_seen_by_who_waits_already(
     assert len(await waiting) == 1
 
 
-async def test_message_that_becomes_due_while_nobody_waits_is_there_for_the_next(
+async def test_message_that_becomes_due_without_a_receiver_is_received_by_the_next(
     bus: LocalMessageBus, clock: Clock
 ) -> None:
     assert await nothing_comes(bus)
@@ -99,7 +99,7 @@ async def test_queue_with_the_name_of_a_subscription_does_not_take_its_topic(
     assert len(await receive_exactly(bus, 3)) == 3
 
 
-async def test_text_that_cannot_be_stored_harms_nobody_else(bus: LocalMessageBus) -> None:
+async def test_text_that_cannot_be_stored_does_not_affect_other_messages(bus: LocalMessageBus) -> None:
     good = [asyncio.ensure_future(publish(bus, number)) for number in range(5)]
     bad = [
         asyncio.ensure_future(publish(bus, 9, ordering_key="\ud800")),
@@ -142,9 +142,7 @@ async def test_several_threads_with_loops_of_their_own_use_one_bus(bus: LocalMes
     assert {one.message_id for one in await receive_exactly(bus, 80)} == ids
 
 
-async def test_consumer_whose_event_loop_ended_keeps_nothing_from_the_others(
-    bus: LocalMessageBus, local_root: str
-) -> None:
+async def test_consumer_whose_event_loop_ended_blocks_no_other_consumer(bus: LocalMessageBus, local_root: str) -> None:
     def dead_loop() -> None:
         loop = asyncio.new_event_loop()
         gone = make_bus(local_root)

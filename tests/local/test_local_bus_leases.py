@@ -128,7 +128,7 @@ async def test_lease_lost_by_one_of_a_batch_leaves_the_others_acked(
     assert rows_of(local_root, "SELECT count(*) FROM deliveries") == [(1,)]
 
 
-async def test_ack_after_the_lease_ran_out_counts_while_nobody_else_has_the_message(
+async def test_late_ack_is_accepted_while_no_other_consumer_has_the_message(
     bus: LocalMessageBus, clock: Clock, local_root: str
 ) -> None:
     await publish(bus, 1)

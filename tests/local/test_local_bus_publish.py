@@ -99,7 +99,7 @@ async def test_subscription_made_by_another_process_gets_the_next_message(
     assert await receive_numbers(other, 1, MAIL) == [2]
 
 
-async def test_topic_without_subscriptions_keeps_nothing_and_says_so_once(
+async def test_message_to_a_topic_without_subscriptions_is_dropped_with_one_warning(
     local_root: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):

@@ -95,7 +95,7 @@ async def test_log_is_cut_by_the_next_commit_after_a_reader_has_gone(bus: LocalM
     assert sorted(await receive_numbers(bus, 51)) == list(range(51))
 
 
-async def test_log_is_cut_after_a_reader_has_gone_though_nobody_writes(bus: LocalMessageBus, local_root: str) -> None:
+async def test_log_is_truncated_after_the_last_reader_without_a_writer(bus: LocalMessageBus, local_root: str) -> None:
     await publish(bus, 0)
     with reader(local_root):
         for number in range(1, 50):

@@ -137,7 +137,7 @@ class Closed(io.StringIO):
 
 
 @pytest.mark.parametrize("stream", [Closed(), None], ids=["broken pipe", "closed"])
-def test_output_that_is_gone_harms_nobody(stream: Any) -> None:
+def test_closed_output_does_not_affect_the_service(stream: Any) -> None:
     if stream is None:
         stream = io.StringIO()
         stream.close()
@@ -147,7 +147,7 @@ def test_output_that_is_gone_harms_nobody(stream: Any) -> None:
     handler.flush()
 
 
-def test_missing_standard_output_harms_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_standard_output_does_not_affect_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", None)
     handler = BatchHandler()
     handler.add("line", logging.ERROR)
@@ -194,9 +194,7 @@ async def test_reader_that_is_slow_does_not_hold_up_the_loop(pipe: tuple[Any, An
     assert received == 20_000 * 101
 
 
-async def test_lines_that_nobody_reads_are_bounded_and_counted(
-    pipe: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_unread_lines_are_bounded_and_counted(pipe: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_writer_module, "MAX_LINES", 2000)
     reader, writer = pipe
     handler = BatchHandler(writer)
@@ -283,7 +281,7 @@ os.waitpid(child, 0)
         assert done.stdout.count(text) == 1, done.stdout
 
 
-def test_reader_that_went_away_harms_nobody() -> None:
+def test_reader_that_went_away_does_not_affect_the_service() -> None:
     body = "import time\nfor n in range(2000): logger.log('c', 'x' * 1000, 'ERROR')\nsys.stderr.write('alive')"
     with subprocess.Popen(
         [sys.executable, "-c", PROGRAM.format(body=body)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

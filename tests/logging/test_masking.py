@@ -193,7 +193,7 @@ raise ValueError(f"cannot log in with {secret}") if %r else ValueError("no secre
 
 
 @pytest.mark.parametrize("quoted", [True, False])
-def test_exception_that_nobody_caught_quotes_no_secret(quoted: bool) -> None:
+def test_uncaught_exception_is_logged_without_secrets(quoted: bool) -> None:
     done = subprocess.run([sys.executable, "-c", UNCAUGHT % quoted], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("Traceback (most recent call last):")

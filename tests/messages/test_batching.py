@@ -148,7 +148,7 @@ async def test_close_ends_what_is_in_flight_and_what_waits() -> None:
         assert isinstance(await one, Closed)
 
 
-async def test_publisher_that_is_cancelled_takes_nothing_back() -> None:
+async def test_cancelled_publisher_does_not_recall_its_message() -> None:
     broker = Broker()
     batches = batcher(broker)
     cancelled, other = batches.add("a", 1), batches.add("b", 1)

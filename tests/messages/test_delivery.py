@@ -336,7 +336,7 @@ async def test_pull_subscription_that_is_left_behind_is_an_error_with_the_comman
     assert "delete-queue blog-posts" in lines(log, logging.ERROR)
 
 
-async def test_push_beside_an_explicit_pull_is_an_error(log: pytest.LogCaptureFixture) -> None:
+async def test_push_subscription_next_to_an_explicit_pull_is_an_error(log: pytest.LogCaptureFixture) -> None:
     bus = Broker()
     bus.existing = Existing(pull=True, push=(OURS,))
     service = await messaging(bus, delivery="pull")
@@ -476,7 +476,7 @@ async def test_push_subscription_without_a_dead_letter_store_is_refused(dead_let
     await service.close()
 
 
-async def test_what_the_broker_dead_lettered_is_pulled_besides_being_pushed_to() -> None:
+async def test_undelivered_pushes_are_pulled_in_addition() -> None:
     bus = Broker()
     body = encode_message(TotoMessage(type="postCreated", id="post-1", timestamp="now", cid="c"))
 

@@ -212,7 +212,7 @@ def test_field_that_is_not_text_is_received_as_text(field: str, value: str, text
 
 
 @pytest.mark.parametrize("body", [b"{}", b'{"type":null}', b'{"type":""}', b'{"detail-type":"order","data":{}}'])
-def test_type_may_stand_beside_the_body_and_nowhere_it_is_foreign(body: bytes) -> None:
+def test_type_may_be_in_the_attributes(body: bytes) -> None:
     assert decode_message(body, type_attribute="beside").type == "beside"
     with pytest.raises(ForeignMessage):
         decode_message(body)

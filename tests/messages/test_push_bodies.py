@@ -87,14 +87,14 @@ def endpoint(bus: MemoryBus, **options: Any) -> PushEndpoint:
     return PushEndpoint(bus, make_router(Handler(succeed)), **options)
 
 
-async def test_stranger_is_refused_before_the_body_is_read(bus: MemoryBus) -> None:
+async def test_sender_without_credentials_is_refused_before_the_body_is_read(bus: MemoryBus) -> None:
     caller = Caller()
     with pytest.raises(Unauthorized):
         await endpoint(bus).respond(caller.request(authorization="Bearer a-user"))
     assert caller.asked == 0
 
 
-async def test_half_sent_bodies_of_strangers_keep_no_genuine_push_away(bus: MemoryBus) -> None:
+async def test_half_sent_unverified_bodies_do_not_block_genuine_pushes(bus: MemoryBus) -> None:
     by_signature(bus)
     push = endpoint(bus)
     strangers = [Caller() for _ in range(160)]

@@ -194,7 +194,7 @@ async def test_object_without_a_type_is_ignored_counted_and_logged_once(
     assert caplog.text.count("A JSON object without a message type came from blog-posts") == 1
 
 
-async def test_type_beside_the_body_counts_where_the_broker_vouches_for_it() -> None:
+async def test_type_in_the_attributes_is_used_if_the_broker_authenticates_them() -> None:
     handler = Handler(succeed)
     received = delivery(b'{"id":7,"data":{"n":1}}')
     received.attributes = {"messageType": "postCreated"}
@@ -206,7 +206,7 @@ async def test_type_beside_the_body_counts_where_the_broker_vouches_for_it() -> 
     assert len(handler.seen) == 1
 
 
-async def test_envelope_that_brings_no_message_is_dead_lettered_though_it_could_pass_for_one() -> None:
+async def test_undecodable_envelope_is_dead_lettered_although_it_looks_like_a_message() -> None:
     handler = Handler(succeed)
     received = delivery(b'{"type":"postCreated"}')
     received.undecodable = "the push brings no message"

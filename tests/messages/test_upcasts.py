@@ -212,14 +212,14 @@ async def test_upcast_that_returns_no_dict_has_failed() -> None:
         (V1, None, 2),
     ],
 )
-async def test_version_that_nobody_vouches_for_counts_only_if_the_data_is_valid_as_it(
+async def test_unauthenticated_version_is_used_only_if_the_data_is_valid_for_it(
     data: dict[str, Any], version: str | None, words: int, seen: Seen
 ) -> None:
     assert (await seen.get(data, version, vouched=False)).action is Action.ACK
     assert [event.words for event in seen.events] == [words]
 
 
-async def test_version_that_nobody_vouches_for_does_not_keep_what_is_invalid() -> None:
+async def test_unauthenticated_version_does_not_keep_invalid_data() -> None:
     class First(TotoEvent, type="postCreated"):
         slug: str
 

@@ -248,7 +248,7 @@ async def test_a_failed_fetch_fails_for_all_who_wait_and_is_not_remembered(store
     assert secrets.get_secret("key") == "v"
 
 
-async def test_cancelling_one_who_waits_takes_nothing_from_the_others(store: type[Store]) -> None:
+async def test_cancelled_caller_does_not_cancel_the_fetch_for_the_others(store: type[Store]) -> None:
     store.values["key"] = b"v"
     store.open.clear()
     secrets = store()

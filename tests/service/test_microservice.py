@@ -46,7 +46,7 @@ async def test_concurrent_init_gives_one_instance() -> None:
     assert TotoMicroservice.get_instance() is first
 
 
-async def test_caller_that_gives_up_does_not_take_the_others_instance_along() -> None:
+async def test_cancelled_caller_does_not_cancel_the_instance_for_the_others() -> None:
     declared = configuration()
     impatient = asyncio.create_task(TotoMicroservice.init(declared))
     patient = asyncio.create_task(TotoMicroservice.init(declared))
@@ -65,7 +65,7 @@ async def test_failed_init_can_be_tried_again(monkeypatch: pytest.MonkeyPatch) -
     assert await TotoMicroservice.init(configuration()) is TotoMicroservice.get_instance()
 
 
-async def test_several_services_live_in_one_process_beside_the_default() -> None:
+async def test_several_services_run_in_one_process_next_to_the_default() -> None:
     one = await TotoMicroservice.create(TotoMicroserviceConfiguration(service_name="one"))
     two = await TotoMicroservice.create(TotoMicroserviceConfiguration(service_name="two"))
     with pytest.raises(ConfigurationError):
@@ -114,7 +114,7 @@ async def test_start_serves_until_stop() -> None:
     assert service.state == "stopped"
 
 
-async def test_services_beside_each_other_have_each_its_own_environment(tmp_path: Path) -> None:
+async def test_services_in_one_process_have_their_own_environments(tmp_path: Path) -> None:
     @toto_delegate
     async def where(request: Request, user_context: UserContext, exec_context: ExecutionContext) -> list[str]:
         environments = [SecretsManager().environment, CloudStorage("files").environment, exec_context.environment]

@@ -80,7 +80,7 @@ async def test_dead_letters_are_counted_by_reason(metrics: Metrics) -> None:
     assert metrics.values("totoms.messages.dead_lettered", "totoms.dead_letter.reason") == {"undecodable": 1}
 
 
-async def test_types_that_strangers_choose_are_no_labels(metrics: Metrics) -> None:
+async def test_unknown_message_types_are_not_used_as_labels(metrics: Metrics) -> None:
     router = make_router(Handler(succeed))
     for number in range(300):
         await router.handle(delivery(message_type=f"invented{number}"))

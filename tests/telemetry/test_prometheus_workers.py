@@ -287,7 +287,7 @@ def test_damaged_snapshot_is_left_out(start: Start, port: int, tmp_path: Path, c
     assert not list(group.glob("0123.*"))
 
 
-def test_port_of_a_stranger_is_logged_once_and_taken_when_it_is_free(start: Start, port: int) -> None:
+def test_port_used_by_another_program_is_logged_once_and_taken_when_it_is_free(start: Start, port: int) -> None:
     with socket.create_server(("127.0.0.1", port)):
         workers = [start(), start()]
         for worker in workers:
