@@ -1,4 +1,4 @@
-"""Messages handled from SQS, beside a loop of bare boto3 that receives, parses and deletes ten at a time.
+"""Messages handled from SQS, compared with a loop of bare boto3 that receives, parses and deletes ten at a time.
 
 The server answers without doing anything, and its queue never ends. Both take turns, each in a process of its own. Run
 as ``python -m benchmarks.aws_consuming``.

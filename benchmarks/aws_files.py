@@ -1,4 +1,4 @@
-"""Files on S3, beside bare boto3 (`upload_file`, `download_file`) doing the same, and the memory that takes.
+"""Files on S3, compared with bare boto3 (`upload_file`, `download_file`) doing the same, and the memory that takes.
 
 The server answers without storing anything. Run as ``python -m benchmarks.aws_files``.
 """

@@ -1,4 +1,4 @@
-"""Messages on SNS, beside bare boto3 doing the same; and what a slow SNS does to the endpoints of a service.
+"""Messages on SNS, compared with bare boto3 doing the same; and what a slow SNS does to the endpoints of a service.
 
 The server answers without doing anything. boto3 and totoms take turns in one process; each figure is the median. Run as
 ``python -m benchmarks.aws_messages``.

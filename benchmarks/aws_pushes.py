@@ -1,4 +1,4 @@
-"""Pushes of SNS to a service that verifies them, beside totoms 1.5.0, which does not verify anything.
+"""Pushes of SNS to a service that verifies them, compared with totoms 1.5.0, which does not verify anything.
 
 1.5.0 is measured twice: with the same event loop and HTTP parser as ours, and as it starts itself where only what it
 requires is installed. All take turns. The pushes are signed with a key of this benchmark, whose certificate the service

@@ -1,4 +1,4 @@
-"""Files on Blob Storage, beside the bare client (`upload_blob`, `download_blob`) doing the same.
+"""Files on Blob Storage, compared with the bare client (`upload_blob`, `download_blob`) doing the same.
 
 The server answers without storing anything. Run as ``python -m benchmarks.azure_files``.
 """

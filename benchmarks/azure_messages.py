@@ -1,4 +1,4 @@
-"""Messages on Service Bus, beside the bare client.
+"""Messages on Service Bus, compared with the bare client.
 
 - *published*: lots of 1,000 by `publish_messages`, and one by one by 64 publishers that each wait for theirs; the bare
   client sends the same lots as lists, and the 64 publishers take turns at one sender, as it takes one at a time.

@@ -1,4 +1,4 @@
-"""The local bus, published and handled end to end, beside what bounds it and what else there is.
+"""The local bus, published and handled end to end, compared with bare SQLite and FastStream on NATS.
 
 - *bare*: SQLite in WAL mode, ``synchronous=FULL``: publishers hand rows to one writer thread, which inserts what has
   gathered, deletes what it inserted before, commits, and wakes them. No broker at all: the price of durability.

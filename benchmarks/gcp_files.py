@@ -1,4 +1,4 @@
-"""Files on Cloud Storage, beside the bare client (`upload_from_filename`, `download_to_filename`) doing the same.
+"""Files on Cloud Storage, compared with the bare client (`upload_from_filename`, `download_to_filename`).
 
 The server answers without storing anything. Run as ``python -m benchmarks.gcp_files``.
 """

@@ -1,4 +1,4 @@
-"""Messages on Pub/Sub, beside the bare client with the same batches.
+"""Messages on Pub/Sub, compared with the bare client with the same batches.
 
 - *published*: lots of 1,000 by `publish_messages`, and one by one by 64 publishers that each wait for theirs; the bare
   client has the same settings for its batches, and is given the same messages to write.

@@ -1,4 +1,4 @@
-"""How fast a delegate answers in this tree beside another version of totoms: for "no slower than before".
+"""How fast a delegate answers in this tree, compared with another version of totoms: for "no slower than before".
 
 ``python -m benchmarks.http_against OTHER_PYTHON`` takes the interpreter of an environment that holds the other version
 (``nox -s bench --install-only`` in a checkout of it makes one). Both services run all the time and are loaded in turn,
@@ -23,7 +23,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def processor_time(port: int) -> float:
-    """Return the seconds of processor time used so far by the process that was told to serve `port`."""
+    """Return the seconds of processor time used so far by the process that serves `port`."""
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if folder.joinpath("cmdline").read_bytes().endswith(f"\0totoms\0{port}\0".encode()):

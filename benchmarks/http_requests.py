@@ -1,4 +1,4 @@
-"""How many requests a second a delegate answers, beside plain FastAPI, the same by hand, and totoms 1.5.0.
+"""How many requests a second a delegate answers, compared with plain FastAPI, the same by hand, and totoms 1.5.0.
 
 ``python benchmarks/http_requests.py`` starts each service in a process of its own and loads them in turn, round after
 round, so that what else the machine does meets all alike; it prints medians, and ratios to plain FastAPI. Load comes

@@ -1,4 +1,4 @@
-"""What `import totoms` and the start of a service cost, beside FastAPI's.
+"""What `import totoms` and the start of a service cost, compared with FastAPI's.
 
 ``python benchmarks/imports.py`` starts many interpreters in turn and prints medians and ratios.
 """

@@ -1,4 +1,4 @@
-"""The orders for `make demo`: an issuer and the service `invoices` beside the service `orders`, and lines to paste."""
+"""The orders for `make demo`: an issuer and the services `orders` and `invoices`, with lines to paste."""
 
 import contextlib
 import json

@@ -304,7 +304,7 @@ async def test_key_without_id_that_is_withdrawn_is_reported(setup: Setup, other_
 
 
 class TricklingServer:
-    """Sends `prelude`, and then one byte after the other for as long as somebody listens."""
+    """Sends `prelude`, then one byte after the other until the connection is closed."""
 
     def __init__(self, prelude: bytes) -> None:
         self._prelude = prelude
@@ -396,7 +396,7 @@ async def test_waiting_for_a_key_server_that_trickles_holds_no_exit() -> None:
 
 @pytest.fixture
 def tls_server(key_server: KeyServer) -> tuple[str, trustme.CA]:
-    """The key server over TLS, and who vouches for its certificate."""
+    """The key server over TLS, and the authority that issued its certificate."""
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)

@@ -376,7 +376,7 @@ def test_few_parts_are_in_memory_at_once(faulty_bucket: CloudStorage, faults: Fa
 
 
 def test_signed_url_is_of_the_buckets_region(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(signing, "region_of", lambda *_: None)  # nobody is asked
+    monkeypatch.setattr(signing, "region_of", lambda *_: None)  # without a request
     aws_kit.use(monkeypatch, None)
     for region in ("eu-north-1", "us-east-1", "me-central-1"):
         environment = aws_kit.environment(AWSConfiguration(region=region))
@@ -389,7 +389,7 @@ def test_signed_url_is_of_the_buckets_region(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_style_of_addresses_that_the_profile_asks_for_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(signing, "region_of", lambda *_: None)  # nobody is asked
+    monkeypatch.setattr(signing, "region_of", lambda *_: None)  # without a request
     config = tmp_path / "config"
     config.write_text("[profile mine]\ns3 =\n  addressing_style = path\n")
     credentials = tmp_path / "credentials"

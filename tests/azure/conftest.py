@@ -45,7 +45,7 @@ def proxy(azurite_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[BlobPr
 
 @pytest.fixture
 def operator(azurite_port: int) -> Iterator[ContainerClient]:
-    """The container, without the proxy: somebody else's way to it."""
+    """The container, reached without the proxy."""
     with BlobServiceClient.from_connection_string(azurite.connection_string(azurite_port)) as service:
         yield service.create_container(f"bucket-{new_cid()}")
 

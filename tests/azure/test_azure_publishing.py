@@ -193,7 +193,7 @@ async def test_message_that_is_taken_keeps_its_properties_when_it_goes_one_by_on
     assert {one.message_id.encode() for one in outgoing} == kept
 
 
-# The first loop has ended with its connection open: nobody is left who could close it.
+# The first loop has ended with its connection open, and nothing can close it.
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_bus_publishes_on_a_second_event_loop(server: ServiceBusStandIn) -> None:

@@ -28,7 +28,7 @@ def harness() -> Iterator[AzureSecretsHarness]:
 
 
 def answering(harness: AzureSecretsHarness, status: int, body: str, **headers: str) -> None:
-    """Have the vault answer so, whoever has a token for it."""
+    """Have the vault answer every request with a token like this."""
     usual = harness.vault.answer
 
     def answer(request: BaseHTTPRequestHandler, method: str, content: bytes) -> Any:

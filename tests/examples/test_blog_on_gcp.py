@@ -60,7 +60,7 @@ def test_servers_end_when_the_demonstration_is_killed(tmp_path: Path) -> None:
     starter = Process(script, root=str(tmp_path))
     host, port = starter.expect(r"at (\S+):(\d+)").groups()
     with socket.create_connection((host, int(port)), 30) as connection:
-        os.kill(starter.pid, signal.SIGKILL)  # and nobody of its family
+        os.kill(starter.pid, signal.SIGKILL)  # but not its children
         connection.settimeout(30)
         with contextlib.suppress(ConnectionResetError):
             assert connection.recv(1) == b""

@@ -90,7 +90,7 @@ def test_callers_see_and_change_only_what_is_theirs(start: Callable[[], Demo]) -
         assert status(line, ann[:-8] + "AAAAAAAA") == 401
     assert status(place, eve) == 403  # an accountant is no buyer
     assert status(upload, ann) == 403
-    assert status(read, eve) == 404  # the order of somebody else
+    assert status(read, eve) == 404  # another user's order
     assert status(download, eve) == 200
     assert status(upload, eve, content=b"\xff") == 400
     assert httpx.request(**as_request(download)).text.startswith("Invoice for order lamps")

@@ -20,7 +20,7 @@ V2 = {"order_id": "lamps", "customer": "ann", "item": "lamp", "amount": "39.80",
 @pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], TestMicroservice]:
     monkeypatch.syspath_prepend(FOLDER)
-    monkeypatch.setenv("ISSUER", "http://127.0.0.1:1")  # nobody calls, so no key is fetched
+    monkeypatch.setenv("ISSUER", "http://127.0.0.1:1")  # there is no caller, so no key is fetched
     return lambda name: TestMicroservice(importlib.import_module(name).get_microservice_config())
 
 

@@ -244,7 +244,7 @@ class Soak:
         await asyncio.sleep(self.dice.uniform(0.2, 2.0))
         await proxy.restore()
 
-    # --- what is told ---
+    # --- the report ---
 
     async def _tell_minutes(self) -> None:
         print("minute  published  handled  duplicates  dead  most RSS  p99 lag  errors  accidents", flush=True)

@@ -71,7 +71,7 @@ def test_processes_killed_at_random_lose_nothing(begin: Any, tmp_path: Path, fig
     total, consumer_kills, publisher_kills = 10_000, 50, 10
     published, handled = tmp_path / "published", tmp_path / "handled"
     dice = random.Random(20_001)
-    # The subscription exists before the first message: what is published to nobody is kept by no broker.
+    # The subscription exists before the first message: a broker keeps no message without a subscription.
     consumer = begin("faults/consumer.py", handled, 2.0, 0.002, CONCURRENCY)
     consumer.port()
     publisher = begin("faults/publisher.py", published, 0, total)

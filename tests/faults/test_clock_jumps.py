@@ -111,7 +111,7 @@ def test_clock_set_back_holds_what_waits_no_longer_than_the_jump(
 ) -> None:
     jump = 6.0
     handled = tmp_path / "handled"
-    # With a subscription and nobody to handle, messages wait.
+    # With a subscription but no consumer, messages wait.
     consumer(begin, handled).kill()
     waiting = publish(begin, tmp_path / "published", 0, 100)
     clock.set(-jump)

@@ -18,7 +18,7 @@ TOTAL = 50
 
 
 def leave_messages(launch: Any, root: Path, folder: Path, how: str) -> set[int]:
-    """Leave messages that nobody has handled, by processes that were closed or killed."""
+    """Leave unhandled messages of processes that were closed or killed."""
     consumer = launch("faults/consumer.py", folder / "nobody", root=root)
     consumer.port()
     consumer.send(signal.SIGSTOP)
@@ -26,7 +26,7 @@ def leave_messages(launch: Any, root: Path, folder: Path, how: str) -> set[int]:
     publisher.expect("published all")
     publisher.kill()
     consumer.kill()
-    if how == "closed":  # whoever closes as the last merges the log
+    if how == "closed":  # the process that closes last merges the log
         assert launch("faults/publisher.py", folder / "published", 0, TOTAL, root=root).wait() == 0
     return set(numbers(folder / "published"))
 

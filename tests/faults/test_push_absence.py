@@ -157,7 +157,7 @@ async def serving(service: PushedService, port: int) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def client(broker: Broker, port: int, seen: list[int | None]) -> AsyncIterator[Send]:
-    """Send requests as brokers do; note the status of each, None where nobody was."""
+    """Send requests as brokers do; note the status of each, None if the service was unreachable."""
     limits = httpx.Limits(max_connections=1000)
     timeout = httpx.Timeout(broker.patience, pool=None)
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", limits=limits, timeout=timeout) as http:

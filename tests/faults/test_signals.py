@@ -54,7 +54,7 @@ def test_second_signal_ends_the_process_and_its_messages_come_again(
     for number, (first, second, kind) in enumerate(cases):
         victim = launch("faults/service.py", handled, "--tell", "--lease-seconds", LEASE, "--grace", 3600, *kind)
         url = f"http://127.0.0.1:{victim.port()}/numbers"
-        with contextlib.suppress(httpx.ReadTimeout):  # whose handler blocks the loop may answer nobody any more
+        with contextlib.suppress(httpx.ReadTimeout):  # a handler that blocks the loop may prevent every answer
             assert httpx.post(url, json={"number": number}, headers=bearer, timeout=2).status_code == 200
         victim.expect(f"begun {number}")
         victim.send(first)

@@ -206,7 +206,7 @@ OURS: dict[str, dict[str, Any]] = {
     "request, /, *rest, flag=False": {"request": REQUEST, "rest": [USER, CONTEXT], "flag": "False"},
     "request, page: int = 1, *rest": {"request": REQUEST, "page": "7", "rest": [USER, CONTEXT]},
     "context: ExecutionContext, *rest": {"context": CONTEXT, "rest": [REQUEST, USER]},
-    # --- parameters of the service's own, with a default that nobody who calls may choose ---
+    # --- parameters of the service's own, with a default that callers must not set ---
     "request, user_context, exec_context, dry_run=True, email='mine'": {
         "request": REQUEST,
         "user_context": USER,
@@ -411,7 +411,7 @@ async def serving(functions: list[Any]) -> AsyncIterator[TestMicroservice]:
 
 
 async def call(service: TestMicroservice, number: int = 0) -> httpx.Response:
-    """Call a delegate with a valid token, and with somebody else wherever a request can name one."""
+    """Call a delegate with a valid token, and name another user wherever a request can name one."""
     user = {"email": VICTIM, "auth_provider": "toto"}
     request: dict[str, Any] = {
         "json": {**user, **dict.fromkeys(NAMES, user), "title": "t"},

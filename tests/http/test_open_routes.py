@@ -688,7 +688,7 @@ async def test_head_endpoint_of_the_users_own_is_left_alone() -> None:
 
 
 async def talk(app: Any, path: str, *, extension: bool = True, **headers: str) -> list[Any]:
-    """Open a WebSocket; give what the server was told."""
+    """Open a WebSocket; return the messages that the server got."""
     sent: list[Any] = []
     events = [{"type": "websocket.connect"}, {"type": "websocket.disconnect", "code": 1000}]
     scope = {
@@ -779,7 +779,7 @@ async def test_current_user_in_an_endpoint_of_fastapis_own() -> None:
     assert (await ask(service, "/x", token=good())).json() == {"who": "me"}
 
 
-# --- in the app of somebody else ---
+# --- mounted in another app ---
 
 
 @pytest.mark.parametrize("delegate", [who, declared])

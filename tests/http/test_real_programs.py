@@ -1,4 +1,4 @@
-"""The server beside programs that others wrote: nginx in front of it, Java's HttpClient and Node's fetch as callers."""
+"""The server with real programs: nginx in front of it, Java's HttpClient and Node's fetch as callers."""
 
 from __future__ import annotations
 

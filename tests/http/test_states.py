@@ -24,7 +24,7 @@ OK = [
 
 
 class App:
-    """Answers when it is told to."""
+    """Answers when the test says so."""
 
     def __init__(self, *, reads: bool = True) -> None:
         self.reads = reads

@@ -56,7 +56,7 @@ async def outcome(root: Path, acknowledged: set[str]) -> str:
             # What a leased message was handed to is dead or not: what counts is that it is stored.
             rows = await bus._do(lambda connection: connection.execute("SELECT message_id FROM deliveries").fetchall())
             stored = {row[0] for row in rows} | got
-            unknown = dead - acknowledged  # a damaged id: the message is there, and was told to be damaged
+            unknown = dead - acknowledged  # a damaged id: the message exists, and was reported as damaged
             missing = acknowledged - stored - dead
             assert len(missing) <= len(unknown), f"{len(missing)} acknowledged messages lost without a word"
             return "whole" if not dead else "dead letter"

@@ -118,7 +118,7 @@ async def test_pushed_message_is_kept_though_it_has_no_lease(bus: LocalMessageBu
     await bus._dead_letter(pushed, DeadLetterReason("undecodable"))
     (letter,) = await bus.list_dead_letters("push-posts")
     assert (letter.message_id, letter.body) == ("pushed-1", b"\xff no message")
-    with pytest.raises(NotFound, match="push-posts"):  # nobody to deliver it to
+    with pytest.raises(NotFound, match="push-posts"):  # there is no subscription to deliver it to
         await bus.replay_dead_letters("push-posts")
     assert await bus.purge_dead_letters("push-posts") == 1
     for operation in (bus.list_dead_letters, bus.replay_dead_letters, bus.purge_dead_letters):

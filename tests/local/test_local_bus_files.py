@@ -61,7 +61,7 @@ async def fill(root: Path, shutdown: str, image: Path) -> Path:
 
 
 async def read_all(root: Path) -> set[int]:
-    """Everything that is there, whether it can be delivered, was given up, or is told to be damaged."""
+    """Return all messages: deliverable, dead-lettered, or reported as damaged."""
     clock = Clock()
     async with open_bus(root, clock) as bus:
         await bus._subscribe(BLOG, create=True)

@@ -127,7 +127,7 @@ async def test_what_was_handed_over_and_not_taken_is_available_at_once(
         publishing = asyncio.ensure_future(bus.publish_messages(POSTS, FIVE))
         assert await asyncio.to_thread(committed.wait, DEADLINE)
     patience = time.monotonic() + DEADLINE
-    while not bus._receivers[BLOG.name]._feed._ready:  # the event loop stands still meanwhile, so nobody takes it
+    while not bus._receivers[BLOG.name]._feed._ready:  # the event loop does not run meanwhile, so nothing takes it
         assert time.monotonic() < patience
         time.sleep(0.001)  # noqa: ASYNC251
     if end == "closed":

@@ -53,7 +53,7 @@ asyncio.run(main(int(sys.argv[1])))
         told |= {int(line[1]) for line in whole if line}
     found = asyncio.run(_drain(local_root))
     assert told <= found
-    assert len(found) <= len(told) + 4 * 8  # what was committed as it was killed, and nobody was told
+    assert len(found) <= len(told) + 4 * 8  # committed when it was killed, but not reported yet
 
 
 async def _drain(root: str) -> set[int]:
@@ -98,7 +98,7 @@ def test_process_that_ends_without_closing_leaves_the_files_in_order(
     process = script("""
 async def main():
     bus = make_bus(root)
-    await publish(bus, 0)  # for nobody
+    await publish(bus, 0)  # without a subscription
     await bus._subscribe(BLOG, create=True)
     await publish(bus, 1)
 asyncio.run(main())

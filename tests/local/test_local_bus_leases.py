@@ -100,7 +100,7 @@ async def test_stale_settlement_in_the_commit_that_leases_anew_is_refused(bus: L
     # Both reach the writer in one go: the lease runs out, and the handler that is too late gives up its message.
     clock.now += LEASE + 1
     outcomes = await asyncio.gather(bus._nack(stale, 60.0), return_exceptions=True)
-    if outcomes == [None]:  # the nack was first: then nobody has the message before its time
+    if outcomes == [None]:  # the nack was first: then no consumer gets the message early
         await settled(bus)
         assert not waiting.done()
         clock.advance(61.0)
@@ -155,7 +155,7 @@ async def test_extension_on_the_way_when_the_lease_runs_out_keeps_it(bus: LocalM
     received = await receive_one(bus)
     waiting = asyncio.ensure_future(receive(bus))
     await settled(bus)
-    clock.now += LEASE + 1  # the writer is not told: it learns of both in the next transaction
+    clock.now += LEASE + 1  # the writer notices both in the next transaction
     assert await bus._extend([received]) == [None]
     await settled(bus)
     assert not waiting.done()

@@ -100,7 +100,7 @@ asyncio.run(main())
         process.send(signal.SIGSTOP)
         publishing = asyncio.ensure_future(publish(bus, number))
         done, _ = await asyncio.wait([publishing], timeout=0.5)
-        refused += not done  # stopped in the middle of its own commit: whoever comes next waits for it
+        refused += not done  # stopped during its own commit: the next one waits for it
         process.send(signal.SIGCONT)
         async with asyncio.timeout(DEADLINE):
             await publishing

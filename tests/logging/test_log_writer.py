@@ -168,7 +168,7 @@ def test_formatter_that_fails_does_not_fail_who_logs(capsys: pytest.CaptureFixtu
 
 @pytest.fixture
 def pipe() -> Iterator[tuple[Any, Any]]:
-    """A pipe that nobody reads until the test does."""
+    """A pipe that is not read until the test reads it."""
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb", buffering=0) as reader, os.fdopen(writing, "w") as writer:
         yield reader, writer

@@ -25,7 +25,7 @@ of_the_demonstration: Callable[[], int] = runpy.run_path(str(ROOT / "examples" /
 
 
 def assert_kept(port: int) -> None:
-    """See that nobody listens, that the system counts the port as used, and that a server may listen there."""
+    """Check that nothing listens, that the system counts the port as used, and that a server may listen there."""
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port))
     with socket.socket() as other, pytest.raises(OSError, match="in use"):
@@ -72,7 +72,7 @@ PROGRAMS = ["gcp.gcs", "gcp.pubsub", "gcp.secret_manager", "azure.key_vault", "a
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_two_servers_do_not_share_a_port(program: str) -> None:
-    # gRPC's servers do so unless they are told not to: then each gets some of the connections that are meant for one.
+    # gRPC's servers do so by default: then each gets some of the connections that are meant for one.
     command = [sys.executable, str(STANDINS), program]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as first:
         try:

@@ -21,7 +21,7 @@ class Store(SecretsManager):
     failure: BaseException | None
     fetches: list[tuple[str, str | None]]
     open: threading.Event
-    """Cleared, the store answers to nobody."""
+    """While it is cleared, the store does not answer."""
     now: float
 
     def _fetch(self, name: str, version: str | None) -> bytes:
@@ -57,4 +57,4 @@ def store() -> Iterator[type[Store]]:
 
     OwnStore.open.set()
     yield OwnStore
-    OwnStore.open.set()  # lets go whoever still waits
+    OwnStore.open.set()  # releases fetches that still wait

@@ -338,7 +338,7 @@ async def test_the_loop_goes_on_while_the_store_is_slow(store: type[Store]) -> N
     assert await fetch == "v"
 
 
-# --- told to nobody ---
+# --- never shown ---
 
 
 def test_the_value_shows_nowhere(

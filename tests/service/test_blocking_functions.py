@@ -116,7 +116,7 @@ def router_of(handler: Any, **options: Any) -> MessageRouter:
 
 @asynccontextmanager
 async def busy_service(blocked: Blocked, key_server: KeyServer) -> AsyncIterator[Any]:
-    """A service with 60 blocked delegates, and with 16 blocked handlers beside it."""
+    """A service with 60 blocked delegates and 16 blocked handlers."""
 
     @toto_delegate
     def block(request: Request, user_context: UserContext, exec_context: ExecutionContext) -> str:

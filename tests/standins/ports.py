@@ -1,4 +1,4 @@
-"""Ports for servers that are told where to listen, and for servers that stop and start again on their port."""
+"""Ports for servers that take a port as an argument, and for servers that stop and start again on their port."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 import pytest
 
 CLOUDS: Final = frozenset({"aws", "gcp", "azure", "nats", "memory"})
-"""The backends besides the local one: three clouds, and the plugins among the examples."""
+"""All backends except the local one: three clouds, and the plugins among the examples."""
 _LEFT: Final = "tests left to other parts"
 _RUN_BY: Final = {"faults": "nox -s faults", "slow": "nox -s slow", "cloud": "make test-rest"}
 

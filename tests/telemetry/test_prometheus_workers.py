@@ -21,7 +21,7 @@ Start = Callable[..., "Worker"]
 
 
 class Worker:
-    """One process, which does as it is told."""
+    """One process, controlled by the test."""
 
     def __init__(self, service: str, port: int, folder: Path, group: int) -> None:
         variables = {**os.environ, "OTEL_EXPORTER_PROMETHEUS_PORT": str(port), "TMPDIR": str(folder)}

@@ -1,4 +1,4 @@
-"""The guard of the contracts: nothing is left out of one without being told."""
+"""The guard of the contracts: it reports every inherited test that is left out."""
 
 from __future__ import annotations
 

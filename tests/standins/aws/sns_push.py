@@ -172,7 +172,7 @@ def body_of(message: Mapping[str, Any]) -> bytes:
 async def deliver(
     send: Callable[[], Awaitable[int]], policy: Mapping[str, Any], *, hurry: float = 1.0
 ) -> list[int | None]:
-    """Deliver a message as SNS does; return the status of each attempt, None for one that nobody answered.
+    """Deliver a message as SNS does; return the status of each attempt, None for one without an answer.
 
     Every answer that is not 2xx counts as an attempt, and so does a refused or broken connection. After 4xx other than
     429 SNS does not try again (https://docs.aws.amazon.com/sns/latest/dg/sns-message-delivery-retries.html).

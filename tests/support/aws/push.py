@@ -24,7 +24,7 @@ from totoms_aws.messages.signatures import Certificates
 
 HOST = f"sns.{aws_kit.REGION}.amazonaws.com"
 NOWHERE = "https://127.0.0.1:1/events"
-"""What ministack is told to push to: the stand-in pushes in its place."""
+"""The address that ministack gets to push to: the stand-in pushes in its place."""
 _SIGNERS: list[Signer] = []
 
 

@@ -198,7 +198,7 @@ class Namespace:
         return [bytes(amqp.section_value(raw)) for one in found for code, raw in one.sections if code == amqp.DATA]
 
     def locked(self) -> int:
-        """Return how many messages somebody has."""
+        """Return how many messages are locked."""
         return self.server.run(lambda: len(self.server.store.source(self.path).locked))
 
     def takes_back(self, body: bytes | None = None) -> None:

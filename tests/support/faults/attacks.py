@@ -31,7 +31,7 @@ MOST_GROWTH = 20 * 1024 * 1024
 ROUNDS = 3
 _MOST_SECONDS = 150.0
 _PAUSE = 2.0
-"""Seconds between rounds beside attackers that take a minute."""
+"""Seconds between rounds while attackers run that take a minute."""
 
 Attacker = Callable[[int], Awaitable[None]]
 
@@ -115,7 +115,7 @@ class Attacked:
         self._next = 0
 
     async def warm_up(self) -> None:
-        """Measure the machine when nobody attacks, and what the service holds then."""
+        """Measure response times, memory and descriptors without an attack."""
         await self._round()  # the first time is the slowest
         self.idle = max([(await self._round())[0] for _ in range(ROUNDS)])
         self._memory, self._descriptors = self.resident(), self.descriptors()

@@ -1,4 +1,4 @@
-"""A process that consumes from a cloud's broker until it is told to end: ``broker_consumer.py TOPIC FILE [ordered]``.
+"""A process that consumes from a cloud's broker until it is stopped: ``broker_consumer.py TOPIC FILE [ordered]``.
 
 The environment says which broker, as it does to a service. What was handled is noted in FILE, a number a line. SIGTERM
 stops it as a service stops.

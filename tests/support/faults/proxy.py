@@ -130,7 +130,7 @@ class _Link:
             if not self._silent:
                 self._to_server.write_eof()
             else:
-                self.reset()  # the client gave up; the server is never told by it, but nothing must be left open here
+                self.reset()  # the client gave up without closing, but nothing must stay open here
         except OSError:
             self.reset()
 

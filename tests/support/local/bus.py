@@ -115,7 +115,7 @@ async def receive_numbers(bus: BusOfTests, wanted: int, subscription: Subscripti
 
 
 async def receive_now(bus: BusOfTests, subscription: Subscription = BLOG, most: int = 1000) -> list[Received]:
-    """Receive what is to be had now: the writer looks through the database, and nobody waits for more."""
+    """Receive all messages that are due now, without waiting for more."""
     waiting = asyncio.ensure_future(bus._receive(subscription, most, DEADLINE))
     try:
         await settled(bus)

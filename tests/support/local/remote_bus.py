@@ -247,7 +247,7 @@ async def _serve(connection: socket.socket) -> None:
 
 
 def _fork_for_ever() -> None:
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how they ended
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # their exit status is not read
     control = socket.socket(fileno=sys.stdin.fileno())
     while True:
         sent, descriptors, _, _ = socket.recv_fds(control, 1, 1)

@@ -34,7 +34,7 @@ class StorageProcesses:
     def __init__(self, number: int) -> None:
         self._folder = tempfile.mkdtemp(prefix="totoms-")
         addresses = [os.path.join(self._folder, str(one)) for one in range(number)]
-        command = [sys.executable, "-P", __file__]  # the modules beside it have names of the standard library
+        command = [sys.executable, "-P", __file__]  # modules in its folder have names of the standard library
         self._processes = [
             subprocess.Popen([*command, one], stdin=subprocess.PIPE, stdout=subprocess.PIPE) for one in addresses
         ]
@@ -69,7 +69,7 @@ class ProcessCloudStorage(LocalCloudStorage):
 
     def _write(self, key: str, source: BinaryIO, options: WriteOptions) -> str:
         with self._begin("_write", key, options) as connection:
-            while chunk := source.read(_CHUNK):  # when it raises, the connection is closed, and the other side told
+            while chunk := source.read(_CHUNK):  # an error closes the connection and is reported to the other side
                 connection.send_bytes(chunk)
             connection.send_bytes(b"")
             return cast(str, _answer(connection))

@@ -33,7 +33,7 @@ def samples(port: int) -> Samples:
 
 
 def value(port: int, name: str, **labels: str) -> float | None:
-    """One sample's value, or None if it is not there, or nobody listens."""
+    """Return a sample's value; None if it does not exist, or nothing listens."""
     try:
         return samples(port).get((name, frozenset(labels.items())))
     except httpx.TransportError:

@@ -19,7 +19,7 @@ def keep_reconnecting(client: Client) -> None:
 
 
 def is_denied_publish(error: Exception) -> bool:
-    """Return whether the server told the client that it may not publish to a subject.
+    """Return whether the server denied the client permission to publish to a subject.
 
     nats-py has no class for it, and the request itself gets no answer. Unrecognised, the request times out and is
     reported as `Unavailable` instead of `AccessDenied`.

@@ -409,7 +409,7 @@ class Connection:
             if link.channel != channel or link.queue is None:
                 continue
             for delivery in [one for one in range(first, last + 1) if one in link.deliveries]:
-                # What was done is told without the error that asked for it: with one it would mean a refusal.
+                # Report the outcome without the error that the request had: with an error it would mean a refusal.
                 outcome = described(amqp.REJECTED) if int(state.code) == amqp.REJECTED else state
                 try:
                     self.server.settle(link.queue, link.deliveries.pop(delivery), state)

@@ -49,7 +49,7 @@ _Draw = Callable[[Sequence[str]], str]
 
 
 class Fakes:
-    """Makes the fakes of one export. Another one makes others, so that nobody finds a value by trying."""
+    """Makes the fakes of one export. Each export has other fakes, so that a value cannot be guessed by trying."""
 
     def __init__(self) -> None:
         self._key = secrets.token_bytes(32)

@@ -159,7 +159,7 @@ class Consumer:
             self._receiver = await self._resubscribe(error)
         except Exception as failure:
             return failure
-        # What was received before cannot be acked any more. Its handlers continue: nobody else gets it.
+        # What was received before cannot be acked any more. Its handlers continue, because no other consumer gets it.
         self._gone.update(dict.fromkeys(self._running, vanished))
         self._unacked, self._acking = [], []
         self._freed.set()

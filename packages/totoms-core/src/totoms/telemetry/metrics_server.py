@@ -16,7 +16,7 @@ from prometheus_client.exposition import choose_encoder
 
 PATH: Final = "/metrics"
 MAX_CONNECTIONS: Final = 16
-"""When one more is opened, the oldest is closed: whoever connects and sends nothing must not keep Prometheus out."""
+"""When one more is opened, the oldest is closed: clients that connect and send nothing must not block Prometheus."""
 _TIMEOUT: Final = 10.0
 
 

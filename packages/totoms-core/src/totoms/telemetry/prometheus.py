@@ -154,7 +154,7 @@ class PrometheusListener:
             self._files.write(self.reader.families())
             if self._server is not None:
                 self._files.fold()
-        except FileNotFoundError:  # somebody deleted the folder
+        except FileNotFoundError:  # the folder was deleted
             self._files.close()
             self._files = None
             raise

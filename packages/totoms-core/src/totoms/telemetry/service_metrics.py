@@ -1,4 +1,4 @@
-"""The instruments of a service beside those of messages: tokens, keys, backlogs, and the local bus.
+"""The instruments of a service, except those of messages: tokens, keys, backlogs, and the local bus.
 
 docs/operations/metrics.md lists them. Labels name what the declaration names and outcomes, never what a caller sent.
 """

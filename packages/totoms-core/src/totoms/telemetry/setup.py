@@ -60,7 +60,7 @@ def flush() -> None:
 
 
 def _activate() -> None:
-    """Turn telemetry on if a provider of the SDK, or of somebody else's, is set."""
+    """Turn telemetry on if a provider is set, of the SDK or of another library."""
     from opentelemetry import metrics, trace
 
     tracer_provider, meter_provider = trace.get_tracer_provider(), metrics.get_meter_provider()

@@ -221,7 +221,7 @@ class WorkerFiles:
         os.replace(f"{name}.new", f"{name}.json", src_dir_fd=self._folder, dst_dir_fd=self._folder)
 
     def _delete(self, name: str) -> None:
-        for suffix in ("json", "new", "lock"):  # the lock last: without it the snapshot would be nobody's
+        for suffix in ("json", "new", "lock"):  # the lock last: a snapshot without a lock has no owner
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(f"{name}.{suffix}", dir_fd=self._folder)
 
