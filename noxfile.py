@@ -52,6 +52,7 @@ LOWEST_TESTS += ["tests/storage", "tests/conformance", "examples/totoms-nats/tes
 DEMO_SERVERS = {"aws": ["ministack"], "azure": ["trustme"]}
 LINT_TOOLS = ["ruff", "import-linter"]
 TYPE_TOOLS = ["mypy", "pyright[nodejs]", "boto3-stubs"]
+TYPE_TOOLS += ["structlog", "loguru"]  # the recipes of docs/operations/logs.md
 TYPED_EXAMPLES = ["blog/service.py", "orders/orders.py", "orders/invoices.py", "orders/issuer.py"]
 """The parts of examples that are valid for strict type checkers, as a user's code would be."""
 TYPED_PAGES = ["README.md"]
