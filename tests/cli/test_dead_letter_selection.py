@@ -337,6 +337,16 @@ async def test_replay_at_a_rate_does_all_and_each_message_once(letters: Letters,
     assert len(await letters.listed()) == 1
 
 
+async def test_purge_by_filter_deletes_all_dead_letters_of_a_message(letters: Letters, dlq: Run) -> None:
+    for _ in range(2):
+        await letters.bus._dead_letter(Received(b"{}", "m-1", 1, BLOG, {}), REASON)
+
+    done = await dlq("purge", NAME, "--reason", REASON.reason, "--yes")
+
+    assert done.out == f"Deleted 2 dead letters of {NAME}.\n"
+    assert await letters.listed() == []
+
+
 async def test_what_was_replayed_before_an_error_is_told(
     letters: Letters, dlq: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

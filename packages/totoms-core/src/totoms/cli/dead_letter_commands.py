@@ -8,7 +8,7 @@ import io
 import math
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any
+from typing import Any, Final
 
 from totoms.cli import dead_letter_reports as reports
 from totoms.cli.exports import refuse_existing, write_export
@@ -22,6 +22,7 @@ from totoms.logging.describe import printable
 from totoms.messages.bus import MessageBus
 from totoms.messages.dead_letters import DeadLetter
 
+_DELETED: Final = "Deleted"
 Action = Callable[[argparse.Namespace], Coroutine[Any, Any, None]]
 
 
@@ -124,7 +125,7 @@ async def purge(parsed: argparse.Namespace) -> None:
     if ask and not filters and not _confirm(f"all dead letters of {parsed.subscription}"):
         return
     async with _Bus() as bus:
-        await _do(bus, bus.purge_dead_letters, "Deleted", parsed, filters, ask=ask)
+        await _do(bus, bus.purge_dead_letters, _DELETED, parsed, filters, ask=ask)
 
 
 def _check_selection(parsed: argparse.Namespace) -> Filters:
@@ -160,7 +161,8 @@ async def _do(
     # Ids that were given go one by one: a backend returns how many there were, not which.
     letter_ids, size = list(dict.fromkeys(parsed.letter_ids)), 1
     if not letter_ids:
-        letter_ids = _ids(await find(bus, parsed.subscription, filters))
+        found = await find(bus, parsed.subscription, filters)
+        letter_ids = [one.letter_id for one in (found if verb == _DELETED else _each_message_once(found))]
         size = batch_size(rate) if rate is not None else MOST
         if ask and filters and letter_ids and not _confirm(f"{counted(len(letter_ids))} of {parsed.subscription}"):
             return
@@ -184,9 +186,12 @@ async def _do(
         raise NotFound(f"{parsed.subscription} has no dead letter {', '.join(map(repr, missing))}.")
 
 
-def _ids(dead_letters: list[DeadLetter]) -> list[str]:
-    # As `replay_letters`: of one message that died twice, one is replayed.
-    return [one.letter_id for one in {one.message_id: one for one in reversed(dead_letters)}.values()][::-1]
+def _each_message_once(dead_letters: list[DeadLetter]) -> list[DeadLetter]:
+    # As `replay_letters`: of a message that died twice, the newer dead letter is left for the next replay.
+    first: dict[str, DeadLetter] = {}
+    for one in dead_letters:
+        first.setdefault(one.message_id, one)
+    return list(first.values())
 
 
 def _print_done(verb: str, number: int, parsed: argparse.Namespace) -> None:
