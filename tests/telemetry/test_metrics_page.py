@@ -62,3 +62,12 @@ def test_callers_and_senders_add_no_label(text: str) -> None:
     for sent in ("HACK", "somewhere", "nonsense", "me@example.com", "issuer.example"):
         assert sent not in text
     assert not re.search("[0-9a-f]{32}", text), "a message id or a correlation id"
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in OPERATIONS.glob("*.md")))
+def test_alerts_and_metrics_that_a_page_names_exist(page: str) -> None:
+    text = (OPERATIONS / page).read_text()
+    alerts = set(re.findall(r"- alert: (\w+)", (OPERATIONS / "alert-rules.yml").read_text()))
+    assert set(re.findall(r"\bTotoms[A-Z]\w+", text)) <= alerts
+    named = set(re.findall(r"`((?:totoms|messaging|http)_\w+_(?:total|seconds|bytes))`", text))
+    assert named <= documented().keys()
