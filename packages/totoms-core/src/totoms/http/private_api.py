@@ -123,7 +123,8 @@ def has_plain_response(route: APIRoute) -> bool:
     try:
         return (
             isinstance(route.response_class, DefaultPlaceholder)
-            and _can_be_sent_fast(route.status_code)
+            # With 205 FastAPI sends the length of a body, and no body.
+            and (route.status_code == 204 or is_body_allowed_for_status_code(route.status_code))
             and not route.dependencies
             and getattr(route, "max_body_size", None) is None  # missing in older versions of FastAPI
             and not (route.response_model_include or route.response_model_exclude)
@@ -134,11 +135,6 @@ def has_plain_response(route: APIRoute) -> bool:
         )
     except AttributeError:
         return False
-
-
-def _can_be_sent_fast(status: int | None) -> bool:
-    # With 205 FastAPI sends the length of a body, and no body.
-    return status is None or status == 204 or is_body_allowed_for_status_code(status)
 
 
 def is_response_field(field: object) -> bool:
