@@ -216,3 +216,46 @@ async def test_max_concurrency_counts_handlers_of_the_vanished_subscription_too(
         assert len(gate.seen) == 2
         gate.open.set()
         await bus.until(lambda: len(settled(bus, "ack")) == 3)
+
+
+async def test_subscription_that_vanishes_again_at_once_is_not_created_without_a_pause(
+    bus: MemoryBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+
+    def longest(_least: float, most: float) -> float:
+        pauses.append(most)
+        return 0.0
+
+    monkeypatch.setattr("random.uniform", longest)
+    broker = Broker(bus)
+    broker.first.vanish()
+
+    async def vanishing(error: NotFound) -> Receiver:
+        made = await broker(error)
+        if len(broker.made) < 8:
+            broker.made[-1].vanish()
+        return made
+
+    async with consuming(broker.first, Handler(succeed), vanishing):
+        async with asyncio.timeout(DEADLINE):
+            while len(broker.made) < 8:
+                await asyncio.sleep(0)
+        received = await bus.put(POST, SUBSCRIPTION)
+        await bus.until(lambda: settled(bus, "ack") == [received.message_id])
+    assert pauses == [0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0]
+
+
+async def test_handler_that_outlasts_a_stop_has_its_message_nacked_where_it_came_from(
+    bus: MemoryBus, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate, broker = Gate(), Broker(bus)
+    async with consuming(broker.first, Handler(gate), broker):
+        await bus.put(POST, SUBSCRIPTION)
+        async with asyncio.timeout(DEADLINE):
+            await gate.begun.wait()
+            broker.first.vanish()
+            await broker.again.wait()
+    assert gate.cut == 1
+    assert settled(bus, "nack") == []
+    assert "While stopping blog-posts: The subscription was deleted." in caplog.messages

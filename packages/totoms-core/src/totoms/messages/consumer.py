@@ -13,8 +13,7 @@ from typing import Final
 from totoms.errors import LeaseLost, NotFound
 from totoms.logging.describe import describe_error
 from totoms.logging.logger import TotoLogger
-from totoms.messages.dead_letter_log import log_dead_letter, log_not_dead_lettered
-from totoms.messages.dead_letters import DeadLetterReason
+from totoms.messages.dead_letter_log import dead_letter
 from totoms.messages.outages import Outage
 from totoms.messages.outcome import Action, Outcome
 from totoms.messages.receiver import Received, Receiver
@@ -44,6 +43,7 @@ class Consumer:
         resubscribe: Called when the subscription has vanished; returns a new receiver, or raises a BackendError.
 
     Attributes:
+        subscription: The subscription.
         receiving: Whether messages can be received, and since when not.
     """
 
@@ -57,13 +57,13 @@ class Consumer:
         resubscribe: Callable[[NotFound], Awaitable[Receiver]] | None = None,
     ) -> None:
         self._receiver = receiver
-        self._subscription = receiver.subscription
+        self.subscription = receiver.subscription
         self._router = router
         self._max_concurrency = max_concurrency
         self._logger = logger
         self._resubscribe = resubscribe
-        self.receiving = Outage(f"receive from {self._subscription.name}", logger)
-        self._extending = Outage(f"extend leases of {self._subscription.name}", logger)
+        self.receiving = Outage(f"receive from {self.subscription.name}", logger)
+        self._extending = Outage(f"extend leases of {self.subscription.name}", logger)
         self._running: dict[Received, asyncio.Task[None]] = {}
         self._gone: dict[Received, Receiver] = {}  # messages of a subscription that vanished while they were handled
         self._unacked: list[Received] = []
@@ -76,7 +76,7 @@ class Consumer:
 
     def start(self) -> None:
         """Start to pull, on the running event loop."""
-        self._pull_task = asyncio.create_task(self._pull(), name=f"totoms pull {self._subscription.name}")
+        self._pull_task = asyncio.create_task(self._pull(), name=f"totoms pull {self.subscription.name}")
 
     @property
     def in_flight(self) -> int:
@@ -100,13 +100,12 @@ class Consumer:
         if self._running:
             remaining = deadline - asyncio.get_running_loop().time()
             await asyncio.wait(set(self._running.values()), timeout=max(remaining, 0.01))
-        late = dict(self._running)
+        late, gone = dict(self._running), dict(self._gone)
         for task in late.values():
             task.cancel()
         if late:
-            self._logger.log("shutdown", f"Cancelled {len(late)} handlers of {self._subscription.name}.", "WARNING")
+            self._logger.log("shutdown", f"Cancelled {len(late)} handlers of {self.subscription.name}.", "WARNING")
             await asyncio.wait(set(late.values()), timeout=_CANCEL_PATIENCE)
-            gone = self._gone
             await asyncio.gather(*(self._log_failure(gone.get(one, self._receiver).nack(one, 0.0)) for one in late))
         while self._ack_task is not None and not self._ack_task.done():
             remaining = deadline - asyncio.get_running_loop().time()
@@ -119,6 +118,7 @@ class Consumer:
     # --- receiving ---
 
     async def _pull(self) -> None:
+        errors = 0
         while not self._stopping:
             free = self._free_slots()
             if free <= 0:
@@ -129,11 +129,13 @@ class Consumer:
             try:
                 batch = await self._receiver.receive(free, _WAIT)
             except Exception as error:
+                errors += 1
                 failure = await self._renew(error) if isinstance(error, NotFound) else error
                 if failure is not None:
                     self.receiving.failed(failure)
-                    await self._pause(self.receiving.failures)
+                await self._pause(errors)
                 continue
+            errors = 0
             if batch and telemetry.active is not None:
                 telemetry.active.received(self._router.system, batch, begun)
             if self._stopping:
@@ -166,10 +168,10 @@ class Consumer:
         await self._log_failure(vanished.stop())
         return None
 
-    async def _pause(self, failures: int) -> None:
+    async def _pause(self, errors: int) -> None:
         self._freed.clear()
         try:
-            async with asyncio.timeout(_RECEIVE_RETRY.backoff(failures)):
+            async with asyncio.timeout(_RECEIVE_RETRY.backoff(errors)):
                 while not self._stopping:
                     await self._freed.wait()
                     self._freed.clear()
@@ -201,7 +203,10 @@ class Consumer:
     async def _settle(self, receiver: Receiver, received: Received, outcome: Outcome) -> None:
         try:
             if outcome.action is Action.DEAD_LETTER:
-                await self._dead_letter(receiver, received, outcome)
+                keep, system = receiver.dead_letter, self._router.system
+                failure = await dead_letter(keep, received, outcome, self._logger, system)
+                if isinstance(failure, LeaseLost):
+                    self._count_lost_lease()
             else:
                 delay = outcome.delay
                 if delay is None:
@@ -211,17 +216,7 @@ class Consumer:
         except LeaseLost:
             self._log_redelivery(received)
         except Exception as error:  # it is delivered again when its lease expires
-            self._warn(f"Cannot settle message {received.message_id} of {self._subscription.name}", error)
-
-    async def _dead_letter(self, receiver: Receiver, received: Received, outcome: Outcome) -> None:
-        reason = outcome.reason or DeadLetterReason("unknown")
-        try:
-            with telemetry.settling(self._router.system, "dead_letter", (received,)):
-                letter_id = await receiver.dead_letter(received, reason)
-        except Exception as error:  # it is delivered again when its lease expires
-            log_not_dead_lettered(self._logger, received, reason, outcome.failure, error)
-        else:
-            log_dead_letter(self._logger, received, reason, outcome.failure, letter_id)
+            self._warn(f"Cannot settle message {received.message_id} of {self.subscription.name}", error)
 
     async def _flush_acks(self) -> None:
         outages, since = 0, 0.0
@@ -240,10 +235,10 @@ class Consumer:
                 outages += 1
                 # Retry for as long as a lease lasts, so that a short outage does not cause redeliveries.
                 if outages >= 10 and now - since >= self._receiver.lease_seconds:
-                    self._warn(f"Cannot ack {len(self._acking)} messages of {self._subscription.name}", error)
+                    self._warn(f"Cannot ack {len(self._acking)} messages of {self.subscription.name}", error)
                     if telemetry.active is not None:
-                        topic = self._subscription.logical_name
-                        telemetry.active.instruments.ack_given_up(topic, self._subscription.name, len(self._acking))
+                        topic = self.subscription.logical_name
+                        telemetry.active.instruments.ack_given_up(topic, self.subscription.name, len(self._acking))
                     self._acking = []
                     self._freed.set()
                 else:
@@ -259,11 +254,13 @@ class Consumer:
             self._freed.set()
 
     def _log_redelivery(self, received: Received) -> None:
+        self._count_lost_lease()
+        text = f"The lease of message {received.message_id} was lost; it is delivered again."
+        self._logger.log("events", text, "WARNING")
+
+    def _count_lost_lease(self) -> None:
         if telemetry.active is not None:
-            telemetry.active.instruments.lease_lost(self._subscription.logical_name, self._subscription.name)
-        self._logger.log(
-            "events", f"The lease of message {received.message_id} was lost; it is delivered again.", "WARNING"
-        )
+            telemetry.active.instruments.lease_lost(self.subscription.logical_name, self.subscription.name)
 
     def _warn(self, what: str, error: Exception, cid: str = "events") -> None:
         self._logger.log(cid, f"{what}: {describe_error(error)}", "WARNING")
@@ -296,4 +293,4 @@ class Consumer:
         try:
             await operation
         except Exception as error:  # messages not given back are delivered again when their leases expire
-            self._warn(f"While stopping {self._subscription.name}", error, "shutdown")
+            self._warn(f"While stopping {self.subscription.name}", error, "shutdown")

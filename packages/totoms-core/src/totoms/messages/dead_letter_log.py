@@ -1,14 +1,20 @@
-"""Log each dead letter in one line: which message, which handler, why, and the id of the letter."""
+"""Dead-letter a message, and log that in one line: which message, which handler, why, and the id of the letter."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from totoms.context import current_cid
 from totoms.logging.describe import describe_error
 from totoms.logging.logger import TotoLogger
 from totoms.messages.dead_letters import DeadLetterReason
 from totoms.messages.receiver import Received
+from totoms.telemetry import state as telemetry
+
+if TYPE_CHECKING:
+    from totoms.messages.outcome import Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +34,33 @@ class Failure:
     error: BaseException | None = None
 
 
+async def dead_letter(
+    keep: Callable[[Received, DeadLetterReason], Awaitable[str | None]],
+    received: Received,
+    outcome: Outcome,
+    logger: TotoLogger,
+    system: str,
+) -> Exception | None:
+    """Store a message as a dead letter, and log it; return the error if that fails, which is logged as well.
+
+    Args:
+        keep: Stores it, and returns the id of the letter.
+        received: The message.
+        outcome: Why it is dead-lettered.
+        logger: The service's logger.
+        system: The messaging system, for telemetry.
+    """
+    reason = outcome.reason or DeadLetterReason("unknown")
+    try:
+        with telemetry.settling(system, "dead_letter", (received,)):
+            letter_id = await keep(received, reason)
+    except Exception as error:
+        _log_not_dead_lettered(logger, received, reason, outcome.failure, error)
+        return error
+    log_dead_letter(logger, received, reason, outcome.failure, letter_id)
+    return None
+
+
 def log_dead_letter(
     logger: TotoLogger, received: Received, reason: DeadLetterReason, failure: Failure | None, letter_id: str | None
 ) -> None:
@@ -44,10 +77,9 @@ def log_dead_letter(
     _log(logger, f"Dead-lettered {_described(received, reason, failure)}{kept}", failure)
 
 
-def log_not_dead_lettered(
+def _log_not_dead_lettered(
     logger: TotoLogger, received: Received, reason: DeadLetterReason, failure: Failure | None, error: Exception
 ) -> None:
-    """Log that a message could not be dead-lettered, and why; it will be delivered again."""
     text = f"Cannot dead-letter {_described(received, reason, failure)}: {describe_error(error)}; it is delivered again"
     _log(logger, text, failure)
 

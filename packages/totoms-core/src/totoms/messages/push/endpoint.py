@@ -22,7 +22,7 @@ from totoms.errors import BackendError, Forbidden, TotoError, Unauthorized, Unde
 from totoms.logging.describe import describe_error, printable
 from totoms.logging.logger import TotoLogger
 from totoms.messages.bus import MessageBus
-from totoms.messages.dead_letter_log import log_dead_letter, log_not_dead_lettered
+from totoms.messages.dead_letter_log import dead_letter
 from totoms.messages.dead_letters import DeadLetterReason
 from totoms.messages.outcome import Action, Outcome
 from totoms.messages.push.attempts import DeliveryKey, Failures, HandledMessages, delivery_key
@@ -31,7 +31,6 @@ from totoms.messages.push.slots import Slots
 from totoms.messages.push_request import PushReply, PushRequest
 from totoms.messages.receiver import Received
 from totoms.messages.router import MessageRouter
-from totoms.telemetry import state as telemetry
 
 _LONGEST_WAIT: Final = 60.0
 _SUCCESS: Final = b'{"status":"success"}'
@@ -233,14 +232,12 @@ class PushEndpoint:
             return error
 
     async def _dead_letter(self, received: Received, outcome: Outcome) -> None:
-        reason = outcome.reason or DeadLetterReason("unknown")
-        try:
-            with telemetry.settling(self._router.system, "dead_letter", (received,)):
-                letter_id = await self._bus._dead_letters(received.subscription.name).keep(received, reason)
-            log_dead_letter(self._logger, received, reason, outcome.failure, letter_id)
-        except Exception as error:  # neither handled nor stored, so the broker must deliver it again
-            log_not_dead_lettered(self._logger, received, reason, outcome.failure, error)
-            raise Undecidable("The message cannot be dead-lettered now.") from error
+        async def keep(received: Received, reason: DeadLetterReason) -> str | None:
+            return await self._bus._dead_letters(received.subscription.name).keep(received, reason)
+
+        failure = await dead_letter(keep, received, outcome, self._logger, self._router.system)
+        if failure is not None:  # neither handled nor stored, so the broker must deliver it again
+            raise Undecidable("The message cannot be dead-lettered now.") from failure
 
 
 def _headers(raw: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
