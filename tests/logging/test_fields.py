@@ -16,6 +16,7 @@ from typing import Any
 import pydantic
 import pytest
 
+from support.log import unnamed_log
 from totoms import TotoLogger
 from totoms.context import current_cid, remember_traceparent
 from totoms.logging.describe import show_texts
@@ -49,17 +50,13 @@ class Output:
 def bare_logging() -> Iterator[None]:
     root, ours = logging.getLogger(), logging.getLogger("totoms")
     before = root.handlers[:], root.level, ours.handlers[:], ours.level
-    told = identity.service, dict(identity.versions), identity.level_field
-    identity.describe("", "", "severity")
     root.setLevel(logging.INFO)
     ours.setLevel(logging.NOTSET)
-    yield
+    with unnamed_log():
+        yield
     root.handlers[:], ours.handlers[:] = before[0], before[2]
     root.setLevel(before[1])
     ours.setLevel(before[3])
-    identity.versions.clear()
-    identity.versions.update(told[1])
-    identity.describe(told[0], identity.versions.get(told[0], ""), told[2])
     remember_traceparent(None)
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from support.log import unnamed_log
 from totoms import TotoEnvironment, TotoMicroservice, TotoMicroserviceConfiguration
 from totoms.local.configuration import LocalConfiguration
-from totoms.logging.formats import JSONFormatter, identity
+from totoms.logging.formats import JSONFormatter
 from totoms_aws.configuration import AWSConfiguration
 from totoms_azure.configuration import AzureConfiguration
 from totoms_gcp.configuration import GCPConfiguration
@@ -31,6 +32,11 @@ def test_level_is_called_as_the_log_store_of_the_hyperscaler_calls_it(configurat
 
 async def test_service_writes_its_lines_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LocalConfiguration, "log_level_field", "level")
+    with unnamed_log():
+        await create_and_log()
+
+
+async def create_and_log() -> None:
     formatter = JSONFormatter()
     configuration = TotoMicroserviceConfiguration(
         service_name="levels", version="3.1", environment=TotoEnvironment("local")
@@ -41,5 +47,4 @@ async def test_service_writes_its_lines_so(monkeypatch: pytest.MonkeyPatch) -> N
         assert (line["level"], line["service"], line["version"]) == ("WARNING", "levels", "3.1")
         assert "severity" not in line
     finally:
-        identity.describe("", "", "severity")
         await service.stop()

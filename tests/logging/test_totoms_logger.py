@@ -12,6 +12,7 @@ from typing import Any
 import pydantic
 import pytest
 
+from support.log import unnamed_log
 from totoms import TotoLogger, ValidationError
 from totoms.context import current_cid
 from totoms.logging.describe import show_texts
@@ -42,7 +43,8 @@ def bare_logging() -> Iterator[None]:
     before = root.handlers[:], root.level, ours.handlers[:], ours.level
     root.handlers[:], ours.handlers[:] = [], []
     ours.setLevel(logging.NOTSET)
-    yield
+    with unnamed_log():
+        yield
     root.handlers[:], ours.handlers[:] = before[0], before[2]
     root.setLevel(before[1])
     ours.setLevel(before[3])

@@ -13,7 +13,9 @@ from totoms.declaration.service import TotoMicroserviceConfiguration
 from totoms.environment import TotoEnvironment
 from totoms.errors import AccessDenied, BackendError, ConfigurationError, Unavailable
 from totoms.excepthook import mark_logged
+from totoms.logging.formats import DEFAULT_LEVEL_FIELD, identity
 from totoms.logging.logger import TotoLogger
+from totoms.logging.setup import adopt_servers
 from totoms.secrets.manager import SecretsManager
 from totoms.threads import run_in_thread, run_transfer
 
@@ -22,6 +24,19 @@ START_DEADLINE: Final = 30.0
 CLOSE_DEADLINE: Final = 10.0
 """Seconds that `TotoControllerConfig.close` may take."""
 _PAUSE: Final = 1.0
+
+
+def set_up_log(configuration: TotoMicroserviceConfiguration, environment: TotoEnvironment | None) -> None:
+    """Name the service in all lines of the process, also in those of a server that runs it.
+
+    Args:
+        configuration: The service.
+        environment: Where it runs, if that is known.
+    """
+    settings = environment and environment.hyperscaler_configuration
+    level_field = getattr(settings, "log_level_field", DEFAULT_LEVEL_FIELD)
+    identity.describe(configuration.service_name, configuration.version, level_field)
+    adopt_servers(access=configuration.log.requests)
 
 
 async def check_resources(

@@ -24,10 +24,9 @@ from totoms.health import Readiness
 from totoms.http.context import set_default_runtime
 from totoms.http.lifespan import Lifecycle, initialised_by_lifespan
 from totoms.lifecycle import ServiceLifecycle, cannot_start
-from totoms.loading import check_resources, close_config, forgotten_load, load_config
-from totoms.logging.formats import DEFAULT_LEVEL_FIELD, identity
+from totoms.loading import check_resources, close_config, forgotten_load, load_config, set_up_log
 from totoms.logging.logger import TotoLogger
-from totoms.logging.setup import adopt_servers, configure_logging
+from totoms.logging.setup import configure_logging
 from totoms.messages.bus import MessageBus
 from totoms.messages.undeclared import UndeclaredMessageBus
 from totoms.telemetry.setup import configure as configure_telemetry
@@ -153,7 +152,7 @@ class TotoMicroservice:
         configuration.check()
         environment = configuration.environment or TotoEnvironment.from_variables()
         configure_logging(errors=configuration.log.errors)
-        cls._set_up_log(configuration, environment)
+        set_up_log(configuration, environment)
         origin = "" if configuration.environment else " (HYPERSCALER)" if os.getenv("HYPERSCALER") else " (default)"
         logger.log("init", f"Starting {configuration.service_name} on hyperscaler {environment.hyperscaler}{origin}.")
         configure_telemetry(configuration.service_name, configuration.version, logger)
@@ -194,14 +193,6 @@ class TotoMicroservice:
                 raise ConfigurationError(f"{error} {hint}") from error
             raise
 
-    @staticmethod
-    def _set_up_log(configuration: TotoMicroserviceConfiguration, environment: TotoEnvironment | None) -> None:
-        """Name the service in all lines of the process, also in those of a server that runs it."""
-        settings = environment and environment.hyperscaler_configuration
-        level_field = getattr(settings, "log_level_field", DEFAULT_LEVEL_FIELD)
-        identity.describe(configuration.service_name, configuration.version, level_field)
-        adopt_servers(access=configuration.log.requests)
-
     @classmethod
     def asgi(cls, configuration: TotoMicroserviceConfiguration) -> ASGIApp:
         """Return an ASGI app for other servers, which initialises the microservice in its lifespan.
@@ -212,7 +203,7 @@ class TotoMicroservice:
         environment = configuration.environment
         with contextlib.suppress(ConfigurationError):  # raised again when the server starts, which logs it
             environment = environment or TotoEnvironment.from_variables()
-        cls._set_up_log(configuration, environment)
+        set_up_log(configuration, environment)
 
         async def initialise() -> ASGIApp:
             return (await cls.init(configuration)).app
