@@ -281,7 +281,7 @@ async def test_token_of_entra_in_another_cloud_is_refused(
         f"https://sts.chinacloudapi.cn/{TENANT}",
     ],
 )
-async def test_token_that_only_looks_like_one_of_entra_is_no_access_token(
+async def test_token_that_only_looks_like_entras_is_refused(
     issuer: str, publish: Publish, issuer_key: RSAPrivateKey
 ) -> None:
     service = serve(ENTRA.entry("access", publish(ENTRA), issuer=issuer, audience=[API, CLIENT]))
@@ -416,7 +416,7 @@ def test_issuer_in_a_private_network_has_its_keys_there() -> None:
 
 
 @pytest.mark.parametrize("document", [b"", b"[]", b"null", b"\xff", b"{"])
-def test_configuration_that_is_no_json_object_is_refused(document: bytes) -> None:
+def test_configuration_that_is_not_a_json_object_is_refused(document: bytes) -> None:
     from totoms.auth.discovery import keys_uri
 
     with pytest.raises(ValueError, match="not of this issuer"):

@@ -63,7 +63,7 @@ def source_of(bus: BusOfTests, one: Received) -> Source:
 
 
 @pytest.mark.parametrize("nonsense", ["9" * 5000, "\N{ARABIC-INDIC DIGIT THREE}", "-1", "many"])
-async def test_attempts_that_somebody_else_wrote_are_not_believed(
+async def test_invalid_earlier_attempts_are_ignored(
     bus: BusOfTests, subscription: Subscription, topic: str, faulty_aws: AWSConfiguration, nonsense: str
 ) -> None:
     publish(faulty_aws, topic, "a body", {EARLIER_ATTEMPTS: nonsense})

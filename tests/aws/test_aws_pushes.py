@@ -164,7 +164,7 @@ async def test_version_is_not_taken_for_the_other_one(bus: BusOfTests, sns: Push
 @pytest.mark.parametrize(
     "change", [lambda text: text[:-4], lambda text: text + "!", lambda text: "AAAA", lambda _: "é"]
 )
-async def test_signature_that_is_none_is_refused(bus: BusOfTests, sns: PushingSNS, change: Any) -> None:
+async def test_invalid_signature_is_refused(bus: BusOfTests, sns: PushingSNS, change: Any) -> None:
     message = sns.notification("a body")
     with pytest.raises(Forbidden):
         await push(bus, sns, {**message, "Signature": change(message["Signature"])})
@@ -390,7 +390,7 @@ async def test_confirmation_that_was_changed_is_refused(
     assert asked.seen == []
 
 
-async def test_confirmation_for_a_topic_of_somebody_else_is_refused(
+async def test_confirmation_for_another_topic_is_refused(
     bus: BusOfTests, sns: PushingSNS, certificates: CertificateServer, behind: FaultyAWS
 ) -> None:
     asked = behind.rule(matches=lambda request: request.operation == "ConfirmSubscription")
@@ -442,7 +442,7 @@ async def test_what_is_not_a_message_of_sns_is_refused(bus: BusOfTests, sns: Pus
         await bus._accept_push(PushRequest({}, body, "https://service.example/events"))
 
 
-async def test_text_that_is_none_in_utf_8_is_refused(bus: BusOfTests, sns: PushingSNS) -> None:
+async def test_text_that_is_not_utf_8_is_refused(bus: BusOfTests, sns: PushingSNS) -> None:
     message = {**sns.notification("a body"), "Message": "\ud800"}
     with pytest.raises((Unauthorized, Forbidden)):
         await bus._accept_push(PushRequest({}, json.dumps(message).encode(), "https://service.example/events"))

@@ -264,7 +264,7 @@ def test_copy_keeps_the_headers_that_others_gave_a_file(bucket: CloudStorage) ->
     assert (head["CacheControl"], head["ContentLanguage"]) == ("no-store", "de")
 
 
-def test_file_that_somebody_else_wrote_has_an_etag_and_can_be_replaced(bucket: CloudStorage) -> None:
+def test_file_of_another_program_has_an_etag_and_can_be_replaced(bucket: CloudStorage) -> None:
     s3().put_object(Bucket=bucket.bucket_name, Key="key", Body=b"theirs")
     etag = bucket.stat("key").etag
 
@@ -276,7 +276,7 @@ def test_file_that_somebody_else_wrote_has_an_etag_and_can_be_replaced(bucket: C
 
 
 @pytest.mark.parametrize("etag", ["of nobody", "*", 'a", "b', "a\nb", "ü", "x" * 5000, f"x.{'0' * 32}"])
-def test_etag_that_is_none_holds_for_nothing(bucket: CloudStorage, etag: str) -> None:
+def test_invalid_etag_matches_no_file(bucket: CloudStorage, etag: str) -> None:
     bucket.upload_bytes(b"old", "key")
 
     with pytest.raises(PreconditionFailed):

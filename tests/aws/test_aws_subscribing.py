@@ -105,7 +105,7 @@ async def test_queue_is_made_with_its_policy_in_one_step(bus: BusOfTests, topic:
     assert asked.index("Subscribe") > max(n for n, operation in enumerate(asked) if operation == "CreateQueue")
 
 
-async def test_queue_that_somebody_was_quicker_to_make_gets_what_it_lacks(
+async def test_queue_created_by_another_process_gets_missing_settings(
     account: Account, bus: BusOfTests, topic: str, faults: FaultyAWS
 ) -> None:
     wanted = subscription_of(topic)
@@ -168,9 +168,7 @@ async def test_statements_of_others_stay_in_the_policy(account: Account, bus: Bu
     assert [one["Condition"] for one in statements[1:]] == [{"ArnEquals": {"aws:SourceArn": topic}}]
 
 
-async def test_statement_of_ours_that_somebody_changed_is_replaced(
-    account: Account, bus: BusOfTests, topic: str
-) -> None:
+async def test_changed_statement_of_totoms_is_replaced(account: Account, bus: BusOfTests, topic: str) -> None:
     """Two statements of one name SQS refuses."""
     wanted = subscription_of(topic)
     await bus._subscribe(wanted, create=True)

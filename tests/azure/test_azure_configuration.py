@@ -121,7 +121,7 @@ def test_setting_that_is_missing_is_reported_by_its_name_and_its_variables(use: 
         "https://x#y",
     ],
 )
-def test_address_that_is_none_or_in_the_open_is_refused(name: str, url: str) -> None:
+def test_invalid_or_unencrypted_address_is_refused(name: str, url: str) -> None:
     with pytest.raises(ConfigurationError, match=f"AZURE_{name.upper()}") as caught:
         AzureConfiguration(**{name: url})
     assert "canary" not in repr(caught.value)
@@ -225,7 +225,7 @@ def test_service_on_azure_loads_nothing_of_other_clouds(made: str) -> None:
     assert not [name for name in loaded if name.startswith(FOREIGN)]
 
 
-def test_service_with_a_setting_that_is_none_ends_with_one_line() -> None:
+def test_service_with_an_invalid_setting_ends_with_one_line() -> None:
     source = "import totoms; totoms.TotoEnvironment.from_variables()"
     done = run(source, HYPERSCALER="azure", AZURE_KEY_VAULT_URL="http://vault")
 
@@ -298,6 +298,6 @@ def test_websockets_without_aiohttp_are_a_configuration_error(monkeypatch: pytes
         bus_clients._transport(settings)
 
 
-def test_transport_that_is_none_is_a_configuration_error() -> None:
+def test_unknown_transport_is_a_configuration_error() -> None:
     with pytest.raises(ConfigurationError, match="AZURE_SERVICEBUS_TRANSPORT"):
         AzureConfiguration(servicebus_transport="carrier pigeons")

@@ -663,7 +663,7 @@ async def test_subscription_is_confirmed_by_its_code_and_its_address_never_fetch
         {"source": TOPIC_ID, "type": "Microsoft.EventGrid.SubscriptionValidationEvent", "specversion": "1.0"},
     ],
 )
-async def test_handshake_that_is_none_is_refused(harness: AzurePushHarness, changes: dict[str, Any]) -> None:
+async def test_invalid_handshake_is_refused(harness: AzurePushHarness, changes: dict[str, Any]) -> None:
     event = harness.grid.validation(**changes)
     with pytest.raises(Forbidden):
         await _ask(await harness.connect(), harness.grid.request(event, kind="SubscriptionValidation"))

@@ -132,7 +132,7 @@ async def test_links_that_drop_are_opened_again(namespace: Namespace) -> None:
     assert [one.body for one in await receiving] == [b"1"]
 
 
-async def test_refusal_reaches_who_receives_and_is_tried_again(namespace: Namespace) -> None:
+async def test_refusal_is_raised_by_receive_and_retried(namespace: Namespace) -> None:
     bus = await _subscribed(namespace)
     namespace.server.denied = {namespace.path}
     with pytest.raises(AccessDenied):

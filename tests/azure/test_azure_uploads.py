@@ -79,7 +79,7 @@ def test_answer_that_is_lost_does_not_turn_success_into_failure(
 
 
 @pytest.mark.parametrize("condition", ["if_absent", "if_match"])
-def test_answer_that_is_lost_and_then_somebody_elses_write_is_not_a_success(
+def test_lost_answer_followed_by_another_write_is_not_a_success(
     bucket: CloudStorage, proxy: BlobProxy, operator: ContainerClient, azurite_port: int, condition: str
 ) -> None:
     wanted = given(bucket, condition)
@@ -254,9 +254,7 @@ def test_blocks_that_are_gone_because_the_list_was_committed_are_a_success(
 @pytest.mark.parametrize(
     "etag", ["of nobody", "*", "0x8D", "", '"', '""', 'W/"0x8D"', '"0x8D', '"a b"', "x" * 5000, '"' + "0" * 65 + '"']
 )
-def test_etag_that_is_none_holds_for_nothing_and_is_not_asked_for(
-    bucket: CloudStorage, proxy: BlobProxy, etag: str
-) -> None:
+def test_invalid_etag_matches_no_file_and_is_not_sent(bucket: CloudStorage, proxy: BlobProxy, etag: str) -> None:
     with pytest.raises(PreconditionFailed):
         bucket.upload_bytes(b"new", "key", if_match=etag)
 

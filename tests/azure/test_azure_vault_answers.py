@@ -95,7 +95,7 @@ async def test_answer_that_is_not_understood_is_quoted_nowhere(harness: AzureSec
 @pytest.mark.parametrize(
     "body", ["<html>not for you</html>", '{"error": {"code": "Told", "message": "not for you"}}', ""]
 )
-async def test_status_decides_though_it_may_be_a_proxy_that_says_so(
+async def test_status_decides_even_if_a_proxy_sent_it(
     harness: AzureSecretsHarness, status: int, error: type[BackendError], body: str
 ) -> None:
     answering(harness, status, body)

@@ -202,5 +202,5 @@ def test_token_has_the_claims_that_are_given() -> None:
 
 
 @pytest.mark.parametrize("claim", ["user=admin", "exp=9999999999", "authProvider=google", "roles", "=x", "roles="])
-def test_claim_that_is_none_or_that_totoms_sets_is_refused(claim: str) -> None:
+def test_invalid_claim_or_one_that_totoms_sets_is_refused(claim: str) -> None:
     refused(totoms("token", "--user", "me", "--claim", claim, JWT_SIGNING_KEY=KEY))

@@ -347,7 +347,7 @@ async def test_purge_by_filter_deletes_all_dead_letters_of_a_message(letters: Le
     assert await letters.listed() == []
 
 
-async def test_what_was_replayed_before_an_error_is_told(
+async def test_what_was_replayed_before_an_error_is_reported(
     letters: Letters, dlq: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = await letters.add(post(), post())

@@ -261,7 +261,7 @@ def test_command_prints_json_only(
         ("declared_here:broken", "declared_here:broken cannot be loaded: KeyError: 'gone'"),
     ],
 )
-def test_what_is_no_configuration_is_one_line(
+def test_invalid_configuration_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: str, message: str
 ) -> None:
     write_service(tmp_path)

@@ -117,7 +117,7 @@ async def test_envelope_that_makes_no_sense_is_handed_on_as_it_is(pusher: PubSub
 
 
 @pytest.mark.parametrize("attempt", [None, 0, -1, True, "x", 1.5, "9" * 5000])
-async def test_attempt_that_is_none_is_the_first(pusher: PubSubPushHarness, attempt: Any) -> None:
+async def test_invalid_attempt_counts_as_the_first(pusher: PubSubPushHarness, attempt: Any) -> None:
     envelope = {"message": {"data": "eA=="}, "subscription": pusher.path, "deliveryAttempt": attempt}
     one = await _accept(await pusher.connect(), _unwrapped(pusher, json.dumps(envelope).encode()))
     assert (one.body, one.attempt) == (b"x", 1)

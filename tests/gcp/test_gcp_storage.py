@@ -138,7 +138,7 @@ def test_copy_of_what_is_replaced_again_and_again_is_unavailable(bucket: CloudSt
 @pytest.mark.parametrize(
     "etag", ["of nobody", "*", "0", "-1", "1e3", "٣", "x" * 5000, "9" * 5000, "9" * 19, "", "0{etag}"]
 )
-def test_etag_that_is_none_holds_for_nothing(bucket: CloudStorage, etag: str) -> None:
+def test_invalid_etag_matches_no_file(bucket: CloudStorage, etag: str) -> None:
     etag = etag.replace("{etag}", bucket.upload_bytes(b"old", "key"))
 
     for key in ("key", "missing"):

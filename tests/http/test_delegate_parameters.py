@@ -432,7 +432,7 @@ async def service() -> AsyncIterator[TestMicroservice]:
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("text", [False, True], ids=["evaluated", "as text"])
 @pytest.mark.parametrize("parameters", OURS)
-async def test_delegate_sees_who_calls_whatever_the_request_says(
+async def test_delegate_gets_the_authenticated_caller_whatever_the_request_says(
     parameters: str, text: bool, service: TestMicroservice
 ) -> None:
     answer = await call(service, list(OURS).index(parameters) + (len(OURS) if text else 0))
@@ -508,7 +508,7 @@ def forms() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("form", forms())
-async def test_every_form_of_delegate_sees_who_calls(form: str) -> None:
+async def test_every_form_of_delegate_gets_the_caller(form: str) -> None:
     async with serving([forms()[form]]) as service:
         answer = await call(service)
 

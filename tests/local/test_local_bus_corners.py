@@ -66,7 +66,7 @@ async def test_five_thousand_messages_meet_a_consumer_that_waits_for_seven(bus: 
     assert sorted(one.message_id for one in got) == sorted(ids)
 
 
-async def test_message_delayed_by_another_process_is_seen_by_who_waits_already(
+async def test_waiting_receiver_gets_a_message_delayed_by_another_process(
     bus: LocalMessageBus, another: Callable[..., LocalMessageBus], clock: Clock
 ) -> None:
     publisher = another(process=True)

@@ -160,7 +160,7 @@ def test_output_that_cannot_spell_a_character_gets_an_escape() -> None:
     assert raw.getvalue() == b"\\xe9\n"
 
 
-def test_formatter_that_fails_does_not_fail_who_logs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_error_in_a_formatter_is_not_raised_to_the_caller(capsys: pytest.CaptureFixture[str]) -> None:
     handler = BatchHandler(io.StringIO())
     handler.emit(logging.LogRecord("x", logging.INFO, "", 0, "%d", ("not a number",), None))
     assert "not a number" in capsys.readouterr().err

@@ -66,7 +66,7 @@ def test_each_line_is_printed_once(source: str, expected: list[Any]) -> None:
     assert shown(run(source)) == expected
 
 
-def test_debug_lines_are_printed_where_log_level_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_debug_lines_are_printed_if_log_level_is_debug(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LOG_LEVEL", "DEBUG")
     source = "logging.getLogger('service').debug('d', extra={'invoice': 1}); TotoLogger('blog').debug('d', invoice=2)"
     assert shown(run(f"configure(); {source}")) == [

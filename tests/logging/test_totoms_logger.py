@@ -397,7 +397,7 @@ def test_existing_logging_setup_is_kept(name: str | None) -> None:
     assert logging.getLogger("totoms").level == logging.NOTSET
 
 
-def test_level_that_somebody_set_is_left_alone() -> None:
+def test_existing_level_is_kept() -> None:
     alone()
     logging.getLogger("totoms").setLevel(logging.WARNING)
     configure_logging()

@@ -40,7 +40,7 @@ async def test_task_that_ends_in_time_is_left_alone() -> None:
     assert task.cancelling() == 0
 
 
-async def test_cancellation_by_somebody_else_stays_one() -> None:
+async def test_cancellation_by_another_task_is_not_a_timeout() -> None:
     task = asyncio.create_task(watched(Deadlines(60.0)))
     await asyncio.sleep(0)
     task.cancel()

@@ -406,7 +406,7 @@ async def test_topic_that_is_added_after_all_others_were_seen_is_reported_as_wel
     await unconfirmed.close()
 
 
-async def test_subscribed_is_logged_only_where_the_broker_says_so(log: pytest.LogCaptureFixture) -> None:
+async def test_subscribed_is_logged_only_if_the_broker_confirms_it(log: pytest.LogCaptureFixture) -> None:
     unconfirmed = UnconfirmedPushes(Broker(), PATH, "", TotoLogger("blog"))
     unconfirmed.add(POSTS, Existing())
     await unconfirmed.close()

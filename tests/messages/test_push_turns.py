@@ -158,7 +158,7 @@ async def test_full_is_logged_seldom_with_how_many_were_turned_away(
     await first
 
 
-async def test_those_who_wait_are_sent_away_when_the_service_stops(bus: MemoryBus) -> None:
+async def test_waiting_pushes_are_refused_when_the_service_stops(bus: MemoryBus) -> None:
     gate = Gate()
     push = endpoint(bus, gate.handler, slot_patience=1000.0)
     first = asyncio.create_task(status(push, request("1")))

@@ -338,7 +338,7 @@ def test_function_that_cannot_be_a_handler_is_refused_when_it_is_decorated(make:
 
 
 @pytest.mark.parametrize("wrong", ["", 7])
-def test_type_of_a_function_that_is_no_text_is_refused(wrong: Any) -> None:
+def test_message_type_that_is_not_text_is_refused(wrong: Any) -> None:
     with pytest.raises(ConfigurationError, match="type must be a non-empty string"):
         toto_handler(type=wrong)(of_no_event())
 

@@ -292,7 +292,7 @@ async def test_message_that_comes_when_its_receiver_was_cancelled_is_available_t
         await bus._ack(batch)
 
 
-async def test_what_is_not_there_says_so(installation: Any) -> None:
+async def test_unsupported_features_and_missing_objects_are_reported(installation: Any) -> None:
     bus, subscription = await subscribed(installation)
 
     with pytest.raises(Unsupported):
