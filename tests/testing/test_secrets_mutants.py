@@ -99,7 +99,7 @@ class IgnoresVersions(StoredSecrets):
 class CachesWithoutVersions(StoredSecrets):
     def _look_up(self, name: str, version: str | None) -> Any:
         found = self._cache._entries.get((name, None))
-        return found.value if found else super()._look_up(name, version)
+        return found.result if found else super()._look_up(name, version)
 
 
 class RemembersForEver(StoredSecrets):
@@ -172,7 +172,7 @@ class CallsAwayMissing(StoredSecrets):
 
 class ShowsValuesInItsRepr(StoredSecrets):
     def __repr__(self) -> str:
-        return f"<secrets {[entry.value for entry in self._cache._entries.values()]}>"
+        return f"<secrets {[entry.result for entry in self._cache._entries.values()]}>"
 
 
 class QuotesValues(StoredSecrets):

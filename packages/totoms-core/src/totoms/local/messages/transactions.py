@@ -109,10 +109,7 @@ class Transactions:
             return []
 
     def undo(self, operations: list[Operation], handovers: list[Handover], error: BackendError) -> None:
-        """Roll back, and fail all operations with `error`.
-
-        Without operations it was to lease messages: if that has failed for a while, their consumers get the error.
-        """
+        """Roll back, and fail the operations; without any, fail the consumers once leasing has failed for a while."""
         if self.opened:
             self._database.rollback()
         self._loaded = False

@@ -11,7 +11,8 @@ from totoms.errors import NotFound
 from totoms.messages.dead_letters import DeadLetterReason
 from totoms.messages.driver import BACKLOG, DEAD_LETTERS
 from totoms.testing.contract import Contract
-from totoms.testing.messages.topic import CLOCK_SKEW, POSTS, Topic, message, pulled
+from totoms.testing.messages.decorators import pulled
+from totoms.testing.messages.topic import CLOCK_SKEW, POSTS, Topic, message
 
 _DEAD: Final = DeadLetterReason("non_retryable", "ValueError", "as the test says", 1)
 

@@ -10,7 +10,8 @@ from totoms.errors import BackendError, MessageTooLarge, NonRetryableError
 from totoms.messages.driver import DEAD_LETTERS
 from totoms.messages.message import ProcessingResponse, TotoMessage
 from totoms.testing.contract import Contract
-from totoms.testing.messages.topic import POSTS, Topic, message, on_topic, pulled
+from totoms.testing.messages.decorators import on_topic, pulled
+from totoms.testing.messages.topic import POSTS, Topic, message
 
 _LONG_TYPE: Final = "t" * 1_100
 """Longer than an attribute may be on Pub/Sub (1,024 bytes), shorter than the limit of other brokers."""

@@ -14,8 +14,9 @@ from totoms.messages.driver import DEAD_LETTERS
 from totoms.messages.message import TYPE_ATTRIBUTE, ProcessingResponse, TotoMessage, encode_message
 from totoms.messages.subscription import Subscription
 from totoms.testing.contract import Contract
+from totoms.testing.messages.decorators import pulled
 from totoms.testing.messages.listener import MESSAGE_TYPE, Listener
-from totoms.testing.messages.topic import Topic, message, pulled
+from totoms.testing.messages.topic import Topic, message
 
 _TYPE: Final = MESSAGE_TYPE.encode()
 _POISON: Final[Mapping[str, bytes]] = {

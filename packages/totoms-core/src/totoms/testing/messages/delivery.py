@@ -21,8 +21,9 @@ from totoms.messages.message import (
 )
 from totoms.messages.subscription import Subscription
 from totoms.testing.contract import Contract
+from totoms.testing.messages.decorators import pulled, short_leases
 from totoms.testing.messages.listener import MESSAGE_TYPE, succeed
-from totoms.testing.messages.topic import NAME, POSTS, Topic, message, pulled, short_leases
+from totoms.testing.messages.topic import NAME, POSTS, Topic, message
 
 _PAYLOADS: Final[Mapping[str, Any]] = {
     "unicode": {"é": "Grüße 📚 \u202e \ufeff \u2028", "control": "a\x00b\tc\nd\x7f", 'key with "quotes"': "'"},

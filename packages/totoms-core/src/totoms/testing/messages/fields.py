@@ -11,8 +11,9 @@ from totoms.errors import NonRetryableError
 from totoms.messages.driver import DEAD_LETTERS
 from totoms.messages.message import TYPE_ATTRIBUTE, ProcessingResponse, TotoMessage
 from totoms.testing.contract import Contract
+from totoms.testing.messages.decorators import pulled
 from totoms.testing.messages.listener import MESSAGE_TYPE
-from totoms.testing.messages.topic import POSTS, Topic, pulled
+from totoms.testing.messages.topic import POSTS, Topic
 
 _TYPE: Final = f'"type":"{MESSAGE_TYPE}"'
 _BODIES: Final[Mapping[str, tuple[str, TotoMessage]]] = {

@@ -7,8 +7,9 @@ from typing import Final
 
 from totoms.messages.message import ProcessingResponse, TotoMessage
 from totoms.testing.contract import Contract
+from totoms.testing.messages.decorators import pulled
 from totoms.testing.messages.listener import succeed
-from totoms.testing.messages.topic import POSTS, Topic, message, pulled
+from totoms.testing.messages.topic import POSTS, Topic, message
 from totoms.testing.stalls import StallMeter
 
 _LONGEST_STALL: Final = 0.1

@@ -11,8 +11,9 @@ from totoms.messages.message import ProcessingResponse, TotoMessage
 from totoms.messages.receiver import Received, Receiver
 from totoms.messages.subscription import RetryPolicy
 from totoms.testing.contract import Contract
+from totoms.testing.messages.decorators import pulled, short_leases
 from totoms.testing.messages.listener import Listener, fail, succeed
-from totoms.testing.messages.topic import Topic, pulled, short_leases
+from totoms.testing.messages.topic import Topic
 
 
 class Leases(Contract):

@@ -14,8 +14,9 @@ from totoms.messages.driver import DELAY, ORDERING
 from totoms.messages.message import ProcessingResponse, TotoMessage
 from totoms.messaging import _check_capabilities
 from totoms.testing.contract import Contract
+from totoms.testing.messages.decorators import on_topic, pulled
 from totoms.testing.messages.listener import fail, succeed
-from totoms.testing.messages.topic import POSTS, Topic, message, on_topic, pulled
+from totoms.testing.messages.topic import POSTS, Topic, message
 
 _KEYS: Final = ("a", "b", "é ✓")
 _EACH: Final = 6

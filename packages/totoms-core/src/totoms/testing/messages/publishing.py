@@ -13,8 +13,9 @@ from totoms.messages.driver import DEAD_LETTERS, PULL
 from totoms.messages.message import MessageDestination, ProcessingResponse, TotoMessage
 from totoms.testing.audit import IO, Recording
 from totoms.testing.contract import Contract, check_same
+from totoms.testing.messages.decorators import on_topic, pulled
 from totoms.testing.messages.listener import succeed
-from totoms.testing.messages.topic import POSTS, Topic, message, on_topic, pulled
+from totoms.testing.messages.topic import POSTS, Topic, message
 
 _BATCH: Final = 1_001
 """More than any broker accepts in a request: Pub/Sub accepts 1,000 messages, SNS 10."""

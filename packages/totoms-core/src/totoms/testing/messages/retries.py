@@ -14,8 +14,9 @@ from totoms.messages.dead_letters import DeadLetterReason
 from totoms.messages.message import ProcessingResponse, ProcessingStatus, TotoMessage
 from totoms.messages.subscription import RetryPolicy
 from totoms.testing.contract import Contract
+from totoms.testing.messages.decorators import pulled
 from totoms.testing.messages.listener import Process, fail, succeed
-from totoms.testing.messages.topic import Topic, pulled
+from totoms.testing.messages.topic import Topic
 
 _TWICE: Final = RetryPolicy(max_attempts=2, min_backoff=0.0, max_backoff=0.0)
 _THRICE: Final = RetryPolicy(max_attempts=3, min_backoff=0.0, max_backoff=0.0)

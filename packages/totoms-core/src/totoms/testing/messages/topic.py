@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import inspect
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any, Final
 
@@ -17,7 +16,7 @@ from totoms.context import new_cid
 from totoms.errors import Unsupported
 from totoms.messages.bus import MessageBus
 from totoms.messages.dead_letters import DeadLetter, DeadLetterReason
-from totoms.messages.driver import DEAD_LETTERS, ORDERING, PULL
+from totoms.messages.driver import DEAD_LETTERS, ORDERING
 from totoms.messages.events import TotoEvent
 from totoms.messages.message import MessageDestination, TotoMessage
 from totoms.messages.receiver import Received, Receiver
@@ -33,7 +32,6 @@ AT_ONCE: Final = RetryPolicy(max_attempts=5, min_backoff=0.0, max_backoff=0.0)
 CLOCK_SKEW: Final = 0.25
 """Seconds by which two clocks may differ."""
 _COUNT_PAUSE: Final = 0.1
-_Test = Callable[..., Coroutine[Any, Any, None]]
 
 
 class Topic:
@@ -286,37 +284,3 @@ class Topic:
 def message(name: str, **fields: Any) -> TotoMessage:
     """Return a message whose id is `name`."""
     return TotoMessage(type=MESSAGE_TYPE, id=name, **fields)
-
-
-def on_topic(test: _Test) -> _Test:
-    """Pass a test a `Topic` in place of the harness."""
-    return _given(test, pull=False)
-
-
-def pulled(test: _Test) -> _Test:
-    """Do what `on_topic` does; without PULL assert instead that subscribing is refused."""
-    return _given(test, pull=True)
-
-
-def short_leases(test: _Test) -> _Test:
-    """Do what `pulled` does, with short leases."""
-    return _given(test, pull=True, short=True)
-
-
-def _given(test: _Test, *, pull: bool, short: bool = False) -> _Test:
-    @functools.wraps(test)
-    async def run(self: Any, harness: MessageBusHarness, *arguments: Any, **named: Any) -> None:
-        if short:
-            harness.shorten_leases()
-        async with Topic(harness, self.capabilities) as topic:
-            bus = await topic.connect()
-            if not pull or PULL in self.capabilities:
-                await test(self, topic, *arguments, **named)
-                return
-            with pytest.raises(Unsupported):
-                await bus._subscribe(topic.subscription(), create=False)
-
-    given, _topic, *others = inspect.signature(test).parameters.values()
-    harness = inspect.Parameter("harness", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    run.__signature__ = inspect.Signature([given, harness, *others])  # type: ignore[attr-defined]
-    return run

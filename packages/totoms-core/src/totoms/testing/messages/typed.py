@@ -12,8 +12,9 @@ from totoms.messages.message import encode_message
 from totoms.messages.subscription import RetryPolicy
 from totoms.messages.upcast import upcast
 from totoms.testing.contract import Contract
+from totoms.testing.messages.decorators import pulled
 from totoms.testing.messages.listener import MESSAGE_TYPE
-from totoms.testing.messages.topic import POSTS, Topic, message, pulled
+from totoms.testing.messages.topic import POSTS, Topic, message
 
 _TWICE: Final = RetryPolicy(max_attempts=2, min_backoff=0.0, max_backoff=0.0)
 _CANARY: Final = "canary-64"

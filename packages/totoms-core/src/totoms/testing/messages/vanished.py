@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from totoms.testing.contract import Contract
+from totoms.testing.messages.decorators import pulled
 from totoms.testing.messages.flow import Blocked
-from totoms.testing.messages.topic import Topic, pulled
+from totoms.testing.messages.topic import Topic
 
 
 class Vanished(Contract):
