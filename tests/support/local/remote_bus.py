@@ -151,6 +151,9 @@ class RemoteBus(MessageBus):
         batch: list[Received] = await self._call("_receive", subscription, max_messages, wait)
         return batch
 
+    def _lease_of(self, subscription: Subscription) -> float:
+        return self._hello[2]
+
     async def _stop_receiving(self, subscription: Subscription) -> None:
         await self._call("_stop_receiving", subscription)
 
