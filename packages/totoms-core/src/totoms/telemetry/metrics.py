@@ -7,14 +7,18 @@ message id, a key, a correlation id or anything else that a caller sent.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.metrics import Meter
 
+from totoms.telemetry.guard import unfailing
 from totoms.telemetry.service_metrics import ServiceInstruments
 
 if TYPE_CHECKING:
+    from totoms.errors import BackendError
     from totoms.messages.outcome import Outcome
+    from totoms.messages.outgoing import Outgoing
     from totoms.messages.receiver import Received
 
 _MOST_TYPES: Final = 200
@@ -40,7 +44,6 @@ class Instruments:
         meter: Makes them.
 
     Attributes:
-        in_flight: Messages that are being handled.
         service: The instruments of tokens, keys, backlogs and the local bus.
     """
 
@@ -76,12 +79,18 @@ class Instruments:
             "The attempt of each delivery, from 1",
             explicit_bucket_boundaries_advisory=_ATTEMPTS,
         )
-        self.in_flight = meter.create_up_down_counter(
+        self._in_flight = meter.create_up_down_counter(
             "totoms.messages.in_flight", "{message}", "Messages that are being handled"
         )
         self._leases = counter("totoms.leases.lost", "{lease}", "Leases that expired before their message was settled")
         self._given_up = counter("totoms.acks.given_up", "{message}", "Messages whose ack was given up")
 
+    @unfailing
+    def in_flight(self, destination: str, change: int) -> None:
+        """Change how many messages of a topic are being handled."""
+        self._in_flight.add(change, {_DESTINATION: destination})
+
+    @unfailing
     def operation(self, system: str, destination: str, operation: str, kind: str, seconds: float, failure: str) -> None:
         """Record a call to the broker.
 
@@ -96,6 +105,32 @@ class Instruments:
         labels = {_SYSTEM: system, _DESTINATION: destination, _OPERATION: operation, _OPERATION_TYPE: kind}
         self._duration.record(seconds, _with_error(labels, failure))
 
+    @unfailing
+    def published(
+        self,
+        system: str,
+        destination: str,
+        batch: Sequence[Outgoing],
+        results: Sequence[BackendError | None],
+        seconds: float,
+        failure: str,
+    ) -> None:
+        """Record a call that published messages.
+
+        Args:
+            system: The messaging system.
+            destination: The topic or queue.
+            batch: The messages.
+            results: The error of each, or None; empty if the call raised.
+            seconds: How long it took.
+            failure: The class of the first error, or "".
+        """
+        self.operation(system, destination, "publish", "send", seconds, failure)
+        for outgoing, result in zip(batch, results or [None] * len(batch), strict=True):
+            failed_with = failure if not results else type(result).__name__ if result is not None else ""
+            self.sent(system, destination, outgoing.message_type, failed_with)
+
+    @unfailing
     def sent(self, system: str, destination: str, message_type: str, failure: str) -> None:
         """Count a message that was published; `failure` is the class of its error, or ""."""
         if message_type not in self._sent_types:
@@ -106,11 +141,13 @@ class Instruments:
         labels = {_SYSTEM: system, _DESTINATION: destination, _OPERATION: "publish", _TYPE: message_type}
         self._sent.add(1, _with_error(labels, failure))
 
+    @unfailing
     def consumed(self, system: str, destination: str, subscription: str, count: int) -> None:
         """Count messages that were received."""
         labels = {_SYSTEM: system, _DESTINATION: destination, _SUBSCRIPTION: subscription, _OPERATION: "receive"}
         self._consumed.add(count, labels)
 
+    @unfailing
     def processed(
         self,
         system: str,
@@ -139,6 +176,7 @@ class Instruments:
         if outcome is not None and outcome.reason is not None:
             self._dead.add(1, {**place, _TYPE: message_type, "totoms.dead_letter.reason": outcome.reason.reason})
 
+    @unfailing
     def aged(self, destination: str, timestamp: str) -> None:
         """Record how old a message is.
 
@@ -153,10 +191,12 @@ class Instruments:
             return
         self._age.record(max(0.0, time.time() - created), {_DESTINATION: destination})
 
+    @unfailing
     def lease_lost(self, destination: str, subscription: str) -> None:
         """Count a lease that expired before its message was settled."""
         self._leases.add(1, {_DESTINATION: destination, _SUBSCRIPTION: subscription})
 
+    @unfailing
     def ack_given_up(self, destination: str, subscription: str, count: int) -> None:
         """Count messages whose ack was given up; they are delivered again."""
         self._given_up.add(count, {_DESTINATION: destination, _SUBSCRIPTION: subscription})

@@ -10,6 +10,8 @@ from typing import Final
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
+from totoms.telemetry.guard import unfailing
+
 _SIZES: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 4000)
 Place = tuple[str, str]
 """A topic's logical name, or that of a queue, and the name of a subscription."""
@@ -42,10 +44,12 @@ class ServiceInstruments:
             "totoms.subscription.oldest_age", [self._observe_ages], "s", "Age of the oldest message not handled yet"
         )
 
+    @unfailing
     def verified(self, outcome: str) -> None:
         """Count a token; the outcome is "accepted", "rejected" or "undecided"."""
         self._verifications.add(1, {"totoms.outcome": outcome})
 
+    @unfailing
     def fetched_keys(self, source: str, *, failed: bool) -> None:
         """Count a read of keys.
 
@@ -56,6 +60,7 @@ class ServiceInstruments:
         outcome = "failed" if failed else "succeeded"
         self._fetches.add(1, {"totoms.keys.source": source, "totoms.outcome": outcome})
 
+    @unfailing
     def committed(self, operations: int, log_bytes: int) -> None:
         """Record a transaction of the local bus.
 

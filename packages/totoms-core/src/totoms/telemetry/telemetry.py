@@ -11,16 +11,29 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.metrics import MeterProvider
-from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode, TracerProvider
+from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, TracerProvider
 
 from totoms.context import current_cid
+from totoms.logging.describe import printable
+from totoms.telemetry.guard import unfailing
 from totoms.telemetry.metrics import Instruments
-from totoms.telemetry.spans import NAME, SCHEMA_URL, Spans, fail
+from totoms.telemetry.spans import (
+    MOST_LINKS,
+    NAME,
+    SCHEMA_URL,
+    Spans,
+    add_link,
+    annotate,
+    describe,
+    end,
+    fail,
+    links_to,
+)
 from totoms.telemetry.trace_context import TRACEPARENT, context_of, creation_context
 
 if TYPE_CHECKING:
@@ -29,8 +42,6 @@ if TYPE_CHECKING:
     from totoms.messages.outgoing import Outgoing
     from totoms.messages.receiver import Received
 
-_MOST_LINKS: Final = 128
-"""The default limit of the SDK for the links of a span (OTEL_SPAN_LINK_COUNT_LIMIT)."""
 _handled: ContextVar[Handled | None] = ContextVar("totoms_handled", default=None)
 
 
@@ -91,19 +102,19 @@ class Telemetry(Spans):
         if len(encoders) == 1:
             with self.begin(f"publish {destination}", SpanKind.PRODUCER, attributes) as span:
                 batch = [encoders[0]()]
-                _describe(span, batch[0])
+                describe(span, batch[0])
                 return batch, await self._send(system, destination, batch, send, span)
         batch, links = [], []
         for encode in encoders:
             created = self._attributes(system, destination, "create", "create")
             with self.begin(f"create {destination}", SpanKind.PRODUCER, created) as span:
                 batch.append(encode())
-                _describe(span, batch[-1])
-                links.append(Link(span.get_span_context()))
+                describe(span, batch[-1])
+                add_link(links, span)
         if not batch:
             return batch, ()
         attributes["messaging.batch.message_count"] = len(batch)
-        with self.begin(f"publish {destination}", SpanKind.CLIENT, attributes, links[:_MOST_LINKS]) as span:
+        with self.begin(f"publish {destination}", SpanKind.CLIENT, attributes, links[:MOST_LINKS]) as span:
             return batch, await self._send(system, destination, batch, send, span)
 
     async def _send(
@@ -129,13 +140,11 @@ class Telemetry(Spans):
             raise
         finally:
             seconds = time.perf_counter() - begun
-            self.instruments.operation(system, destination, "publish", "send", seconds, failure)
-            for outgoing, result in zip(batch, results or [None] * len(batch), strict=True):
-                failed_with = failure if not results else type(result).__name__ if result is not None else ""
-                self.instruments.sent(system, destination, outgoing.message_type, failed_with)
+            self.instruments.published(system, destination, batch, results, seconds, failure)
 
     # --- receiving ---
 
+    @unfailing
     def received(self, system: str, batch: Sequence[Received], begun: int) -> None:
         """Record a span for a call that received messages; one that received none is not worth a span.
 
@@ -154,10 +163,10 @@ class Telemetry(Spans):
             Context(),
             SpanKind.CLIENT,
             attributes,
-            links=_links(batch),
+            links=links_to(batch),
             start_time=begun,
         )
-        span.end()
+        end(span)
         seconds = (time.time_ns() - begun) / 1e9
         self.instruments.operation(system, topic, "receive", "receive", seconds, "")
         self.instruments.consumed(system, topic, subscription.name, len(batch))
@@ -189,17 +198,17 @@ class Telemetry(Spans):
         handled = Handled()
         token = _handled.set(handled)
         begun = time.perf_counter()
-        self.instruments.in_flight.add(1, {"messaging.destination.name": topic})
+        self.instruments.in_flight(topic, 1)
         outcome: Outcome | None = None
         try:
             with self.begin(f"process {topic}", SpanKind.CONSUMER, attributes, links, parent) as span:
                 outcome = await process(received)
                 action = "ignored" if outcome.ignored else outcome.action.value
-                span.set_attribute("totoms.message.outcome", action)
+                annotate(span, {"totoms.message.outcome": action})
                 return outcome
         finally:
             _handled.reset(token)
-            self.instruments.in_flight.add(-1, {"messaging.destination.name": topic})
+            self.instruments.in_flight(topic, -1)
             self.instruments.processed(
                 system, received, handled.message_type, outcome, time.perf_counter() - begun, handled.failure
             )
@@ -209,18 +218,20 @@ class Telemetry(Spans):
         handled = _handled.get()
         if handled is not None:
             handled.message_type = message_type
-        span = trace.get_current_span()
-        if span.is_recording():
-            span.set_attribute("totoms.message.type", message_type)
-            span.set_attribute("messaging.message.conversation_id", cid)
-            span.set_attribute("totoms.cid", cid)
-            span.set_attribute("code.function.name", handler)
+        attributes = {
+            "totoms.message.type": message_type,
+            "messaging.message.conversation_id": cid,
+            "totoms.cid": cid,
+            "code.function.name": handler,
+        }
+        annotate(trace.get_current_span(), attributes)
 
+    @unfailing
     def failed(self, text: str, error: BaseException | None = None) -> None:
         """Mark the current span as failed.
 
         Args:
-            text: What failed, masked.
+            text: What failed.
             error: The exception, if there is one.
         """
         span = trace.get_current_span()
@@ -232,7 +243,7 @@ class Telemetry(Spans):
             fail(span, error)
         elif span.is_recording():
             span.set_attribute("error.type", name)
-            span.set_status(Status(StatusCode.ERROR, text))
+            span.set_status(Status(StatusCode.ERROR, printable(text)))
 
     @contextmanager
     def settling(self, system: str, operation: str, batch: Sequence[Received]) -> Iterator[None]:
@@ -254,7 +265,7 @@ class Telemetry(Spans):
         begun = time.perf_counter()
         failure = ""
         try:
-            with self.begin(f"{operation} {topic}", SpanKind.CLIENT, attributes, _links(batch), parent):
+            with self.begin(f"{operation} {topic}", SpanKind.CLIENT, attributes, links_to(batch), parent):
                 yield
         except Exception as error:
             failure = type(error).__name__
@@ -280,19 +291,3 @@ class Telemetry(Spans):
         if cid:
             attributes["totoms.cid"] = cid
         return attributes
-
-
-def _describe(span: Span, outgoing: Outgoing) -> None:
-    if span.is_recording():
-        span.set_attribute("messaging.message.id", outgoing.message_id)
-        span.set_attribute("messaging.message.body.size", len(outgoing.body))
-        span.set_attribute("totoms.message.type", outgoing.message_type)
-
-
-def _links(batch: Sequence[Received]) -> list[Link]:
-    contexts: list[SpanContext] = []
-    for received in batch[:_MOST_LINKS]:
-        creation = creation_context(received.attributes.get(TRACEPARENT, ""))
-        if creation is not None:
-            contexts.append(creation)
-    return [Link(context) for context in contexts]
