@@ -381,3 +381,30 @@ def test_terminal_shows_fields_behind_the_message() -> None:
 def test_encoded_fields_are_those_of_the_standard_encoder() -> None:
     fields = {"a": 'quote " and \\', "b": "Ünïcode 漢字 😀", "c": -1, "d": 1e300, "e": 0.1}
     assert json.loads("{" + encode_fields(fields)[1:] + "}") == fields
+
+
+def test_structure_that_contains_itself_many_times_is_cut() -> None:
+    around: list[Any] = []
+    around += [around] * 10
+    (value,) = json.loads("{" + encode_fields({"around": around})[1:] + "}").values()
+    assert json.dumps(value).count("[") <= 1001
+    assert "more" in json.dumps(value)
+
+
+def test_long_containers_are_cut() -> None:
+    fields = json.loads(
+        "{" + encode_fields({"many": list(range(5000)), "named": {str(n): n for n in range(5000)}})[1:] + "}"
+    )
+    assert fields["many"][999:] == [999, "... 4000 more"]
+    assert len(fields["named"]) == 1001
+    assert fields["named"]["..."] == "4000 more"
+
+
+def test_note_that_cannot_be_printed_does_not_lose_the_line() -> None:
+    output = Output()
+    error = ValueError("wrong")
+    error.__notes__ = [Unprintable(), "a note"]  # type: ignore[list-item]
+    TotoLogger("blog").log("c-1", "failed", "ERROR", error)
+    (record,) = output.records()
+    assert "cannot be printed" in record["exception"]
+    assert "a note" in record["exception"]

@@ -9,7 +9,7 @@ import datetime
 import enum
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import orjson
@@ -25,6 +25,8 @@ _own |= {"service", "version", "logger", "exception"}
 # `color_message` is uvicorn's: the message again, for a terminal with colours.
 _STANDARD: Final = frozenset({*vars(logging.makeLogRecord({})), "message", "asctime", "taskName", "color_message"})
 _MAX_DEPTH: Final = 8
+_MAX_ITEMS: Final = 1000
+"""Items of containers in one field: a structure that contains itself twice would double with each level."""
 _MAX_NAMES: Final = 1000
 _LEAST: Final = -(2**63)
 _GREATEST: Final = 2**63 - 1
@@ -133,19 +135,23 @@ def _name_of(name: object, fields: Mapping[Any, object]) -> str:
     return text
 
 
-def _plain(value: object, depth: int = 0) -> Any:
+def _plain(value: object) -> Any:
     """Return a value as JSON has it; never raises."""
+    return _item(value, 0, iter(range(_MAX_ITEMS)))
+
+
+def _item(value: object, depth: int, left: Iterator[int]) -> Any:
     try:
-        return _converted(value, depth)
+        return _converted(value, depth, left)
     except Exception as error:  # a container that changes meanwhile, or whose methods fail
         return f"<{type(value).__name__} that cannot be printed: {type(error).__name__}>"
 
 
-def _converted(value: object, depth: int) -> Any:
+def _converted(value: object, depth: int, left: Iterator[int]) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, enum.Enum):
-        return _converted(value.value, depth)
+        return _converted(value.value, depth, left)
     if isinstance(value, str):
         return _text(str.__str__(value))
     if isinstance(value, int):
@@ -163,9 +169,15 @@ def _converted(value: object, depth: int) -> Any:
     if isinstance(value, (dict, list, tuple, set, frozenset)):
         if depth >= _MAX_DEPTH:
             return f"<{type(value).__name__}>"
+        # `left` comes first: zip stops without taking an item.
         if isinstance(value, dict):
-            return {visible(printed(name)): _plain(one, depth + 1) for name, one in value.items()}
-        return [_plain(one, depth + 1) for one in value]
+            shown = {
+                visible(printed(name)): _item(one, depth + 1, left)
+                for _, (name, one) in zip(left, value.items(), strict=False)
+            }
+            return shown if len(shown) >= len(value) else {**shown, "...": f"{len(value) - len(shown)} more"}
+        items = [_item(one, depth + 1, left) for _, one in zip(left, value, strict=False)]
+        return items if len(items) >= len(value) else [*items, f"... {len(value) - len(items)} more"]
     return _text(printed(value))
 
 

@@ -19,7 +19,7 @@ from totoms.errors import TotoError
 from totoms.logging.describe import error_text, texts_shown
 from totoms.logging.fields import LAST, encode_fields, fields_of, given_with, quoted, reserve, show_fields
 from totoms.logging.masking import mask
-from totoms.logging.text import visible
+from totoms.logging.text import printed, visible
 
 _MAX_ERRORS: Final = 10
 """The most causes and members of groups in one log line."""
@@ -67,8 +67,8 @@ def _chain(error: BaseException, seen: set[int]) -> list[str]:
 
 
 def _notes(error: BaseException) -> str:
-    notes = getattr(error, "__notes__", None) if texts_shown() else None
-    return "".join(f"\n{mask(str(note))}" for note in notes) if isinstance(notes, list) else ""
+    notes = vars(error).get("__notes__") if texts_shown() else None
+    return "".join(f"\n{mask(printed(note))}" for note in notes) if isinstance(notes, list) else ""
 
 
 def _frame(frame: traceback.FrameSummary) -> str:
