@@ -104,7 +104,7 @@ class Telemetry(Spans):
                 batch = [encoders[0]()]
                 describe(span, batch[0])
                 return batch, await self._send(system, destination, batch, send, span)
-        batch, links = [], []
+        batch, links = [], list[Link]()
         for encode in encoders:
             created = self._attributes(system, destination, "create", "create")
             with self.begin(f"create {destination}", SpanKind.PRODUCER, created) as span:
