@@ -15,6 +15,7 @@ import pytest
 
 from standins.ports import free_port
 from support.telemetry.scrapes import eventually, samples, scrape, value
+from totoms.telemetry.metrics_server import MAX_THREADS
 
 WORKER = Path(__file__).parents[1] / "support" / "telemetry" / "worker.py"
 Start = Callable[..., "Worker"]
@@ -52,6 +53,9 @@ class Worker:
     def kill(self, how: int = signal.SIGKILL) -> None:
         self._process.send_signal(how)
         self._process.wait(30)
+
+    def threads(self) -> int:
+        return len(list(Path(f"/proc/{self._process.pid}/task").iterdir()))
 
     def end(self) -> None:
         self._process.kill()
@@ -274,7 +278,22 @@ def test_folder_that_others_can_write_to_is_not_used(start: Start, port: int, tm
     assert "cannot share its metrics with other workers" in line
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"families": [1]}', '{"families": [["a", "b"]]}', "\udcff"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "{}",
+        "[" * 100_000,
+        '{"families": [1]}',
+        '{"families": [["a", "b"]]}',
+        '{"families": [["things", "t", "counter", "", "sum", [["things_total", [["kind", "test"]], "x"]]]]}',
+        '{"families": [["bad name", "t", "counter", "", "sum", []]]}',
+        '{"families": [["things", "t", "nonsense", "", "sum", []]]}',
+        '{"families": [[7, "t", "counter", "", "sum", []]]}',
+        "\udcff",
+    ],
+)
 def test_damaged_snapshot_is_left_out(start: Start, port: int, tmp_path: Path, content: str) -> None:
     listening = start()
     listening("count 1")
@@ -285,6 +304,27 @@ def test_damaged_snapshot_is_left_out(start: Start, port: int, tmp_path: Path, c
 
     assert total(port) == 1
     assert not list(group.glob("0123.*"))
+
+
+@pytest.mark.parametrize("content", ['{"folded": 7}', '{"folded": null, "families": 7}'])
+def test_damaged_totals_are_replaced(start: Start, port: int, tmp_path: Path, content: str) -> None:
+    listening = start()
+    listening("count 1")
+    eventually(lambda: total(port), 1)
+    (group,) = next(tmp_path.glob("totoms-*")).iterdir()
+    (group / "ended.json").write_text(content)
+    (group / "0123.lock").touch()
+    eventually(lambda: list(group.glob("0123.*")), [])
+    assert total(port) == 1
+
+
+def test_folder_in_place_of_a_file_does_not_stop_the_sharing(start: Start, port: int, tmp_path: Path) -> None:
+    listening, other = start(), start()
+    (group,) = next(tmp_path.glob("totoms-*")).iterdir()
+    (group / "0123.json").mkdir()
+    listening("count 1")
+    other("count 2")
+    eventually(lambda: total(port), 3)
 
 
 def test_port_used_by_another_program_is_logged_once_and_taken_when_it_is_free(start: Start, port: int) -> None:
@@ -325,3 +365,17 @@ def test_connections_that_send_nothing_do_not_keep_prometheus_out(start: Start, 
     finally:
         for connection in silent:
             connection.close()
+
+
+def test_flood_of_requests_uses_no_more_threads_and_files_than_allowed(start: Start, port: int) -> None:
+    worker = start()
+    flood = [socket.create_connection(("127.0.0.1", port)) for _ in range(5)]
+    try:
+        for _ in range(300):
+            flood.append(socket.create_connection(("127.0.0.1", port)))
+            flood[-1].sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            assert worker.threads() <= MAX_THREADS + 5
+    finally:
+        for connection in flood:
+            connection.close()
+    eventually(lambda: scrape(port).status_code, 200)

@@ -94,12 +94,16 @@ def from_json(value: list[Any]) -> list[Family]:
     """Return the families of a value that `to_json` made.
 
     Raises:
-        ValueError, TypeError: It is another value.
+        ValueError, TypeError, AttributeError: It is another value.
     """
     families = []
     for name, text, kind, unit, rule, samples in value:
-        read = {(sample, tuple((key, word) for key, word in labels)): number for sample, labels, number in samples}
-        families.append(Family(name, text, kind, unit, rule, read))
+        read = {
+            (str(sample), tuple((str(key), str(word)) for key, word in labels)): float(number)
+            for sample, labels, number in samples
+        }
+        Metric(name, text, kind, unit)  # raises for a name or a type that Prometheus does not have
+        families.append(Family(name, text, kind, unit, str(rule), read))
     return families
 
 

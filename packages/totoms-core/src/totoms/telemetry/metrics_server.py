@@ -7,6 +7,7 @@ import socket
 import socketserver
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable
 from http.server import BaseHTTPRequestHandler
 from typing import Any, Final, Protocol
@@ -17,7 +18,11 @@ from prometheus_client.exposition import choose_encoder
 PATH: Final = "/metrics"
 MAX_CONNECTIONS: Final = 16
 """When one more is opened, the oldest is closed: clients that connect and send nothing must not block Prometheus."""
+MAX_THREADS: Final = 2 * MAX_CONNECTIONS
+"""Connections beyond these are closed at once: those that were closed to make room may still wait for their metrics."""
 _TIMEOUT: Final = 10.0
+_PAUSE: Final = 0.1
+"""Seconds without accepting when the process has no file descriptor left: otherwise a thread would try without end."""
 
 
 class Source(Protocol):
@@ -63,13 +68,25 @@ class MetricsServer(socketserver.ThreadingTCPServer):
         self.shutdown()
         self.server_close()
 
+    def get_request(self) -> tuple[Any, Any]:
+        """Accept a connection."""
+        try:
+            return super().get_request()
+        except OSError:
+            time.sleep(_PAUSE)
+            raise
+
     def process_request(self, request: Any, client_address: Any) -> None:
         """Handle a connection in a thread."""
         with self._guard:
             self._open.append(request)
             surplus = self._open[:-MAX_CONNECTIONS]
+            full = len(self._open) > MAX_THREADS
         for connection in surplus:
             _cut(connection)
+        if full:
+            self.shutdown_request(request)
+            return
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:

@@ -151,7 +151,7 @@ class WorkerFiles:
         if not gone:
             return past
         # A dead worker's name is kept until its files are gone, so that nothing is added twice after a crash.
-        folded = ended.get("folded", [])
+        folded = ended["folded"] if isinstance(ended.get("folded"), list) else []
         # Without its lock, the snapshot is of a living worker whose lock was deleted; it will join again.
         dead = [name for name in gone if name not in folded and self._has_lock(name)]
         past = merge([past, *(totals(_families(self._read(name))) for name in dead)])
@@ -196,7 +196,11 @@ class WorkerFiles:
         return ""
 
     def _open(self, file: str) -> int:
-        return os.open(file, _FILE | os.O_RDONLY, dir_fd=self._folder)
+        descriptor = os.open(file, _FILE | os.O_RDONLY, dir_fd=self._folder)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise FileNotFoundError(f"{file} is not a file")
+        return descriptor
 
     def _read(self, name: str) -> dict[str, Any] | None:
         """Return the content of a file, or None if there is none or it is damaged."""
@@ -205,12 +209,11 @@ class WorkerFiles:
         except OSError:
             return None
         with os.fdopen(file, "rb") as opened:
-            status = os.fstat(file)
-            if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BYTES:
+            if os.fstat(file).st_size > MAX_BYTES:
                 return None
             try:
                 value = json.loads(opened.read(MAX_BYTES))
-            except ValueError:
+            except (ValueError, RecursionError):
                 return None
         return value if isinstance(value, dict) else None
 
@@ -222,14 +225,14 @@ class WorkerFiles:
 
     def _delete(self, name: str) -> None:
         for suffix in ("json", "new", "lock"):  # the lock last: a snapshot without a lock has no owner
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):  # it is gone, or a folder that somebody put there
                 os.unlink(f"{name}.{suffix}", dir_fd=self._folder)
 
 
 def _families(content: dict[str, Any] | None) -> list[Family]:
     try:
         return from_json((content or {}).get("families", []))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, AttributeError):
         return []
 
 
