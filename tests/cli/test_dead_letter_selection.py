@@ -508,3 +508,33 @@ async def test_topic_that_a_service_does_not_declare_is_status_2_and_the_others_
     done = await dlq("send", "mial", "--service", service, "--type", "t")
     assert (done.status, done.out) == (2, "")
     assert "'posts', 'mail', 'audit'" in done.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["list", "\udcff"],
+        ["list", NAME, "--type", "\udcff"],
+        ["list", NAME, "--reason", "\udcff"],
+        ["show", NAME, "\udcff"],
+        ["replay", NAME, "\udcff"],
+        ["export", NAME, "letters.jsonl", "\udcff"],
+        ["send", "\udcff", "--type", "a"],
+        ["send", "posts", "--type", "\udcff"],
+    ],
+)
+async def test_argument_that_is_not_utf_8_is_status_2(dlq: Run, arguments: list[str]) -> None:
+    done = await dlq(*arguments)
+    assert (done.status, done.out) == (2, "")
+    assert done.err.count("\n") == 1
+    assert "must be UTF-8" in done.err
+
+
+async def test_declaration_that_exits_does_not_pass_for_success(
+    dlq: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "exiting_service.py").write_text("raise SystemExit(0)")
+    done = await dlq("send", "posts", "--service", "exiting_service:configuration", "--type", "a")
+    assert (done.status, done.out) == (2, "")
+    assert "exiting_service:configuration cannot be loaded" in done.err

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from totoms.cli import dead_letter_commands as work
 from totoms.cli.manifest import add_declaration
-from totoms.cli.selection import add_filters
+from totoms.cli.selection import add_filters, utf8
 
 _LIMIT: Final = 100
 _FASTEST: Final = 10_000
@@ -50,7 +50,7 @@ def add_command(commands: Any) -> None:
     add_filters(grouping)
 
     showing = _action(actions, "show", work.show, "print one dead letter, with its body")
-    showing.add_argument("letter_id", metavar="LETTER_ID")
+    showing.add_argument("letter_id", type=utf8, metavar="LETTER_ID")
 
     replaying = _action(actions, "replay", work.replay, "deliver dead letters again; their attempts start over")
     _add_selection(replaying)
@@ -62,7 +62,7 @@ def add_command(commands: Any) -> None:
 
     exporting = _action(actions, "export", work.export, "write dead letters to a new file, for a test")
     exporting.add_argument("file", metavar="FILE", type=Path)
-    exporting.add_argument("letter_ids", metavar="LETTER_ID", nargs="*", help="by default all")
+    exporting.add_argument("letter_ids", type=utf8, metavar="LETTER_ID", nargs="*", help="by default all")
     exporting.add_argument(
         "--with-data", action="store_true", help="write the published values; by default fakes of the same shape"
     )
@@ -71,12 +71,13 @@ def add_command(commands: Any) -> None:
     sending = _command(actions, "send", work.send, "publish a test message to a topic or a queue")
     sending.add_argument(
         "destination",
+        type=utf8,
         metavar="TOPIC",
         help="the provider's identifier of the topic; with --service its logical name, or that of a subscription to it",
     )
     sending.add_argument("--service", metavar="MODULE:NAME", help="the declaration that names the topic")
     sending.add_argument("--queue", action="store_true", help="TOPIC is the name of a queue")
-    sending.add_argument("--type", required=True, metavar="TYPE", help="the type of the message")
+    sending.add_argument("--type", type=utf8, required=True, metavar="TYPE", help="the type of the message")
     sending.add_argument("--data", default="{}", metavar="DATA", help="JSON, or @FILE (default: {})")
 
 
@@ -88,12 +89,12 @@ def _command(actions: Any, name: str, action: work.Action, text: str) -> argpars
 
 def _action(actions: Any, name: str, action: work.Action, text: str) -> argparse.ArgumentParser:
     parser = _command(actions, name, action, text)
-    parser.add_argument("subscription", metavar="SUBSCRIPTION")
+    parser.add_argument("subscription", type=utf8, metavar="SUBSCRIPTION")
     return parser
 
 
 def _add_selection(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("letter_ids", metavar="LETTER_ID", nargs="*")
+    parser.add_argument("letter_ids", type=utf8, metavar="LETTER_ID", nargs="*")
     parser.add_argument("--all", action="store_true", help="all dead letters of the subscription")
     add_filters(parser)
 

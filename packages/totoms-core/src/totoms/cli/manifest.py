@@ -86,7 +86,7 @@ def load_configuration(place: str) -> TotoMicroserviceConfiguration:
             found = found()
     except ConfigurationError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # otherwise the command would end as if it had succeeded
         raise ConfigurationError(f"{place} cannot be loaded: {type(error).__name__}: {error}") from error
     if inspect.iscoroutine(found):
         found.close()

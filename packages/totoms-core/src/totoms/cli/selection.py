@@ -50,8 +50,10 @@ class Filters:
 def add_filters(parser: argparse.ArgumentParser) -> None:
     """Add ``--type``, ``--reason`` and ``--since``; `filters_of` returns them."""
     filters = parser.add_argument_group("filters")
-    filters.add_argument("--type", metavar="TYPE", help="only messages of this type")
-    filters.add_argument("--reason", metavar="REASON", help="only those dead for this reason, as `list` shows it")
+    filters.add_argument("--type", type=utf8, metavar="TYPE", help="only messages of this type")
+    filters.add_argument(
+        "--reason", type=utf8, metavar="REASON", help="only those dead for this reason, as `list` shows it"
+    )
     filters.add_argument(
         "--since",
         type=_since,
@@ -107,13 +109,22 @@ def message_type(dead_letter: DeadLetter) -> str:
         return ""
 
 
-def _since(text: str) -> float:
+def utf8(given: str) -> str:
+    """Return an argument of the command line. One that is not UTF-8 is refused: backends cannot encode it."""
+    try:
+        given.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError("must be UTF-8") from None
+    return given
+
+
+def _since(given: str) -> float:
     now = time.time()
-    if match := re.fullmatch(r"([0-9]{1,9})([smhd])", text):
+    if match := re.fullmatch(r"([0-9]{1,9})([smhd])", given):
         return now - int(match[1]) * _UNITS[match[2]]
     try:
-        given = datetime.fromisoformat(text)
-        seconds = (given if given.tzinfo else given.replace(tzinfo=UTC)).timestamp()
+        moment = datetime.fromisoformat(given)
+        seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError("must be like 30m, 2h, 1d or 2026-12-01T03:00Z") from None
     if seconds > now:
