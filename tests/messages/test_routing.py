@@ -334,3 +334,10 @@ async def test_failure_of_a_handler_is_logged_with_class_text_and_traceback(capl
         delivery()
     )
     assert "the handler returned FAILED: no room" in caplog.text
+
+
+async def test_long_type_that_a_stranger_chose_is_cut_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "totoms")
+    await make_router().handle(delivery(TotoMessage(type="x" * 200_000)))
+    (line,) = [record.getMessage() for record in caplog.records if "No handler" in record.getMessage()]
+    assert len(line) < 300

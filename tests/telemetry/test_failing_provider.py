@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from opentelemetry import trace
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Sampler
 
 from messages.test_consumer import POST, consuming, settled
 from support.messages.kit import SUBSCRIPTION, Handler, MemoryBus, make_router, succeed
 from telemetry.test_spans import POSTS, SECRET, Bus, delivery
-from totoms import NonRetryableError, ProcessingResponse, ProcessingStatus, TotoMessage
+from totoms import (
+    NonRetryableError,
+    ProcessingResponse,
+    ProcessingStatus,
+    TotoMessage,
+    TotoMicroservice,
+    TotoMicroserviceConfiguration,
+    lifecycle,
+)
+from totoms.logging.logger import TotoLogger
 from totoms.logging.masking import forget_secrets, remember_secret
 from totoms.messages.outcome import Action
-from totoms.telemetry import guard, state
+from totoms.telemetry import guard, setup, state
 from totoms.telemetry.telemetry import Telemetry
 from totoms.testing.spans import recorded_spans
 
@@ -160,3 +171,32 @@ async def test_text_that_a_handler_returned_with_a_failure_is_masked_on_the_span
     assert span.status.description is not None
     assert SECRET not in span.status.description
     assert "cannot log in" in span.status.description
+
+
+@pytest.mark.usefixtures("local_root")
+@pytest.mark.parametrize("how", ["hangs", "raises"])
+async def test_service_stops_although_the_last_export_fails(
+    how: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "totoms")
+    released = threading.Event()
+    monkeypatch.setattr(setup, "flush", released.wait if how == "hangs" else fail)
+    monkeypatch.setattr(lifecycle, "_FLUSH_PATIENCE", 0.05 if how == "hangs" else 60.0)
+    with recorded_spans():
+        service = await TotoMicroservice.init(TotoMicroserviceConfiguration(service_name="blog"))
+        try:
+            await service.stop()
+        finally:
+            released.set()
+    text = "\n".join(record.getMessage() for record in caplog.records)
+    assert "The last spans and metrics may be missing" in text
+    assert "blog has stopped" in text
+
+
+def test_service_starts_although_the_provider_raises(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: SimpleNamespace(get_tracer=fail))
+    setup.configure("blog", "1", TotoLogger("blog"))
+    assert state.active is None
+    assert "Traces and metrics are off: Broken" in caplog.text

@@ -13,6 +13,7 @@ from support.messages.kit import SUBSCRIPTION, Handler, make_router, succeed
 from telemetry.test_spans import POSTS, Bus, delivery
 from totoms import TotoMessage
 from totoms.errors import Unavailable
+from totoms.telemetry import state
 from totoms.testing.spans import recorded_spans
 
 Points = dict[str, list[Any]]
@@ -95,6 +96,13 @@ async def test_types_that_are_published_are_bounded(metrics: Metrics) -> None:
     counted = metrics.values("messaging.client.sent.messages", "totoms.message.type")
     assert len(counted) == 201
     assert counted["other"] == 100
+
+
+async def test_queues_named_from_data_do_not_make_labels_without_end(metrics: Metrics) -> None:
+    instruments = state.active.instruments  # type: ignore[union-attr]
+    for number in range(300):
+        instruments.published("local", f"reply-{number}", [], [], 0.1, "")
+    assert len(metrics.points("messaging.client.operation.duration")) == 201
 
 
 async def test_labels_hold_no_ids(metrics: Metrics) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import FastAPI
 
@@ -14,6 +14,7 @@ from totoms.declaration.service import TotoMicroserviceConfiguration
 from totoms.environment import scope_environment
 from totoms.errors import BackendError, Closed, ConfigurationError
 from totoms.loading import close_config
+from totoms.logging.describe import describe_error
 from totoms.logging.setup import adopt_servers, flush_logging
 from totoms.loop_watch import LoopWatch
 from totoms.telemetry import setup as telemetry
@@ -23,6 +24,9 @@ from totoms.threads import run_in_thread
 if TYPE_CHECKING:
     from totoms.messaging import Messaging
     from totoms.service import TotoMicroservice
+
+_FLUSH_PATIENCE: Final = 5.0
+"""Seconds to export what is recorded. The SDK's exporter over HTTP does not keep to the time that a flush is given."""
 
 
 class ServiceLifecycle:
@@ -143,9 +147,17 @@ class ServiceLifecycle:
         if self._forget():
             await run_in_thread(close_clients)
         if state.active is not None:
-            await run_in_thread(telemetry.flush)
+            await self._flush_telemetry()
         service.logger.log("shutdown", f"{service.service_name} has stopped.")
         flush_logging()
+
+    async def _flush_telemetry(self) -> None:
+        try:
+            async with asyncio.timeout(_FLUSH_PATIENCE):
+                await run_in_thread(telemetry.flush)
+        except Exception as error:  # an exporter that hangs, or a provider that raises
+            text = f"The last spans and metrics may be missing: {describe_error(error)}"
+            self._service.logger.log("shutdown", text, "WARNING")
 
 
 def cannot_start(configuration: TotoMicroserviceConfiguration, error: BackendError) -> ConfigurationError:

@@ -35,7 +35,8 @@ from totoms.telemetry import state as telemetry
 from totoms.threads import MOST_THREADS, Workers
 
 _MAX_LOGGED_TYPES: Final = 1000
-"""Publishers choose message types, so the number of types remembered as logged is bounded."""
+"""Publishers choose message types, so the number of types remembered as logged is bounded, and so is their length."""
+_LONGEST_LOGGED_TYPE: Final = 200
 
 
 _SUCCESS: Final = Outcome(Action.ACK)
@@ -136,7 +137,8 @@ class MessageRouter:
         remember_traceparent(received.attributes.get(TRACEPARENT_ATTRIBUTE))
         handler = self._find_handler(subscription.logical_name, message.type)
         if handler is None:
-            self._log_once(message.type, f"No handler for messages of type {message.type!r}")
+            shown = message.type[:_LONGEST_LOGGED_TYPE]
+            self._log_once(shown, f"No handler for messages of type {shown!r}")
             return _IGNORED
         if telemetry.active is not None:
             telemetry.active.handles(message.type, current_cid.get(), handler.name)

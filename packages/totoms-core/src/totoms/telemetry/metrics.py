@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _MOST_TYPES: Final = 200
 """Types of published messages that are labels. Further ones count as "other": a service may derive types from data."""
+_MOST_DESTINATIONS: Final = 200
+"""Topics and queues of published messages that are labels: a service may derive the names of queues from data."""
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 _AGES: Final = (0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 21600.0, 86400.0)
 _ATTEMPTS: Final = (1, 2, 3, 4, 5, 7, 10, 20)
@@ -37,6 +39,22 @@ _TYPE: Final = "totoms.message.type"
 _OUTCOME: Final = "totoms.message.outcome"
 
 
+class _Labels:
+    """Bounds the values of a label: after `most`, further ones are "other"."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._known: set[str] = set()
+
+    def label(self, value: str) -> str:
+        """Return `value`, or "other"."""
+        if value not in self._known:
+            if len(self._known) >= self._most:
+                return "other"
+            self._known.add(value)
+        return value
+
+
 class Instruments:
     """The instruments of one meter.
 
@@ -49,7 +67,8 @@ class Instruments:
 
     def __init__(self, meter: Meter) -> None:
         self.service = ServiceInstruments(meter)
-        self._sent_types: set[str] = set()
+        self._sent_types = _Labels(_MOST_TYPES)
+        self._sent_to = _Labels(_MOST_DESTINATIONS)
         histogram, counter = meter.create_histogram, meter.create_counter
         self._duration = histogram(
             "messaging.client.operation.duration",
@@ -125,6 +144,7 @@ class Instruments:
             seconds: How long it took.
             failure: The class of the first error, or "".
         """
+        destination = self._sent_to.label(destination)
         self.operation(system, destination, "publish", "send", seconds, failure)
         for outgoing, result in zip(batch, results or [None] * len(batch), strict=True):
             failed_with = failure if not results else type(result).__name__ if result is not None else ""
@@ -133,12 +153,12 @@ class Instruments:
     @unfailing
     def sent(self, system: str, destination: str, message_type: str, failure: str) -> None:
         """Count a message that was published; `failure` is the class of its error, or ""."""
-        if message_type not in self._sent_types:
-            if len(self._sent_types) >= _MOST_TYPES:
-                message_type = "other"
-            else:
-                self._sent_types.add(message_type)
-        labels = {_SYSTEM: system, _DESTINATION: destination, _OPERATION: "publish", _TYPE: message_type}
+        labels = {
+            _SYSTEM: system,
+            _DESTINATION: destination,
+            _OPERATION: "publish",
+            _TYPE: self._sent_types.label(message_type),
+        }
         self._sent.add(1, _with_error(labels, failure))
 
     @unfailing

@@ -46,11 +46,14 @@ def configure(service_name: str, service_version: str, logger: TotoLogger) -> No
             logger.log("init", f"Traces and metrics are off: install totoms[otel] ({error}).", "WARNING")
         except Exception as error:  # a wrong variable must not stop the service
             logger.log("init", f"Traces and metrics are off: {describe_error(error)}", "ERROR")
-    _activate()
+    try:
+        _activate()
+    except Exception as error:  # of a provider
+        logger.log("init", f"Traces and metrics are off: {describe_error(error)}", "ERROR")
 
 
 def flush() -> None:
-    """Export what is recorded, for at most five seconds. It blocks."""
+    """Export what is recorded. It blocks; exporters are asked to end within five seconds, but may take longer."""
     from opentelemetry import metrics, trace
 
     for provider in (trace.get_tracer_provider(), metrics.get_meter_provider()):
