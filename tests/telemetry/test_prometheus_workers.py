@@ -356,6 +356,14 @@ def test_listener_serves_nothing_but_metrics(start: Start, port: int) -> None:
     assert openmetrics.text.endswith("# EOF\n")
 
 
+def test_web_page_whose_name_resolves_to_this_machine_reads_no_metrics(start: Start, port: int) -> None:
+    start()
+    for host in (f"rebound.example:{port}", "127.0.0.1.rebound.example", "localhost.rebound.example"):
+        assert scrape(port, Host=host).status_code == 403
+    for host in (f"127.0.0.1:{port}", f"localhost:{port}", f"[::1]:{port}", "api.localhost", "prometheus-target:80"):
+        assert scrape(port, Host=host).status_code == 200
+
+
 def test_connections_that_send_nothing_do_not_keep_prometheus_out(start: Start, port: int) -> None:
     start()
     silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(100)]

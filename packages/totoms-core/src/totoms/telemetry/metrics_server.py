@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
+import re
 import socket
 import socketserver
 import sys
@@ -36,6 +38,9 @@ class Source(Protocol):
 class MetricsServer(socketserver.ThreadingTCPServer):
     """Serves the metrics of a source at `PATH`.
 
+    On a loopback address it answers only requests whose Host header is an address or a local name: a web page can make
+    its own name resolve to 127.0.0.1 (DNS rebinding).
+
     Args:
         host: The address to listen on.
         port: The port.
@@ -57,6 +62,7 @@ class MetricsServer(socketserver.ThreadingTCPServer):
         self._guard = threading.Lock()
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         self.address_family, address = found[0][0], found[0][4]
+        self.is_loopback = ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback
         super().__init__((str(address[0]), port), _Handler)
 
     def start(self) -> None:
@@ -106,11 +112,14 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = _TIMEOUT
 
     def do_GET(self) -> None:
+        assert isinstance(self.server, MetricsServer)
+        if self.server.is_loopback and not all(map(_is_local, self.headers.get_all("Host", []))):
+            self.send_error(403, explain="The Host header must name this machine.")
+            return
         if self.path.partition("?")[0] != PATH:
             self.send_error(404, explain=f"The metrics are at {PATH}.")
             return
         encode, content_type = choose_encoder(self.headers.get("Accept", ""))
-        assert isinstance(self.server, MetricsServer)
         body = encode(self.server.source)
         self.send_response(200)
         self.send_header("Content-Type", content_type)
@@ -123,6 +132,18 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Do nothing: Prometheus asks every few seconds."""
+
+
+def _is_local(host: str) -> bool:
+    # As `totoms.http.hosts`: a web page needs a public name, so names with a dot are refused.
+    name = re.sub(r":\d*$", "", host.strip()).strip("[]").lower()
+    if "." not in name or name.endswith(".localhost"):
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _cut(connection: socket.socket) -> None:
