@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +14,7 @@ from support.local.bus import (
     BLOG,
     MAIL,
     Clock,
+    crash_image,
     nothing_comes,
     open_bus,
     publish,
@@ -90,6 +94,51 @@ async def test_replaying_wakes_a_consumer_that_waits(
     await settled(bus)
     await another(process=process).replay_dead_letters(BLOG.name)
     assert len(await waiting) == 1
+
+
+@pytest.fixture
+async def earlier_folder(tmp_path: Path) -> Path:
+    """A folder with one dead letter, as a killed process of a release leaves it that used ids again."""
+    async with open_bus(tmp_path / "made") as bus:
+        await bus._subscribe(BLOG, create=True)
+        await bury(bus, 1)
+        folder = crash_image(tmp_path / "made", tmp_path / "earlier")
+    with closing(sqlite3.connect(folder / "bus.sqlite3")) as connection:
+        connection.executescript(
+            "DROP INDEX dead_letters_subscription; ALTER TABLE dead_letters RENAME TO todays; "
+            "CREATE TABLE dead_letters (id INTEGER PRIMARY KEY, subscription TEXT NOT NULL, message_id TEXT NOT NULL, "
+            "body BLOB NOT NULL, attributes BLOB NOT NULL, ordering_key TEXT, checksum INTEGER NOT NULL, "
+            "reason TEXT NOT NULL, error_class TEXT NOT NULL, description TEXT NOT NULL, attempts INTEGER NOT NULL, "
+            "dead_since REAL NOT NULL); "
+            "CREATE INDEX dead_letters_subscription ON dead_letters (subscription, id); "
+            "INSERT INTO dead_letters SELECT * FROM todays; DROP TABLE todays;"
+        )
+    return folder
+
+
+async def test_id_of_a_dead_letter_is_not_used_again(bus: LocalMessageBus, local_root: str) -> None:
+    await bury(bus, 1)
+    (first,) = await bus.list_dead_letters(BLOG.name)
+    await bus.replay_dead_letters(BLOG.name)
+    assert await receive_numbers(bus, 1) == [1]
+    await bus.close()
+    async with open_bus(local_root) as later:
+        await later._subscribe(BLOG, create=True)
+        await bury(later, 2)
+        assert await later.purge_dead_letters(BLOG.name, [first.letter_id]) == 0
+        assert len(await later.list_dead_letters(BLOG.name)) == 1
+
+
+async def test_dead_letters_of_an_earlier_release_are_kept_and_their_ids_not_used_again(earlier_folder: Path) -> None:
+    async with open_bus(earlier_folder) as bus:
+        await bus._subscribe(BLOG, create=True)
+        (first,) = await bus.list_dead_letters(BLOG.name)
+        assert first.reason == REASON
+        await bus.replay_dead_letters(BLOG.name)
+        assert await receive_numbers(bus, 1) == [1]
+        await bury(bus, 2)
+        (second,) = await bus.list_dead_letters(BLOG.name)
+        assert second.letter_id != first.letter_id
 
 
 async def test_chosen_dead_letters_are_replayed_and_purged(bus: LocalMessageBus) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Final
 
-SCHEMA: Final = """
+_TABLES: Final = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE subscriptions (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, topic TEXT, ordered INTEGER NOT NULL DEFAULT 0);
@@ -34,18 +34,33 @@ BEGIN
         AND e.id < deliveries.id)
     WHERE subscription = NEW.id AND ordering_key IS NOT NULL;
 END;
+INSERT INTO meta VALUES ('commits', 1);
+"""
+
+# AUTOINCREMENT: an id is never used again, so that one noted from the log cannot name a later dead letter.
+_DEAD_LETTERS: Final = """
 CREATE TABLE dead_letters (
-    id INTEGER PRIMARY KEY, subscription TEXT NOT NULL, message_id TEXT NOT NULL, body BLOB NOT NULL,
+    id INTEGER PRIMARY KEY AUTOINCREMENT, subscription TEXT NOT NULL, message_id TEXT NOT NULL, body BLOB NOT NULL,
     attributes BLOB NOT NULL, ordering_key TEXT, checksum INTEGER NOT NULL,
     reason TEXT NOT NULL, error_class TEXT NOT NULL, description TEXT NOT NULL, attempts INTEGER NOT NULL,
     dead_since REAL NOT NULL);
 CREATE INDEX dead_letters_subscription ON dead_letters (subscription, id);
-INSERT INTO meta VALUES ('commits', 1);
 """
+
+SCHEMA: Final = _TABLES + _DEAD_LETTERS
 
 
 def upgrade(connection: sqlite3.Connection) -> None:
-    """Add the column that a database of an earlier release lacks. No other process may have it open."""
+    """Change the tables of an earlier release to today's. No other process may have the database open."""
     columns = [name for _, name, *_ in connection.execute("PRAGMA table_info(deliveries)")]
     if "published" not in columns:
         connection.execute("ALTER TABLE deliveries ADD COLUMN published REAL")
+    (made,) = connection.execute("SELECT sql FROM sqlite_master WHERE name = 'dead_letters'").fetchone()
+    if "AUTOINCREMENT" not in made:
+        connection.executescript(
+            "BEGIN IMMEDIATE; DROP INDEX dead_letters_subscription; "
+            f"ALTER TABLE dead_letters RENAME TO earlier; {_DEAD_LETTERS}"
+        )
+        connection.execute("INSERT INTO dead_letters SELECT * FROM earlier")
+        connection.execute("DROP TABLE earlier")
+        connection.execute("COMMIT")
