@@ -480,6 +480,13 @@ async def test_message_is_sent_to_a_topic_or_subscription_of_a_declaration(
     assert json.loads(received.body)["data"] == [1]
 
 
+async def test_warning_of_the_log_is_a_note_apart_from_the_result(dlq: Run) -> None:
+    done = await dlq("send", "nowhere", "--type", "postCreated")
+    assert done.err == "totoms: The topic 'nowhere' has no subscriptions: its messages are dropped.\n"
+    (line,) = done.out.splitlines()
+    assert line.startswith("Published message ")
+
+
 async def test_message_is_sent_to_a_queue(letters: Letters, dlq: Run) -> None:
     await dlq("send", NAME, "--queue", "--type", "postCreated")
     (received,) = await letters.bus._receive(BLOG, 1, 20)

@@ -10,11 +10,15 @@ import pytest
 from support.messages.by_name import Through
 from support.messages.kit import SUBSCRIPTION, MemoryBus
 from totoms import NonRetryableError, ProcessingResponse, ProcessingStatus, TotoEvent, TotoMessage
+from totoms.errors import LeaseLost
 from totoms.logging.logger import TotoLogger
 from totoms.messages.bus import MessageBus
 from totoms.messages.consumer import Consumer
+from totoms.messages.dead_letter_log import dead_letter
+from totoms.messages.dead_letters import DeadLetterReason
 from totoms.messages.handler import TotoMessageHandler
 from totoms.messages.message import encode_message
+from totoms.messages.outcome import Action, Outcome
 from totoms.messages.push.endpoint import PushEndpoint
 from totoms.messages.router import MessageRouter
 from totoms.messages.subscription import RetryPolicy
@@ -134,6 +138,19 @@ async def test_message_that_cannot_be_dead_lettered_is_one_error_with_both_failu
     assert record.getMessage().startswith(f"Cannot dead-letter message {received.message_id} of type postCreated")
     assert "the broker is away; it is delivered again: ValueError at" in record.getMessage()
     assert "as the test says" in (record.exc_text or "")
+
+
+async def test_lost_lease_is_one_sentence_in_the_error(bus: MemoryBus, caplog: pytest.LogCaptureFixture) -> None:
+    await bus.put(message(), SUBSCRIPTION)
+    (received,) = await bus._receive(SUBSCRIPTION, 1, 1.0)
+    error = LeaseLost("The lease of message 1 was lost.")
+
+    async def keep(*_: object) -> str | None:
+        raise error
+
+    outcome = Outcome(Action.DEAD_LETTER, DeadLetterReason("lease_expired"))
+    assert await dead_letter(keep, received, outcome, TotoLogger("blog"), "memory") is error
+    assert lines(caplog)[0].getMessage().endswith(": The lease of message 1 was lost; it is delivered again.")
 
 
 async def test_dead_letter_of_a_pushed_message_is_one_error(bus: MemoryBus, caplog: pytest.LogCaptureFixture) -> None:

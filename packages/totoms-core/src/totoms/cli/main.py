@@ -16,6 +16,7 @@ from typing import Any, Final, NoReturn
 
 from totoms.cli import dead_letters as dlq
 from totoms.cli import manifest
+from totoms.cli.output import log_as_notes
 from totoms.controller_config import JWT_KEY_SECRET
 from totoms.errors import BackendError, PluginError, TotoError
 from totoms.excepthook import EXIT_STATUS
@@ -42,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
     run: Callable[[argparse.Namespace], None] = parsed.run
     try:
-        run(parsed)
+        with log_as_notes():
+            run(parsed)
         sys.stdout.flush()
     except BackendError as error:
         return _fail(error.message, 1)

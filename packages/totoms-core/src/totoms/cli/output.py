@@ -1,12 +1,15 @@
-"""What commands print: tables, times and notes, with control characters replaced."""
+"""What commands print: tables, times, notes and log lines, with control characters replaced."""
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from totoms.logging.describe import printable
+from totoms.logging.setup import LOGGER_NAME
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -21,6 +24,22 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
 def print_note(text: str) -> None:
     """Print a line on standard error, apart from the results."""
     sys.stderr.write(f"totoms: {printable(text)}\n")
+
+
+class _NoteHandler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        print_note(record.getMessage())
+
+
+@contextmanager
+def log_as_notes() -> Iterator[None]:
+    """Print warnings and errors of totoms's log as notes, so that standard output has the results only."""
+    own, handler = logging.getLogger(LOGGER_NAME), _NoteHandler(logging.WARNING)
+    own.addHandler(handler)
+    try:
+        yield
+    finally:
+        own.removeHandler(handler)
 
 
 def iso(seconds: float) -> str:

@@ -80,7 +80,8 @@ def log_dead_letter(
 def _log_not_dead_lettered(
     logger: TotoLogger, received: Received, reason: DeadLetterReason, failure: Failure | None, error: Exception
 ) -> None:
-    text = f"Cannot dead-letter {_described(received, reason, failure)}: {describe_error(error)}; it is delivered again"
+    why = describe_error(error).rstrip(".")
+    text = f"Cannot dead-letter {_described(received, reason, failure)}: {why}; it is delivered again"
     _log(logger, text, failure)
 
 
