@@ -230,10 +230,12 @@ def test_service_on_a_damaged_folder_ends_with_one_line_and_status_2(folders: An
         timeout=300,
         check=False,
     )
-    told = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
     assert done.returncode == 2
-    assert "Traceback" not in "\n".join(told)
-    assert sum(name in line for line in told) == 1
+    assert "Traceback" not in done.stdout + done.stderr
+    (line,) = (line for line in done.stderr.splitlines() if line.strip())
+    assert line.startswith("totoms: ")
+    assert name in line
+    assert sum(name in line for line in done.stdout.splitlines()) == 1
 
 
 async def test_killed_in_the_first_moments_is_begun_anew(tmp_path: Path) -> None:
