@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from opentelemetry import trace
+from opentelemetry.context import attach, detach
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Sampler
 
@@ -24,6 +28,9 @@ from totoms import (
     TotoMicroserviceConfiguration,
     lifecycle,
 )
+from totoms.context import current_traceparent
+from totoms.logging.formats import JSONFormatter
+from totoms.logging.handler import BatchHandler
 from totoms.logging.logger import TotoLogger
 from totoms.logging.masking import forget_secrets, remember_secret
 from totoms.messages.outcome import Action
@@ -55,7 +62,7 @@ class FailsAtEnd(SpanProcessor):
     on_end = fail
 
 
-class FailingSpan:
+class FailingSpan(trace.NonRecordingSpan):
     """Fails in each method that totoms calls."""
 
     is_recording = set_attribute = set_status = add_event = end = get_span_context = fail
@@ -63,7 +70,7 @@ class FailingSpan:
 
 class FailingTracer:
     def start_span(self, *_: Any, **__: Any) -> Any:
-        return FailingSpan()
+        return FailingSpan(trace.INVALID_SPAN_CONTEXT)
 
 
 def _provider(kind: str) -> Any:
@@ -200,3 +207,28 @@ def test_service_starts_although_the_provider_raises(
     setup.configure("blog", "1", TotoLogger("blog"))
     assert state.active is None
     assert "Traces and metrics are off: Broken" in caplog.text
+
+
+@contextmanager
+def kept_current(span: Any) -> Iterator[None]:
+    token = attach(trace.set_span_in_context(span))
+    try:
+        yield
+    finally:
+        detach(token)
+
+
+def test_span_that_raises_loses_no_line_of_the_log() -> None:
+    stream = io.StringIO()
+    handler = BatchHandler(stream)
+    handler.setFormatter(JSONFormatter())
+    span: Any = FailingSpan(trace.INVALID_SPAN_CONTEXT)
+    logging.getLogger("totoms").addHandler(handler)
+    try:
+        with recorded_spans(), kept_current(span):
+            TotoLogger("blog").warning("kept")
+            assert current_traceparent() == ""
+    finally:
+        logging.getLogger("totoms").removeHandler(handler)
+    handler.flush()
+    assert "kept" in stream.getvalue()

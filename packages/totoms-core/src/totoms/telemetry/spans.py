@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import trace
-from opentelemetry.context import Context
+from opentelemetry.context import Context, attach, detach
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode, Tracer, TracerProvider
 
 from totoms.context import current_cid
@@ -68,17 +68,17 @@ class Spans:
             parent: Where it belongs; by default to the current span, else to the caller of the current request.
         """
         span = self._start(name, kind, attributes, links, parent)
+        token = attach(trace.set_span_in_context(span))  # `use_span` would ask the span, which may raise
         try:
-            with trace.use_span(span, record_exception=False, set_status_on_exception=False):
-                try:
-                    yield span
-                except NotFound as error:
-                    annotate(span, {"error.type": type(error).__name__})
-                    raise
-                except Exception as error:
-                    fail(span, error)
-                    raise
+            yield span
+        except NotFound as error:
+            annotate(span, {"error.type": type(error).__name__})
+            raise
+        except Exception as error:
+            fail(span, error)
+            raise
         finally:
+            detach(token)
             end(span)
 
     def _start(

@@ -34,7 +34,7 @@ from totoms.telemetry.spans import (
     fail,
     links_to,
 )
-from totoms.telemetry.trace_context import TRACEPARENT, context_of, creation_context
+from totoms.telemetry.trace_context import TRACEPARENT, context_of, creation_context, current_span_context
 
 if TYPE_CHECKING:
     from totoms.errors import BackendError
@@ -192,7 +192,7 @@ class Telemetry(Spans):
         attributes["totoms.message.attempt"] = received.attempt
         creation = creation_context(received.attributes.get(TRACEPARENT, ""))
         parent = None
-        if not trace.get_current_span().get_span_context().is_valid:
+        if not current_span_context().is_valid:
             parent = context_of(creation)
         links = [Link(creation)] if creation is not None else []
         handled = Handled()

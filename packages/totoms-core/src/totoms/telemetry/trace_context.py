@@ -32,15 +32,23 @@ def remote_parent() -> Context | None:
 
     So a trace goes on where FastAPI's own spans are turned off.
     """
-    if trace.get_current_span().get_span_context().is_valid:
+    if current_span_context().is_valid:
         return None
     caller = creation_context(incoming_traceparent())
     return None if caller is None else context_of(caller)
 
 
+def current_span_context() -> SpanContext:
+    """Return the context of the current span; an invalid one if there is none."""
+    try:
+        return trace.get_current_span().get_span_context()
+    except Exception:  # of somebody else's span; not logged, because each line of the log asks for it
+        return trace.INVALID_SPAN_CONTEXT
+
+
 def span_ids() -> tuple[str, str]:
     """Return the ids of the current span in hexadecimal, or "" for each if there is none."""
-    context = trace.get_current_span().get_span_context()
+    context = current_span_context()
     if not context.is_valid:
         return "", ""
     return trace.format_trace_id(context.trace_id), trace.format_span_id(context.span_id)
@@ -48,7 +56,7 @@ def span_ids() -> tuple[str, str]:
 
 def traceparent() -> str:
     """Return the `traceparent` of the current span, or "" if there is none."""
-    context = trace.get_current_span().get_span_context()
+    context = current_span_context()
     if not context.is_valid:
         return ""
     ids = f"{trace.format_trace_id(context.trace_id)}-{trace.format_span_id(context.span_id)}"
