@@ -140,7 +140,7 @@ async def test_message_that_cannot_be_dead_lettered_is_one_error_with_both_failu
     assert "as the test says" in (record.exc_text or "")
 
 
-async def test_lost_lease_is_one_sentence_in_the_error(bus: MemoryBus, caplog: pytest.LogCaptureFixture) -> None:
+async def test_lost_lease_is_a_warning_in_one_sentence(bus: MemoryBus, caplog: pytest.LogCaptureFixture) -> None:
     await bus.put(message(), SUBSCRIPTION)
     (received,) = await bus._receive(SUBSCRIPTION, 1, 1.0)
     error = LeaseLost("The lease of message 1 was lost.")
@@ -150,7 +150,9 @@ async def test_lost_lease_is_one_sentence_in_the_error(bus: MemoryBus, caplog: p
 
     outcome = Outcome(Action.DEAD_LETTER, DeadLetterReason("lease_expired"))
     assert await dead_letter(keep, received, outcome, TotoLogger("blog"), "memory") is error
-    assert lines(caplog)[0].getMessage().endswith(": The lease of message 1 was lost; it is delivered again.")
+    (record,) = lines(caplog)
+    assert record.levelname == "WARNING"
+    assert record.getMessage().endswith(": The lease of message 1 was lost; it is delivered again.")
 
 
 async def test_dead_letter_of_a_pushed_message_is_one_error(bus: MemoryBus, caplog: pytest.LogCaptureFixture) -> None:

@@ -101,7 +101,7 @@ async def test_subscription_is_created_again(
     assert record.levelname == "WARNING"
 
 
-async def test_service_that_may_create_nothing_waits_until_somebody_does(
+async def test_service_that_may_not_create_waits_for_the_subscription(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     operator = await service(tmp_path, Handled())

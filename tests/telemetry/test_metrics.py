@@ -13,6 +13,8 @@ from support.messages.kit import SUBSCRIPTION, Handler, make_router, succeed
 from telemetry.test_spans import POSTS, Bus, delivery
 from totoms import TotoMessage
 from totoms.errors import Unavailable
+from totoms.logging.logger import TotoLogger
+from totoms.messages.dead_letter_log import dead_letter
 from totoms.telemetry import state
 from totoms.testing.spans import recorded_spans
 
@@ -73,11 +75,19 @@ async def test_handled_messages_are_counted_by_outcome(metrics: Metrics) -> None
     assert duration.attributes["messaging.destination.subscription.name"] == SUBSCRIPTION.name
 
 
-async def test_dead_letters_are_counted_by_reason(metrics: Metrics) -> None:
-    router = make_router(Handler(succeed))
+async def test_dead_letters_are_counted_by_reason_once_they_are_stored(metrics: Metrics) -> None:
+    async def refuse(*_: object) -> str | None:
+        raise Unavailable("The broker is away.")
+
+    async def keep(*_: object) -> str | None:
+        return None
+
     received = delivery()
     received.body = b"not JSON"
-    await router.handle(received)
+    outcome = await make_router(Handler(succeed)).handle(received)
+    await dead_letter(refuse, received, outcome, TotoLogger("blog"), "local")
+    assert metrics.points("totoms.messages.dead_lettered") == []
+    await dead_letter(keep, received, outcome, TotoLogger("blog"), "local")
     assert metrics.values("totoms.messages.dead_lettered", "totoms.dead_letter.reason") == {"undecodable": 1}
 
 

@@ -39,7 +39,7 @@ class ServiceLifecycle:
             last one.
 
     Attributes:
-        failure: Why the process must end although nobody stopped the service; None while it need not.
+        failure: Why the service ends the process by itself; None while it does not.
     """
 
     def __init__(self, service: TotoMicroservice, messaging: Messaging | None, forget: Callable[[], bool]) -> None:

@@ -139,7 +139,7 @@ class MessageBusConfig(Declaration):
         away_is_unready: Whether ``/ready`` answers 503 while a pulled subscription cannot receive.
         vanished_subscriptions: What happens if a pull subscription is deleted while the service runs: ``"create"``
             creates it again, ``"exit"`` ends the process. By default, it is created again if `create_subscriptions` is
-            on, and otherwise the service waits until somebody does.
+            on; otherwise the service waits until it exists.
     """
 
     topics: list[MessageBusTopicConfig] = Field(default_factory=list)

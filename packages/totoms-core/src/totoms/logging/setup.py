@@ -109,7 +109,7 @@ def configure_logging(*, json: bool | None = None, errors: Literal["text", "clas
 
 
 def adopt_servers(*, access: bool) -> None:
-    """Have uvicorn, gunicorn and granian write to our log, if the program has none of its own.
+    """Send the log lines of uvicorn, gunicorn and granian to our log, unless the program configured their logging.
 
     Their handlers that write plain text to standard output or error are replaced by ours; files, and handlers with a
     formatter of the program's, stay.

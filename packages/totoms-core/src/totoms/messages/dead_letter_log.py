@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from totoms.context import current_cid
+from totoms.errors import LeaseLost
 from totoms.logging.describe import describe_error
 from totoms.logging.logger import TotoLogger
 from totoms.messages.dead_letters import DeadLetterReason
@@ -57,6 +58,9 @@ async def dead_letter(
     except Exception as error:
         _log_not_dead_lettered(logger, received, reason, outcome.failure, error)
         return error
+    if telemetry.active is not None:
+        message_type = outcome.failure.message_type if outcome.failure else ""
+        telemetry.active.instruments.dead_lettered(system, received, message_type, reason.reason)
     log_dead_letter(logger, received, reason, outcome.failure, letter_id)
     return None
 
@@ -82,7 +86,8 @@ def _log_not_dead_lettered(
 ) -> None:
     why = describe_error(error).rstrip(".")
     text = f"Cannot dead-letter {_described(received, reason, failure)}: {why}; it is delivered again"
-    _log(logger, text, failure)
+    # With a lost lease nothing failed here: another consumer may have the message by now.
+    _log(logger, text, failure, "WARNING" if isinstance(error, LeaseLost) else "ERROR")
 
 
 def _described(received: Received, reason: DeadLetterReason, failure: Failure | None) -> str:
@@ -92,6 +97,6 @@ def _described(received: Received, reason: DeadLetterReason, failure: Failure | 
     return f"message {received.message_id}{of_type} of {name}, {reason.reason} in attempt {reason.attempts}{handler}"
 
 
-def _log(logger: TotoLogger, text: str, failure: Failure | None) -> None:
+def _log(logger: TotoLogger, text: str, failure: Failure | None, level: str = "ERROR") -> None:
     what = f": {failure.text}" if failure and failure.text else "."
-    logger.log(current_cid.get() or "events", text + what, "ERROR", failure.error if failure else None)
+    logger.log(current_cid.get() or "events", text + what, level, failure.error if failure else None)

@@ -193,8 +193,20 @@ class Instruments:
         ended = "cancelled" if outcome is None else "ignored" if outcome.ignored else outcome.action.value
         self._handled.add(1, {**place, _TYPE: message_type, _OUTCOME: ended})
         self._attempts.record(received.attempt, place)
-        if outcome is not None and outcome.reason is not None:
-            self._dead.add(1, {**place, _TYPE: message_type, "totoms.dead_letter.reason": outcome.reason.reason})
+
+    @unfailing
+    def dead_lettered(self, system: str, received: Received, message_type: str, reason: str) -> None:
+        """Count a dead letter that was stored.
+
+        Args:
+            system: The messaging system.
+            received: The message.
+            message_type: Its type if a handler takes it, else "".
+            reason: `DeadLetterReason.reason`.
+        """
+        subscription = received.subscription
+        place = {_SYSTEM: system, _DESTINATION: subscription.logical_name, _SUBSCRIPTION: subscription.name}
+        self._dead.add(1, {**place, _TYPE: message_type or "other", "totoms.dead_letter.reason": reason})
 
     @unfailing
     def aged(self, destination: str, timestamp: str) -> None:

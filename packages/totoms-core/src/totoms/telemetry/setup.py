@@ -31,7 +31,7 @@ def configure(service_name: str, service_version: str, logger: TotoLogger) -> No
     Providers that the process set already are kept. It may be called again: for a provider that was set meanwhile.
 
     Args:
-        service_name: The name of the service, for the resource; ``OTEL_SERVICE_NAME`` goes before.
+        service_name: The name of the service, for the resource; ``OTEL_SERVICE_NAME`` overrides it.
         service_version: Its version.
         logger: Gets a warning if telemetry cannot be set up. The service starts without it.
     """
@@ -96,7 +96,7 @@ def _set_providers(
     from opentelemetry import trace
     from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 
-    # What the variables OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES say goes before the declaration.
+    # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES override the declaration.
     declared = {"service.name": service_name, "service.version": service_version}
     resource = Resource.create(declared).merge(OTELResourceDetector().detect())
     if traces and not _is_configured(trace.get_tracer_provider()):

@@ -42,7 +42,7 @@ def current_span_context() -> SpanContext:
     """Return the context of the current span; an invalid one if there is none."""
     try:
         return trace.get_current_span().get_span_context()
-    except Exception:  # of somebody else's span; not logged, because each line of the log asks for it
+    except Exception:  # a span of another library; not logged, because every log line reads the ids
         return trace.INVALID_SPAN_CONTEXT
 
 

@@ -11,11 +11,11 @@ can be locked. The totals of dead workers are added to one file, and their own f
 | ``<id>.json`` | its last snapshot |
 | ``ended.json`` | the totals of workers that have ended |
 
-The workers that one server starts are one run: they are one process group. When a run begins and nobody is left of
-the one before, the totals start from zero.
+The workers that one server starts are one run: they are one process group. When a run begins and no worker of the
+one before is left, the totals start from zero.
 
-The folder is below the system's folder for temporary files, belongs to this user, and nobody else can read it or write
-to it. Processes share it if they have the same user, network namespace, address, port and service.
+The folder is below the system's folder for temporary files, belongs to this user, and other users can neither read it
+nor write to it. Processes share it if they have the same user, network namespace, address, port and service.
 """
 
 from __future__ import annotations
@@ -225,7 +225,7 @@ class WorkerFiles:
 
     def _delete(self, name: str) -> None:
         for suffix in ("json", "new", "lock"):  # the lock last: a snapshot without a lock has no owner
-            with contextlib.suppress(OSError):  # it is gone, or a folder that somebody put there
+            with contextlib.suppress(OSError):  # it is gone, or is a folder
                 os.unlink(f"{name}.{suffix}", dir_fd=self._folder)
 
 
