@@ -364,7 +364,7 @@ async def test_what_was_replayed_before_an_error_is_reported(
     assert done.err == "totoms: The broker is away.\n"
 
 
-@pytest.mark.parametrize("rate", ["0", "-1", "fast", "nan", "inf", "10001"])
+@pytest.mark.parametrize("rate", ["1e-320", "0", "-1", "fast", "nan", "inf", "10001"])
 async def test_wrong_rate_is_status_2(dlq: Run, rate: str) -> None:
     assert "--rate" in (await dlq("replay", NAME, "--all", f"--rate={rate}")).refused(2)
 

@@ -62,6 +62,21 @@ class Gate:
             await self._changed.wait_for(lambda: self.running >= number)
 
 
+def failing_at_first(bus: MemoryBus, operation: str, times: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Make an operation of the bus raise the first `times` times; return a list that gets an entry for each."""
+    whole: Any = getattr(bus, operation)
+    failures: list[str] = []
+
+    async def unsteady(*arguments: Any) -> Any:
+        if len(failures) < times:
+            failures.append(operation)
+            raise RuntimeError("reset by peer")
+        return await whole(*arguments)
+
+    monkeypatch.setattr(bus, operation, unsteady)
+    return failures
+
+
 def settled(bus: MemoryBus, what: str) -> list[str]:
     return [message_id for happened, message_id in bus.log if happened == what]
 
@@ -221,16 +236,7 @@ async def test_leases_that_cannot_be_renewed_are_an_error_in_the_log_until_they_
     bus: MemoryBus, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    whole, failures = bus._extend, 0
-
-    async def unsteady(batch: Any) -> Any:
-        nonlocal failures
-        if failures < 3:
-            failures += 1
-            raise BackendError("reset by peer")
-        return await whole(batch)
-
-    monkeypatch.setattr(bus, "_extend", unsteady)
+    failing_at_first(bus, "_extend", 3, monkeypatch)
     bus.lease_seconds = 0.03
     gate = Gate()
     async with consuming(bus, make_router(Handler(gate))):
@@ -242,20 +248,11 @@ async def test_leases_that_cannot_be_renewed_are_an_error_in_the_log_until_they_
 
 
 async def test_defect_in_the_backend_does_not_stop_the_worker(bus: MemoryBus, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, failures = bus._receive, 0
-
-    async def broken(*args: Any) -> Any:
-        nonlocal failures
-        if failures < 2:
-            failures += 1
-            raise RuntimeError("defect")
-        return await whole(*args)
-
-    monkeypatch.setattr(bus, "_receive", broken)
+    failures = failing_at_first(bus, "_receive", 2, monkeypatch)
     async with consuming(bus, make_router(Handler(succeed))):
         received = await bus.put(POST, SUBSCRIPTION)
         await bus.until(lambda: settled(bus, "ack") == [received.message_id])
-    assert failures == 2
+    assert len(failures) == 2
 
 
 async def test_what_cannot_be_settled_is_logged_with_the_resource_and_the_providers_code(
@@ -279,16 +276,7 @@ async def test_what_cannot_be_settled_is_logged_with_the_resource_and_the_provid
 
 
 async def test_ack_is_tried_again_while_the_broker_is_away(bus: MemoryBus, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, failures = bus._ack, 0
-
-    async def unsteady(batch: Any) -> Any:
-        nonlocal failures
-        if failures < 2:
-            failures += 1
-            raise RuntimeError("reset by peer")
-        return await whole(batch)
-
-    monkeypatch.setattr(bus, "_ack", unsteady)
+    failing_at_first(bus, "_ack", 2, monkeypatch)
     async with consuming(bus, make_router(Handler(succeed))):
         received = await bus.put(POST, SUBSCRIPTION)
         await bus.until(lambda: settled(bus, "ack") == [received.message_id])

@@ -16,6 +16,7 @@ from totoms.cli.selection import add_filters, utf8
 
 _LIMIT: Final = 100
 _FASTEST: Final = 10_000
+_SLOWEST: Final = 0.001
 
 
 def add_command(commands: Any) -> None:
@@ -114,6 +115,6 @@ def _rate(text: str) -> float:
         number = float(text)
     except ValueError:
         number = 0.0
-    if not 0 < number <= _FASTEST:
-        raise argparse.ArgumentTypeError(f"must be a number of messages a second, at most {_FASTEST}")
+    if not _SLOWEST <= number <= _FASTEST:
+        raise argparse.ArgumentTypeError(f"must be a number of messages a second, {_SLOWEST:g} to {_FASTEST}")
     return number
