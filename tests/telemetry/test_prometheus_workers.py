@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from standins.ports import free_port
-from support.telemetry.scrapes import eventually, samples, scrape, value
+from support.telemetry.scrapes import eventually, samples, scrape, status, value
 from totoms.telemetry.metrics_server import MAX_THREADS
 
 WORKER = Path(__file__).parents[1] / "support" / "telemetry" / "worker.py"
@@ -386,4 +386,4 @@ def test_flood_of_requests_uses_no_more_threads_and_files_than_allowed(start: St
     finally:
         for connection in flood:
             connection.close()
-    eventually(lambda: scrape(port).status_code, 200)
+    eventually(lambda: status(port), 200)

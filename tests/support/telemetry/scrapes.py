@@ -19,6 +19,14 @@ def scrape(port: int, path: str = "/metrics", **headers: str) -> httpx.Response:
         return client.get(f"http://127.0.0.1:{port}{path}", headers=headers)
 
 
+def status(port: int) -> int | None:
+    """Return the status of a scrape; None if nothing listens, or the connection is closed without an answer."""
+    try:
+        return scrape(port).status_code
+    except httpx.TransportError:
+        return None
+
+
 def samples(port: int) -> Samples:
     """Every sample, by its name and labels."""
     answer = scrape(port)
