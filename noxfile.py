@@ -45,6 +45,7 @@ OTEL = ["opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http", "opentele
 """The extra otel."""
 TEST_TOOLS += OTEL
 TEST_TOOLS += ["structlog", "loguru"]  # the recipes of docs/operations/logs.md
+TEST_TOOLS += ["pyyaml", "kubernetes-validate", "dockerfile-parse"]  # the files of examples/deploy
 TEST_SERVERS = ["gunicorn", "uvicorn-worker", "granian"]
 TEST_CLOUDS = ["ministack", "trustme", "aiohttp"]  # aiohttp is what AMQP over WebSockets takes
 LOWEST_TESTS = ["tests/http", "tests/auth", "tests/messages", "tests/service", "tests/secrets", "tests/local"]
