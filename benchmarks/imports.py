@@ -46,6 +46,8 @@ PAIRS = (
 )
 
 COMMANDS = {
+    "--help": ("--help",),
+    "token": ("token", "--user", "me@example.com"),
     "dlq list": ("dlq", "list", "blog-posts"),
     "dlq subscriptions": ("dlq", "subscriptions"),
     "dlq --help": ("dlq", "--help"),

@@ -1,18 +1,18 @@
-"""The commands of ``totoms dlq``. Each takes the parsed command line, works on a bus, and prints."""
+"""The commands of ``python -m totoms dlq``. Each takes the parsed command line, works on a bus, and prints."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import io
 import math
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from types import SimpleNamespace
 from typing import Any, Final
 
 from totoms.cli import dead_letter_reports as reports
+from totoms.cli.declarations import load_quietly
 from totoms.cli.exports import refuse_existing, write_export
-from totoms.cli.manifest import load_quietly
 from totoms.cli.output import counted, print_note
 from totoms.cli.replays import Progress, batch_size, in_batches
 from totoms.cli.selection import MOST, Filters, filters_of, find, note_hiding
@@ -23,10 +23,10 @@ from totoms.messages.bus import MessageBus
 from totoms.messages.dead_letters import DeadLetter
 
 _DELETED: Final = "Deleted"
-Action = Callable[[argparse.Namespace], Coroutine[Any, Any, None]]
+Action = Callable[[SimpleNamespace], Coroutine[Any, Any, None]]
 
 
-def run(action: Action, parsed: argparse.Namespace) -> None:
+def run(action: Action, parsed: SimpleNamespace) -> None:
     """Run a command to its end."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # the terminal's encoding may lack characters
@@ -49,7 +49,7 @@ class _Bus:
 # --- read ---
 
 
-async def subscriptions(parsed: argparse.Namespace) -> None:
+async def subscriptions(parsed: SimpleNamespace) -> None:
     """List subscriptions with the number of their dead letters."""
     from totoms.cli.subscriptions import count_all, declared_subscriptions
 
@@ -59,7 +59,7 @@ async def subscriptions(parsed: argparse.Namespace) -> None:
         reports.print_counts(await count_all(bus, names), bus.environment.hyperscaler, as_json=parsed.json)
 
 
-async def list_letters(parsed: argparse.Namespace) -> None:
+async def list_letters(parsed: SimpleNamespace) -> None:
     """List dead letters."""
     filters = filters_of(parsed)
     async with _Bus() as bus:
@@ -67,7 +67,7 @@ async def list_letters(parsed: argparse.Namespace) -> None:
     reports.print_list(found, _scope(parsed, filters), as_json=parsed.json)
 
 
-async def groups(parsed: argparse.Namespace) -> None:
+async def groups(parsed: SimpleNamespace) -> None:
     """Group dead letters."""
     filters = filters_of(parsed)
     async with _Bus() as bus:
@@ -75,19 +75,19 @@ async def groups(parsed: argparse.Namespace) -> None:
     reports.print_groups(found, _scope(parsed, filters), as_json=parsed.json)
 
 
-def _scope(parsed: argparse.Namespace, filters: Filters) -> str:
+def _scope(parsed: SimpleNamespace, filters: Filters) -> str:
     """Return what has no dead letters if none is found."""
     return f"{parsed.subscription}, with these filters," if filters else parsed.subscription
 
 
-async def show(parsed: argparse.Namespace) -> None:
+async def show(parsed: SimpleNamespace) -> None:
     """Show one dead letter."""
     async with _Bus() as bus:
         reports.print_letter(await bus.show_dead_letter(parsed.subscription, parsed.letter_id))
         note_hiding(bus, parsed.subscription)
 
 
-async def export(parsed: argparse.Namespace) -> None:
+async def export(parsed: SimpleNamespace) -> None:
     """Write dead letters to a file."""
     filters = filters_of(parsed)
     if parsed.letter_ids and filters:
@@ -109,14 +109,14 @@ async def export(parsed: argparse.Namespace) -> None:
 # --- change ---
 
 
-async def replay(parsed: argparse.Namespace) -> None:
+async def replay(parsed: SimpleNamespace) -> None:
     """Replay dead letters."""
     filters = _check_selection(parsed)
     async with _Bus() as bus:
         await _do(bus, bus.replay_dead_letters, "Replayed", parsed, filters)
 
 
-async def purge(parsed: argparse.Namespace) -> None:
+async def purge(parsed: SimpleNamespace) -> None:
     """Delete dead letters."""
     filters = _check_selection(parsed)
     ask = not parsed.letter_ids and not parsed.yes
@@ -128,7 +128,7 @@ async def purge(parsed: argparse.Namespace) -> None:
         await _do(bus, bus.purge_dead_letters, _DELETED, parsed, filters, ask=ask)
 
 
-def _check_selection(parsed: argparse.Namespace) -> Filters:
+def _check_selection(parsed: SimpleNamespace) -> Filters:
     filters = filters_of(parsed)
     if bool(parsed.letter_ids) == bool(parsed.all or filters):
         raise ConfigurationError("Give the ids of the dead letters, or filters, or --all.")
@@ -148,7 +148,7 @@ async def _do(
     bus: MessageBus,
     work: Callable[..., Awaitable[int]],
     verb: str,
-    parsed: argparse.Namespace,
+    parsed: SimpleNamespace,
     filters: Filters,
     *,
     ask: bool = False,
@@ -194,11 +194,11 @@ def _each_message_once(dead_letters: list[DeadLetter]) -> list[DeadLetter]:
     return list(first.values())
 
 
-def _print_done(verb: str, number: int, parsed: argparse.Namespace) -> None:
+def _print_done(verb: str, number: int, parsed: SimpleNamespace) -> None:
     sys.stdout.write(f"{verb} {counted(number)} of {printable(parsed.subscription)}.\n")
 
 
-async def send(parsed: argparse.Namespace) -> None:
+async def send(parsed: SimpleNamespace) -> None:
     """Publish a test message."""
     from totoms.cli.sending import publish, read_data, topic_identifier
     from totoms.messages.message import MessageDestination

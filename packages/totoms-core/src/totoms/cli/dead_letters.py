@@ -1,4 +1,4 @@
-"""``totoms dlq``: count, list, group, show, replay, purge and export dead letters, and send a test message.
+"""``python -m totoms dlq``: count, list, group, show, replay, purge and export dead letters, and send a test message.
 
 It works on the backend that the environment names. An error is one line on standard error, with the exit status 1 for
 an error of the backend or a dead letter that does not exist, and 2 for wrong arguments or settings.
@@ -6,98 +6,19 @@ an error of the backend or a dead letter that does not exist, and 2 for wrong ar
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final
 
+import click
+
 from totoms.cli import dead_letter_commands as work
-from totoms.cli.manifest import add_declaration
-from totoms.cli.selection import add_filters, utf8
+from totoms.cli.parameters import PLACE_HELP, TEXT, Parsed, declaration, examples
+from totoms.cli.selection import filter_options
 
 _LIMIT: Final = 100
 _FASTEST: Final = 10_000
 _SLOWEST: Final = 0.001
-
-
-def add_command(commands: Any) -> None:
-    """Add ``dlq`` and its subcommands.
-
-    Args:
-        commands: The result of `ArgumentParser.add_subparsers`.
-    """
-    dlq = commands.add_parser(
-        "dlq",
-        help="count, list, group, show, replay, purge and export dead letters; send a test message",
-        description="Count, list, group, show, replay, purge and export the dead letters of a subscription, and send a "
-        "test message. The backend is the one that HYPERSCALER names (default: local). A subscription is named "
-        "{service}-{topic}, unless the service configures another name. On AWS and Google Cloud, dead letters are "
-        "hidden from other commands while one command reads them.",
-    )
-    actions = dlq.add_subparsers(title="commands", required=True, metavar="COMMAND")
-
-    counting = _command(
-        actions, "subscriptions", work.subscriptions, "list subscriptions with the number of dead letters"
-    )
-    add_declaration(counting, "whose subscriptions to list; by default all that the backend can list")
-    counting.add_argument("--json", action="store_true", help="print JSON")
-
-    listing = _action(actions, "list", work.list_letters, "list dead letters, oldest first")
-    listing.add_argument("--limit", type=_positive, default=_LIMIT, metavar="N", help=f"how many (default: {_LIMIT})")
-    listing.add_argument("--json", action="store_true", help="print JSON")
-    add_filters(listing)
-
-    grouping = _action(actions, "groups", work.groups, "group dead letters by error class and place")
-    grouping.add_argument("--json", action="store_true", help="print JSON")
-    add_filters(grouping)
-
-    showing = _action(actions, "show", work.show, "print one dead letter, with its body")
-    showing.add_argument("letter_id", type=utf8, metavar="LETTER_ID")
-
-    replaying = _action(actions, "replay", work.replay, "deliver dead letters again; their attempts start over")
-    _add_selection(replaying)
-    replaying.add_argument("--rate", type=_rate, metavar="N", help="at most N messages a second; by default no limit")
-
-    purging = _action(actions, "purge", work.purge, "delete dead letters for good")
-    _add_selection(purging)
-    purging.add_argument("--yes", action="store_true", help="do not ask before deleting without ids")
-
-    exporting = _action(actions, "export", work.export, "write dead letters to a new file, for a test")
-    exporting.add_argument("file", metavar="FILE", type=Path)
-    exporting.add_argument("letter_ids", type=utf8, metavar="LETTER_ID", nargs="*", help="by default all")
-    exporting.add_argument(
-        "--with-data", action="store_true", help="write the published values; by default fakes of the same shape"
-    )
-    add_filters(exporting)
-
-    sending = _command(actions, "send", work.send, "publish a test message to a topic or a queue")
-    sending.add_argument(
-        "destination",
-        type=utf8,
-        metavar="TOPIC",
-        help="the provider's identifier of the topic; with --service its logical name, or that of a subscription to it",
-    )
-    sending.add_argument("--service", metavar="MODULE:NAME", help="the declaration that names the topic")
-    sending.add_argument("--queue", action="store_true", help="TOPIC is the name of a queue")
-    sending.add_argument("--type", type=utf8, required=True, metavar="TYPE", help="the type of the message")
-    sending.add_argument("--data", default="{}", metavar="DATA", help="JSON, or @FILE (default: {})")
-
-
-def _command(actions: Any, name: str, action: work.Action, text: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = actions.add_parser(name, help=text, description=text.capitalize() + ".")
-    parser.set_defaults(run=lambda parsed: work.run(action, parsed))
-    return parser
-
-
-def _action(actions: Any, name: str, action: work.Action, text: str) -> argparse.ArgumentParser:
-    parser = _command(actions, name, action, text)
-    parser.add_argument("subscription", type=utf8, metavar="SUBSCRIPTION")
-    return parser
-
-
-def _add_selection(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("letter_ids", type=utf8, metavar="LETTER_ID", nargs="*")
-    parser.add_argument("--all", action="store_true", help="all dead letters of the subscription")
-    add_filters(parser)
 
 
 def _positive(text: str) -> int:
@@ -106,7 +27,7 @@ def _positive(text: str) -> int:
     except ValueError:
         number = 0
     if not 0 < number <= 1_000_000:
-        raise argparse.ArgumentTypeError("must be a number, 1 to 1000000")
+        raise ValueError("must be a number, 1 to 1000000")
     return number
 
 
@@ -116,5 +37,109 @@ def _rate(text: str) -> float:
     except ValueError:
         number = 0.0
     if not _SLOWEST <= number <= _FASTEST:
-        raise argparse.ArgumentTypeError(f"must be a number of messages a second, {_SLOWEST:g} to {_FASTEST}")
+        raise ValueError(f"must be a number of messages a second, {_SLOWEST:g} to {_FASTEST}")
     return number
+
+
+subscription = click.argument("subscription", type=TEXT)
+letter_ids = click.argument("letter_ids", type=TEXT, nargs=-1, metavar="[LETTER_ID]...")
+as_json = click.option("--json", "json", is_flag=True, help="Print JSON.")
+every = click.option("--all", "all", is_flag=True, help="All dead letters of the subscription.")
+
+
+@click.group(
+    no_args_is_help=False,
+    epilog=examples(
+        "python -m totoms dlq subscriptions",
+        "python -m totoms dlq groups blog-posts --since 2h",
+        "python -m totoms dlq replay blog-posts --all --rate 20",
+    ),
+)
+def dlq() -> None:
+    """Count, list, group, show, replay, purge and export the dead letters of a subscription, and send a test message.
+
+    The backend is the one that HYPERSCALER names (default: local). A subscription is named {service}-{topic}, unless
+    the service configures another name. On AWS and Google Cloud, dead letters are hidden from other commands while one
+    command reads them.
+    """
+
+
+@dlq.command("subscriptions", help=f"List subscriptions with the number of dead letters.\n\n{PLACE_HELP}")
+@declaration(required=False)
+@as_json
+def _subscriptions(**options: Any) -> None:
+    work.run(work.subscriptions, SimpleNamespace(**options))
+
+
+@dlq.command("list")
+@subscription
+@click.option("--limit", type=Parsed(_positive), default=str(_LIMIT), show_default=True, metavar="N", help="How many.")
+@as_json
+@filter_options
+def _list(**options: Any) -> None:
+    """List dead letters, oldest first."""
+    work.run(work.list_letters, SimpleNamespace(**options))
+
+
+@dlq.command("groups")
+@subscription
+@as_json
+@filter_options
+def _groups(**options: Any) -> None:
+    """Group dead letters by error class and place."""
+    work.run(work.groups, SimpleNamespace(**options))
+
+
+@dlq.command("show")
+@subscription
+@click.argument("letter_id", type=TEXT)
+def _show(**options: Any) -> None:
+    """Print one dead letter, with its body."""
+    work.run(work.show, SimpleNamespace(**options))
+
+
+@dlq.command("replay")
+@subscription
+@letter_ids
+@every
+@filter_options
+@click.option("--rate", type=Parsed(_rate), metavar="N", help="At most N messages a second; by default no limit.")
+def _replay(**options: Any) -> None:
+    """Deliver dead letters again; their attempts start over."""
+    work.run(work.replay, SimpleNamespace(**options))
+
+
+@dlq.command("purge")
+@subscription
+@letter_ids
+@every
+@filter_options
+@click.option("--yes", is_flag=True, help="Do not ask before deleting without ids.")
+def _purge(**options: Any) -> None:
+    """Delete dead letters for good."""
+    work.run(work.purge, SimpleNamespace(**options))
+
+
+@dlq.command("export")
+@subscription
+@click.argument("file", type=click.Path(path_type=Path))
+@letter_ids
+@click.option("--with-data", is_flag=True, help="Write the published values; by default fakes of the same shape.")
+@filter_options
+def _export(**options: Any) -> None:
+    """Write dead letters to a new file, for a test. Without ids or filters, all."""
+    work.run(work.export, SimpleNamespace(**options))
+
+
+@dlq.command("send")
+@click.argument("destination", type=TEXT, metavar="TOPIC")
+@click.option("--service", metavar="MODULE:NAME", help="The declaration that names the topic.")
+@click.option("--queue", is_flag=True, help="TOPIC is the name of a queue.")
+@click.option("--type", "type", type=TEXT, required=True, metavar="TYPE", help="The type of the message.")
+@click.option("--data", default="{}", show_default=True, metavar="DATA", help="JSON, or @FILE.")
+def _send(**options: Any) -> None:
+    """Publish a test message to a topic or a queue.
+
+    TOPIC is the provider's identifier of the topic; with --service its logical name, or that of a subscription to it.
+    """
+    work.run(work.send, SimpleNamespace(**options))

@@ -1,33 +1,102 @@
-"""The ``totoms`` command: list plugins, create tokens, print manifests, manage dead letters.
+"""``python -m totoms``: the commands, each in a module of its own, which is imported when the command runs.
 
-An error is one line on standard error, with the exit status 1 for an error of a backend, and 2 for wrong arguments or
-settings.
+An error is one line on standard error. The exit status is 2 for wrong arguments or settings, and 1 for an error of a
+backend or where the answer of a command is no.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, Final, NoReturn
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, Final, NamedTuple
 
-from totoms.cli import dead_letters as dlq
-from totoms.cli import manifest
+import click
+
 from totoms.cli.output import log_as_notes
-from totoms.controller_config import JWT_KEY_SECRET
-from totoms.errors import BackendError, PluginError, TotoError
+from totoms.errors import BackendError, TotoError
 from totoms.excepthook import EXIT_STATUS
 from totoms.logging.describe import error_location, error_text, printable
-from totoms.plugins.discovery import CORE, installed
-from totoms.plugins.loader import CAPABILITIES, load
 
-_HOUR: Final = 3600
+PROGRAM: Final = "python -m totoms"
+COMPLETION_VARIABLE: Final = "_TOTOMS_COMPLETE"
+"""Where the scripts that complete commands in a shell ask for completions."""
 _OTHER_DISTRIBUTION: Final = "totoms-cli"
 """An unrelated distribution, whose command is called ``totoms`` as well."""
-_YEAR: Final = 366 * 24 * _HOUR
+
+
+class _Command(NamedTuple):
+    place: str
+    help: str
+
+
+COMMANDS: Final = {
+    "plugins": _Command("totoms.cli.plugins:plugins", "list the installed hyperscaler plugins"),
+    "token": _Command("totoms.cli.token:token", "print a token for calling a service"),
+    "manifest": _Command("totoms.cli.manifest:manifest", "print the declaration of a service as JSON"),
+    "dlq": _Command(
+        "totoms.cli.dead_letters:dlq", "count, list, group, show, replay, purge and export dead letters; send a message"
+    ),
+}
+"""Where each command is. The help is written here, so that ``--help`` imports none of them."""
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name].place.partition(":")
+        command: click.Command = getattr(import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.help) for name, command in COMMANDS.items()])
+
+
+def _print_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
+    if not wanted or ctx.resilient_parsing:
+        return
+    from importlib_metadata import version
+
+    sys.stdout.write(f"totoms {version('totoms')}\n")
+    ctx.exit()
+
+
+def _remember_debug(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
+    ctx.ensure_object(dict)["debug"] = wanted
+
+
+@click.command(
+    cls=_Commands,
+    no_args_is_help=False,
+    epilog=f"`{PROGRAM} COMMAND --help` shows what a command does, with examples.",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Print the version of totoms and exit.",
+)
+@click.option(
+    "--debug",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_remember_debug,
+    help="Print the traceback of an error.",
+)
+def program() -> None:
+    """Tools for services written with totoms."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,152 +108,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if COMPLETION_VARIABLE in os.environ:
+        program.main(given, prog_name="totoms", complete_var=COMPLETION_VARIABLE)
     _warn_of_other_command()
-    parsed = _parser().parse_args(arguments)
-    run: Callable[[argparse.Namespace], None] = parsed.run
+    state: dict[str, Any] = {}
     try:
-        with log_as_notes():
-            run(parsed)
+        # Not `program.main`: it ends the process itself if the reader of the output has ended.
+        with log_as_notes(), program.make_context(PROGRAM, given, obj=state) as context:
+            program.invoke(context)
         sys.stdout.flush()
+    except click.exceptions.Exit as wanted:
+        return wanted.exit_code
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx else PROGRAM
+        return _fail(f"{error.format_message().rstrip('.')} (try: {path} --help)")
+    except click.ClickException as error:
+        return _fail(error.format_message())
     except BackendError as error:
-        return _fail(error.message, 1)
+        return _fail(error.message, 1, error, state)
     except TotoError as error:
-        return _fail(error.message)
+        return _fail(error.message, EXIT_STATUS, error, state)
     except BrokenPipeError:
         # The reader, such as `head`, has ended. The flush at exit must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, click.Abort):
         return 130
     except Exception as error:
-        return _fail(f"unexpected {error_location(error)}: {error_text(error)}")
+        return _fail(f"unexpected {error_location(error)}: {error_text(error)}", EXIT_STATUS, error, state)
     return 0
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(_fail(f"{message} (try: {self.prog} --help)"))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="totoms", description="Tools for services written with totoms.")
-    parser.add_argument("--version", action=_Version, nargs=0, help="print the version of totoms and exit")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-
-    plugins = commands.add_parser(
-        "plugins",
-        help="list the installed hyperscaler plugins",
-        description="List the installed hyperscaler plugins with their distributions and capabilities. Each plugin is "
-        "imported; one that cannot be used is listed with the reason, and the exit status is still 0.",
-    )
-    plugins.add_argument("--json", action="store_true", help="print JSON")
-    plugins.set_defaults(run=_plugins)
-
-    token = commands.add_parser(
-        "token",
-        help="print a token for calling a service",
-        description="Print a bearer token for calling a service, signed with the secret jwt-signing-key of the "
-        "hyperscaler that HYPERSCALER names (by default local, whose key is generated for this machine).",
-    )
-    token.add_argument("--user", required=True, type=_user, help="the caller: the value of UserContext.email")
-    token.add_argument(
-        "--lifetime", type=_lifetime, default=_HOUR, metavar="SECONDS", help="seconds until it expires (default: 3600)"
-    )
-    token.add_argument(
-        "--claim",
-        action="append",
-        default=[],
-        type=_claim,
-        metavar="NAME=VALUE",
-        help="a further claim, such as roles=admin or scope=posts:write; given several times, a list of the values",
-    )
-    token.set_defaults(run=_token)
-
-    manifest.add_command(commands)
-    dlq.add_command(commands)
-    return parser
-
-
-class _Version(argparse.Action):
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        from importlib_metadata import version
-
-        sys.stdout.write(f"{CORE} {version(CORE)}\n")
-        parser.exit()
-
-
-def _user(text: str) -> str:
-    if not text.strip() or not text.isprintable():
-        raise argparse.ArgumentTypeError("must be a name or an address")
-    return text
-
-
-def _claim(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not name or not equals or not value or not text.isprintable():
-        raise argparse.ArgumentTypeError(f"must be NAME=VALUE, not {text!r}")
-    return name, value
-
-
-def _lifetime(text: str) -> int:
-    try:
-        seconds = int(text)
-    except ValueError:
-        seconds = 0
-    if not 0 < seconds <= _YEAR:
-        raise argparse.ArgumentTypeError(f"must be a number of seconds, 1 to {_YEAR}")
-    return seconds
-
-
-def _plugins(parsed: argparse.Namespace) -> None:
-    found = [_describe(plugin.name, plugin.distribution, plugin.version) for plugin in installed()]
-    if parsed.json:
-        sys.stdout.write(json.dumps(found, indent=2) + "\n")
-        return
-    rows = [("NAME", "DISTRIBUTION", "VERSION", "CAPABILITIES")]
-    for plugin in found:
-        can = ", ".join(plugin["capabilities"])
-        if plugin["messaging"]:
-            can += f" ({', '.join(plugin['messaging'])})"
-        rows.append((plugin["name"], plugin["distribution"], plugin["version"], plugin["error"] or can))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        sys.stdout.write("  ".join([*cells, row[3]]) + "\n")
-
-
-def _describe(name: str, distribution: str, version: str) -> dict[str, Any]:
-    capabilities: list[str] = []
-    messaging: list[str] = []
-    problem = None
-    try:
-        backend = load(name)
-        capabilities = [capability for capability in CAPABILITIES if getattr(backend, capability) is not None]
-        if backend.message_bus is not None:
-            messaging = sorted(backend.message_bus.capabilities)
-    except PluginError as error:
-        problem = f"cannot be used: {printable(error.message)}"
-    return {
-        "name": name,
-        "distribution": distribution,
-        "version": version,
-        "capabilities": capabilities,
-        "messaging": messaging,
-        "error": problem,
-    }
-
-
-def _token(parsed: argparse.Namespace) -> None:
-    from totoms.auth.tokens import make_token
-    from totoms.secrets.manager import SecretsManager
-    from totoms.secrets.trimming import strip_ends
-
-    key = strip_ends(SecretsManager().get_secret(JWT_KEY_SECRET), f"the secret {JWT_KEY_SECRET!r}")
-    given: dict[str, list[str]] = {}
-    for name, value in parsed.claim:
-        given.setdefault(name, []).append(value)
-    claims = {name: values if len(values) > 1 else values[0] for name, values in given.items()}
-    sys.stdout.write(make_token(key, parsed.user, parsed.lifetime, claims) + "\n")
 
 
 def _warn_of_other_command() -> None:
@@ -201,12 +154,16 @@ def _warn_of_other_command() -> None:
     sys.stderr.write(
         f"totoms: warning: {_OTHER_DISTRIBUTION} {found} is installed too, and its command is called 'totoms' as well. "
         "A shell runs the one installed last, and uninstalling either removes it: run 'python -m totoms', or uninstall "
-        f"{_OTHER_DISTRIBUTION} and install {CORE} again.\n"
+        f"{_OTHER_DISTRIBUTION} and install totoms again.\n"
     )
 
 
-def _fail(message: str, status: int = EXIT_STATUS) -> int:
+def _fail(
+    message: str, status: int = EXIT_STATUS, error: Exception | None = None, state: dict[str, Any] | None = None
+) -> int:
     with contextlib.suppress(BrokenPipeError):
         sys.stdout.flush()  # print the results before the error
+    if error is not None and (state or {}).get("debug"):
+        sys.stderr.write("".join(traceback.format_exception(error)))
     sys.stderr.write(f"totoms: {printable(message)}\n")
     return status

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from types import SimpleNamespace
+from typing import Any, Final, TypeVar
+
+import click
 
 from totoms.cli.output import print_note
+from totoms.cli.parameters import TEXT, Parsed
 from totoms.errors import UndecodableMessage
 from totoms.messages.bus import MessageBus
 from totoms.messages.dead_letters import DeadLetter
 from totoms.messages.message import TYPE_ATTRIBUTE, decode_message
+
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 MOST: Final = 10_000
 """Dead letters that are listed to filter them. Each may have a body of 256 KiB."""
@@ -47,22 +53,22 @@ class Filters:
         )
 
 
-def add_filters(parser: argparse.ArgumentParser) -> None:
-    """Add ``--type``, ``--reason`` and ``--since``; `filters_of` returns them."""
-    filters = parser.add_argument_group("filters")
-    filters.add_argument("--type", type=utf8, metavar="TYPE", help="only messages of this type")
-    filters.add_argument(
-        "--reason", type=utf8, metavar="REASON", help="only those dead for this reason, as `list` shows it"
-    )
-    filters.add_argument(
-        "--since",
-        type=_since,
-        metavar="TIME",
-        help="only those dead since 30m, 2h or 1d ago, or since a time such as 2026-12-01T03:00Z (UTC by default)",
-    )
+def filter_options(command: _F) -> _F:
+    """Add ``--type``, ``--reason`` and ``--since`` to a command; `filters_of` returns them."""
+    since = "Only those dead since 30m, 2h or 1d ago, or since a time such as 2026-12-01T03:00Z (UTC by default)."
+    options = [
+        click.option("--type", "type", type=TEXT, metavar="TYPE", help="Only messages of this type."),
+        click.option(
+            "--reason", type=TEXT, metavar="REASON", help="Only those dead for this reason, as `list` shows it."
+        ),
+        click.option("--since", type=Parsed(_since), metavar="TIME", help=since),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
-def filters_of(parsed: argparse.Namespace) -> Filters:
+def filters_of(parsed: SimpleNamespace) -> Filters:
     """Return the filters of a command line."""
     return Filters(parsed.type, parsed.reason, parsed.since)
 
@@ -109,15 +115,6 @@ def message_type(dead_letter: DeadLetter) -> str:
         return ""
 
 
-def utf8(given: str) -> str:
-    """Return an argument of the command line. One that is not UTF-8 is refused: backends cannot encode it."""
-    try:
-        given.encode()
-    except UnicodeEncodeError:
-        raise argparse.ArgumentTypeError("must be UTF-8") from None
-    return given
-
-
 def _since(given: str) -> float:
     now = time.time()
     if match := re.fullmatch(r"([0-9]{1,9})([smhd])", given):
@@ -126,7 +123,7 @@ def _since(given: str) -> float:
         moment = datetime.fromisoformat(given)
         seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
-        raise argparse.ArgumentTypeError("must be like 30m, 2h, 1d or 2026-12-01T03:00Z") from None
+        raise ValueError("must be like 30m, 2h, 1d or 2026-12-01T03:00Z") from None
     if seconds > now:
-        raise argparse.ArgumentTypeError("is in the future")
+        raise ValueError("is in the future")
     return seconds
