@@ -44,6 +44,7 @@ TEST_TOOLS += ["fastapi-offline"]  # the extra docs
 OTEL = ["opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http", "opentelemetry-exporter-prometheus"]
 """The extra otel."""
 TEST_TOOLS += OTEL
+TEST_TOOLS += ["watchfiles", "Jinja2"]  # the extra dev, with the SDK of OpenTelemetry
 TEST_TOOLS += ["structlog", "loguru"]  # the recipes of docs/operations/logs.md
 TEST_TOOLS += ["pyyaml", "kubernetes-validate", "dockerfile-parse"]  # the files of examples/deploy
 TEST_SERVERS = ["gunicorn", "uvicorn-worker", "granian"]

@@ -407,6 +407,7 @@ def test_existing_level_is_kept() -> None:
 @pytest.mark.parametrize(("terminal", "formatter"), [(True, LineFormatter), (False, JSONFormatter)])
 def test_a_terminal_gets_readable_lines(terminal: bool, formatter: type, monkeypatch: pytest.MonkeyPatch) -> None:
     alone()
+    monkeypatch.setenv("NO_COLOR", "1")
     output = io.StringIO()
     monkeypatch.setattr(output, "isatty", lambda: terminal)
     monkeypatch.setattr("sys.stdout", output)

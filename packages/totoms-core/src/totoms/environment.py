@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar
 from totoms.errors import ConfigurationError
 
 DEFAULT_HYPERSCALER: Final = "local"
+LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 _T = TypeVar("_T")
 
 
@@ -96,6 +97,11 @@ def scope_environment(environment: TotoEnvironment) -> Iterator[None]:
         yield
     finally:
         scoped.reset(token)
+
+
+def for_development(environment: Any) -> bool:
+    """Return whether services listen on this machine only unless told otherwise, as on the local backend."""
+    return getattr(environment.hyperscaler_configuration, "default_host", None) in LOOPBACK
 
 
 def current_environment() -> TotoEnvironment:

@@ -107,6 +107,11 @@ class TotoMicroservice:
         """The logical names of the topics whose push subscriptions are not confirmed."""
         return self._messaging.unconfirmed.topics if self._messaging else []
 
+    @property
+    def url(self) -> str:
+        """The address that `start` listens on, such as ``http://127.0.0.1:8080``; "" before, and on other servers."""
+        return self._serving.url if self._serving is not None else ""
+
     # --- creating ---
 
     @classmethod

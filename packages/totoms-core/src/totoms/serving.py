@@ -27,6 +27,8 @@ class Serving:
     def __init__(self, service: TotoMicroservice) -> None:
         self._service = service
         self._server: Server | None = None
+        self.url = ""
+        """The address that it listens on, once it does."""
 
     @property
     def listening(self) -> bool:
@@ -37,7 +39,7 @@ class Serving:
         """Serve until it is ended, then drain and stop the service; see `TotoMicroservice.start`."""
         service, configuration = self._service, self._service.configuration
         address: str = host or service.environment.hyperscaler_configuration.default_host
-        listener = bind(address, _port() if port is None else port)
+        listener = bind(address, port_of_variable() if port is None else port)
         lifespan = Lifespan(service.app)
         try:
             await lifespan.start()
@@ -48,7 +50,8 @@ class Serving:
             api = configuration.api_configuration or APIConfiguration()
             config = uvicorn_config(service.app, configuration.shutdown_grace, configuration.server, api.max_body_bytes)
             self._server = Server(config, on_signal=partial(loop.call_soon_threadsafe, self._end_soon))
-            service.logger.log("init", f"Listening on {url_of(listener, address)}")
+            self.url = url_of(listener, address)
+            service.logger.log("init", f"Listening on {self.url}")
             await self._server.serve(sockets=[listener])
         finally:
             listener.close()
@@ -89,7 +92,12 @@ def run_loop(work: Coroutine[Any, Any, None]) -> None:
             runner.run(work)
 
 
-def _port() -> int:
+def port_of_variable() -> int:
+    """Return the port that ``PORT`` names, else 8080.
+
+    Raises:
+        ConfigurationError: It is not a port.
+    """
     text = os.environ.get("PORT", "8080")
     if not text.isdecimal() or int(text) > 65535:
         raise ConfigurationError("PORT must be a number from 0 to 65535.")

@@ -34,6 +34,7 @@ class _Command(NamedTuple):
 
 
 COMMANDS: Final = {
+    "run": _Command("totoms.cli.run:run", "serve a service on this machine, with reload if wanted"),
     "plugins": _Command("totoms.cli.plugins:plugins", "list the installed hyperscaler plugins"),
     "token": _Command("totoms.cli.token:token", "print a token for calling a service"),
     "manifest": _Command("totoms.cli.manifest:manifest", "print the declaration of a service as JSON"),
@@ -42,6 +43,9 @@ COMMANDS: Final = {
     ),
 }
 """Where each command is. The help is written here, so that ``--help`` imports none of them."""
+
+_WITH_A_LOG: Final = ("run",)
+"""The commands whose log is that of a service. Other commands print warnings as notes."""
 
 
 class _Commands(click.Group):
@@ -95,8 +99,11 @@ def _remember_debug(ctx: click.Context, _parameter: click.Parameter, wanted: boo
     callback=_remember_debug,
     help="Print the traceback of an error.",
 )
-def program() -> None:
+@click.pass_context
+def program(ctx: click.Context) -> None:
     """Tools for services written with totoms."""
+    if ctx.invoked_subcommand not in _WITH_A_LOG:
+        ctx.with_resource(log_as_notes())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -115,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     state: dict[str, Any] = {}
     try:
         # Not `program.main`: it ends the process itself if the reader of the output has ended.
-        with log_as_notes(), program.make_context(PROGRAM, given, obj=state) as context:
+        with program.make_context(PROGRAM, given, obj=state) as context:
             program.invoke(context)
         sys.stdout.flush()
     except click.exceptions.Exit as wanted:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+if TYPE_CHECKING:
+    _Type = click.ParamType[Any]
+else:  # older versions of click have no parameters for their types
+    _Type = click.ParamType
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 PLACE = "MODULE:NAME"
@@ -16,7 +20,7 @@ PLACE_HELP = (
 )
 
 
-class Parsed(click.ParamType):
+class Parsed(_Type):
     """The type of a parameter that a function checks and converts.
 
     Args:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from functools import partial
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from totoms.declaration.api import APIConfiguration
 from totoms.declaration.logging import LogConfiguration
-from totoms.environment import TotoEnvironment, implementation
+from totoms.environment import TotoEnvironment, for_development, implementation
 from totoms.health import AWAY, OK
 from totoms.http.access import Access, Decisions
 from totoms.http.announcements import announce
@@ -33,8 +33,6 @@ from totoms.http.shortcut import Shortcut
 from totoms.messages.push_request import EVENTS_PATH
 from totoms.storage.storage import CloudStorage
 from totoms.threads import delegate_pool, delegate_threads, run_in_thread
-
-_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
 
 class TotoAPI(FastAPI):
@@ -60,8 +58,7 @@ class TotoAPI(FastAPI):
         super().__init__(title=runtime.service_name, **options)
         if files:
             add_documentation(self, files)
-        host = getattr(runtime.environment.hyperscaler_configuration, "default_host", None)
-        self._local = host in _LOOPBACK
+        self._local = for_development(runtime.environment)
         self.router.route_class = DelegateRoute
         self.state.totoms = runtime
         self.state.under_server = False

@@ -27,7 +27,14 @@ _FRAMEWORKS: Final = frozenset({"anyio", "fastapi", "starlette", "totoms", "uvic
 _Record: Final = logging.LogRecord
 _MAX_TAILS: Final = 1000
 _SEVERITIES: Final = ((50, "CRITICAL"), (40, "ERROR"), (30, "WARNING"), (20, "INFO"))
-
+_DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
+_COLOURS: Final = {
+    "DEBUG": "",
+    "INFO": "\x1b[0;36m",
+    "WARNING": "\x1b[0;33m",
+    "ERROR": "\x1b[0;31m",
+    "CRITICAL": "\x1b[0;1;31m",
+}
 
 DEFAULT_LEVEL_FIELD: Final = "severity"
 
@@ -210,7 +217,15 @@ class JSONFormatter(logging.Formatter):
 
 
 class LineFormatter(logging.Formatter):
-    """Writes one readable line per record, for a terminal; an exception follows it, indented."""
+    """Writes one readable line per record, for a terminal; an exception follows it, indented.
+
+    Args:
+        colours: Whether to colour the level, and dim the time and what the line is about.
+    """
+
+    def __init__(self, *, colours: bool = False) -> None:
+        super().__init__()
+        self._colours = colours
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line for `record`, with an exception's lines below it."""
@@ -224,7 +239,10 @@ class LineFormatter(logging.Formatter):
         if given is not None and given.in_message:
             fields = {name: value for name, value in fields.items() if name not in given}
         shown = show_fields(fields) if fields else ""
-        line = f"{clock}.{int(record.msecs):03d} {severity(record.levelno):8} {where} {message}{shown}"
+        clock, level = f"{clock}.{int(record.msecs):03d}", f"{severity(record.levelno):8}"
+        if self._colours:
+            clock, level, where = f"{_DIM}{clock}", f"{_COLOURS[level.strip()]}{level}{_DIM}", f"{where}{_PLAIN}"
+        line = f"{clock} {level} {where} {message}{shown}"
         exception = _exception(record)
         if exception:
             # Indented, so that none of these lines looks like a log line.

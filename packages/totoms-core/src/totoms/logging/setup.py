@@ -6,6 +6,7 @@ What the program has set up itself stays: if the root logger or ``totoms`` has a
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 from typing import Final, Literal
@@ -161,7 +162,11 @@ def _handler(json: bool | None) -> BatchHandler:
 
 
 def _formatter(json: bool | None) -> logging.Formatter:
-    return JSONFormatter() if (not _is_terminal() if json is None else json) else LineFormatter()
+    if not _is_terminal() if json is None else json:
+        return JSONFormatter()
+    # https://no-color.org
+    colours = _is_terminal() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return LineFormatter(colours=colours)
 
 
 def _is_terminal() -> bool:
