@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,6 +46,7 @@ OTEL = ["opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http", "opentele
 """The extra otel."""
 TEST_TOOLS += OTEL
 TEST_TOOLS += ["watchfiles", "Jinja2"]  # the extra dev, with the SDK of OpenTelemetry
+TEST_TOOLS += ["pymongo"]  # a service of `python -m totoms new --mongo`
 TEST_TOOLS += ["structlog", "loguru"]  # the recipes of docs/operations/logs.md
 TEST_TOOLS += ["pyyaml", "kubernetes-validate", "dockerfile-parse"]  # the files of examples/deploy
 TEST_SERVERS = ["gunicorn", "uvicorn-worker", "granian"]
@@ -54,6 +56,7 @@ LOWEST_TESTS += ["tests/storage", "tests/conformance", "examples/totoms-nats/tes
 DEMO_SERVERS = {"aws": ["ministack"], "azure": ["trustme"]}
 LINT_TOOLS = ["ruff", "import-linter"]
 TYPE_TOOLS = ["mypy", "pyright[nodejs]", "boto3-stubs"]
+TYPE_TOOLS += ["pymongo", "pytest-asyncio"]  # what `python -m totoms new --mongo` writes
 TYPE_TOOLS += ["structlog", "loguru"]  # the recipes of docs/operations/logs.md
 TYPED_EXAMPLES = ["blog/service.py", "orders/orders.py", "orders/invoices.py", "orders/issuer.py"]
 """The parts of examples that are valid for strict type checkers, as a user's code would be."""
@@ -202,13 +205,24 @@ def types(session: nox.Session) -> None:
     blocks = Path(session.create_tmp()) / "blocks"
     session.run("python", "tools/python_blocks.py", str(blocks), *TYPED_PAGES)
     session.run("mypy", *sources)
+    new_service(session, "python", "-m", "mypy", "--strict", ".")
     session.run("mypy", *map(str, sorted(blocks.glob("*.py"))))
     # The package on the index fetches pyright itself by npm; where that is out of reach, mypy has to do.
     if _starts(session):
         session.run("pyright", *sources)
+        new_service(session, "pyright", "--pythonpath", str(Path(session.bin) / "python"))
         session.run("pyright", "--project", str(blocks), "--pythonpath", str(Path(session.bin) / "python"))
     else:
         session.warn("NOT CHECKED with pyright: it could not be fetched.")
+
+
+def new_service(session: nox.Session, *command: str) -> None:
+    """Run a command in a service that `python -m totoms new` has just written."""
+    with tempfile.TemporaryDirectory() as folder, session.chdir(folder):
+        session.run("python", "-m", "totoms", "new", "orders", "--mongo", silent=True)
+        Path("orders/pyrightconfig.json").write_text('{"typeCheckingMode": "strict"}')
+        with session.chdir("orders"):
+            session.run(*command)
 
 
 def _starts(session: nox.Session) -> bool:

@@ -34,6 +34,7 @@ class _Command(NamedTuple):
 
 
 COMMANDS: Final = {
+    "new": _Command("totoms.cli.new:new", "write a new service, with tests, Dockerfile and CI workflow"),
     "run": _Command("totoms.cli.run:run", "serve a service on this machine, with reload if wanted"),
     "plugins": _Command("totoms.cli.plugins:plugins", "list the installed hyperscaler plugins"),
     "token": _Command("totoms.cli.token:token", "print a token for calling a service"),

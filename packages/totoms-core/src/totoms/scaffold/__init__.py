@@ -1,0 +1,1 @@
+"""New services: the files that ``python -m totoms new`` writes."""
