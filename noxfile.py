@@ -46,6 +46,7 @@ OTEL = ["opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http", "opentele
 """The extra otel."""
 TEST_TOOLS += OTEL
 TEST_TOOLS += ["watchfiles", "Jinja2"]  # the extra dev, with the SDK of OpenTelemetry
+TEST_TOOLS += ["openapi-spec-validator"]  # the contracts
 TEST_TOOLS += ["pymongo"]  # a service of `python -m totoms new --mongo`
 TEST_TOOLS += ["structlog", "loguru"]  # the recipes of docs/operations/logs.md
 TEST_TOOLS += ["pyyaml", "kubernetes-validate", "dockerfile-parse"]  # the files of examples/deploy

@@ -157,7 +157,7 @@ def test_manifest_has_the_whole_declaration() -> None:
         {"name": f"{__name__}.PostHandler", "type": "postCreated", "topics": ["posts"]},
     ]
     assert found["events"]["consumed"] == [
-        {"type": "postCreated", "version": None, "topics": ["posts"], "data": None},
+        {"type": "postCreated", "version": None, "topics": ["posts"], "data": None, "understood": []},
     ]
     assert found["resources"] == {"declared": True, "buckets": ["blog-files"], "secrets": ["database-url"]}
     assert found["needs"] == {

@@ -19,6 +19,7 @@ from totoms.http.app import create_app
 from totoms.logging.logger import TotoLogger
 from totoms.messages.events import TotoEvent
 from totoms.messages.handler import event_of
+from totoms.messages.upcast import understood_versions
 
 VERSION: Final = 1
 """The version of the schema. It grows when a field changes its meaning or is removed, not when one is added."""
@@ -57,6 +58,7 @@ class ManifestEvent(_Part):
     version: int | None = Field(None, description="None for a type without a declared event, whose data is not known.")
     topics: list[str] = Field(description="Logical names; empty for every topic.")
     data: dict[str, Any] | None = Field(None, description="The JSON Schema of the data, if the event is declared.")
+    understood: list[int] = Field(description="The versions that a handler reads, older ones by an upcast.")
 
 
 class ManifestTopic(_Part):
@@ -94,7 +96,7 @@ class ManifestResources(_Part):
 
 
 class ManifestCapabilities(_Part):
-    """What the service needs of a hyperscaler, in the words of ``totoms plugins --json``."""
+    """What the service needs of a hyperscaler, in the words of ``python -m totoms plugins --json``."""
 
     capabilities: list[str]
     messaging: list[str]
@@ -230,7 +232,10 @@ def _plain(requires: Requires | None) -> dict[str, Any] | None:
 
 
 def _consumed(bus: MessageBusConfig) -> list[ManifestEvent]:
-    return [_event(_type(handler), _event_of(handler), handler.topics) for handler in bus.message_handlers]
+    handlers = [(one, _event_of(one)) for one in bus.message_handlers]
+    return [
+        _event(_type(one), event, one.topics, understood_versions(event) if event else []) for one, event in handlers
+    ]
 
 
 def _published(bus: MessageBusConfig) -> list[ManifestEvent]:
@@ -238,15 +243,17 @@ def _published(bus: MessageBusConfig) -> list[ManifestEvent]:
     for topic in bus.topics:
         for event in topic.publishes or ():
             topics.setdefault(event, []).append(topic.logical_name)
-    return [_event(event.__toto_type__, event, names) for event, names in topics.items()]
+    return [_event(event.__toto_type__, event, names, []) for event, names in topics.items()]
 
 
-def _event(message_type: str, event: type[TotoEvent] | None, topics: list[str]) -> ManifestEvent:
+def _event(kind: str, event: type[TotoEvent] | None, topics: list[str], understood: list[int]) -> ManifestEvent:
+    mode: Literal["validation", "serialization"] = "validation" if understood else "serialization"
     return ManifestEvent(
-        type=message_type,
+        type=kind,
         version=None if event is None else event.__toto_version__,
         topics=topics,
-        data=None if event is None else event.model_json_schema(by_alias=True),
+        data=None if event is None else event.model_json_schema(by_alias=True, mode=mode),
+        understood=understood,
     )
 
 

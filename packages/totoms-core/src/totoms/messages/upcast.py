@@ -74,6 +74,15 @@ def check_upcasts(event: type[TotoEvent]) -> None:
         raise ValueError(f"{event.__name__} needs an upcast from version {', '.join(map(str, missing))}")
 
 
+def understood_versions(event: type[TotoEvent]) -> list[int]:
+    """Return the versions that are read as the event of today, in ascending order."""
+    newest = event.__toto_version__
+    oldest = newest
+    while oldest - 1 in event.__toto_upcasts__:
+        oldest -= 1
+    return list(range(oldest, newest + 1))
+
+
 def read_event(event: type[EventT], data: Any, version: str | None, *, vouched: bool) -> EventT:
     """Return the data of a message as an event, after its upcasts.
 
