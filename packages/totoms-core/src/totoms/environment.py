@@ -48,7 +48,12 @@ class TotoEnvironment:
     @classmethod
     def from_variables(cls) -> TotoEnvironment:
         """Read ``HYPERSCALER`` (default ``local``) and the plugin's own environment variables."""
-        return cls(os.environ.get("HYPERSCALER") or DEFAULT_HYPERSCALER)
+        return cls(cls.name_of_variable())
+
+    @staticmethod
+    def name_of_variable() -> str:
+        """Return what ``HYPERSCALER`` says, else ``local``."""
+        return os.environ.get("HYPERSCALER") or DEFAULT_HYPERSCALER
 
 
 Resolver = Callable[[str, type[Any]], type[Any]]

@@ -49,18 +49,9 @@ async def check_resources(
     Raises:
         ConfigurationError: Some do not exist, or their store did not answer. The message names all of them.
     """
-    resources = configuration.resources
-    if resources is None:
+    if configuration.resources is None:
         return
-    manager = SecretsManager(environment)
-    bus = configuration.message_bus_configuration
-    topics = bus.topics if bus else []
-    checks: list[Callable[[], Awaitable[object]]] = [
-        *(partial(manager.get_secret_bytes_async, name) for name in resources.secrets),
-        *(partial(manager.topic_identifier_async, topic.secret, topic.logical_name) for topic in topics),
-        *(partial(_find_bucket, bucket.name, environment, logger) for bucket in resources.buckets),
-    ]
-    problems = [problem for problem in await asyncio.gather(*map(_check, checks)) if problem is not None]
+    problems = await find_resources(configuration, environment, logger)
     for problem in problems:
         if isinstance(problem, AccessDenied):
             logger.log("init", f"Cannot check whether it exists: {problem.message}", "WARNING")
@@ -69,9 +60,36 @@ async def check_resources(
         raise ConfigurationError(f"{configuration.service_name} cannot start: {' '.join(dict.fromkeys(fatal))}")
 
 
-async def _check(look: Callable[[], Awaitable[object]]) -> BackendError | None:
+async def find_resources(
+    configuration: TotoMicroserviceConfiguration,
+    environment: TotoEnvironment,
+    logger: TotoLogger,
+    patience: float = START_DEADLINE,
+) -> list[BackendError]:
+    """Look for the declared buckets, secrets and secrets of topics, and return why some are not found.
+
+    Args:
+        configuration: The service.
+        environment: Where to look.
+        logger: The service's.
+        patience: Seconds for which a store that is unavailable is asked again.
+    """
+    manager = SecretsManager(environment)
+    resources, bus = configuration.resources, configuration.message_bus_configuration
+    topics = bus.topics if bus else []
+    secrets, buckets = (resources.secrets, resources.buckets) if resources is not None else ([], [])
+    looks: list[Callable[[], Awaitable[object]]] = [
+        *(partial(manager.get_secret_bytes_async, name) for name in secrets),
+        *(partial(manager.topic_identifier_async, topic.secret, topic.logical_name) for topic in topics),
+        *(partial(_find_bucket, bucket.name, environment, logger) for bucket in buckets),
+    ]
+    found = await asyncio.gather(*(_check(look, patience) for look in looks))
+    return [problem for problem in found if problem is not None]
+
+
+async def _check(look: Callable[[], Awaitable[object]], patience: float) -> BackendError | None:
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + START_DEADLINE
+    deadline = loop.time() + patience
     while True:
         try:
             await look()

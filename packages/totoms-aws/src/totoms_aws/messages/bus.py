@@ -58,6 +58,7 @@ class AWSMessageBus(MessageBus):
     """https://docs.aws.amazon.com/sns/latest/dg/sns-message-delivery-retries.html"""
     lease_seconds: ClassVar[float] = 30.0
     lease_range = (1.0, 12 * 3600.0)
+    longest_pause = 12 * 3600.0
     """The limits of a visibility timeout:
     https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-visibility-timeout.html"""
     undelivered_pause: ClassVar[float] = 30.0

@@ -37,6 +37,7 @@ COMMANDS: Final = {
     "new": _Command("totoms.cli.new:new", "write a new service, with tests, Dockerfile and CI workflow"),
     "run": _Command("totoms.cli.run:run", "serve a service on this machine, with reload if wanted"),
     "plugins": _Command("totoms.cli.plugins:plugins", "list the installed hyperscaler plugins"),
+    "check": _Command("totoms.cli.check:check", "find what is wrong with a declaration, without starting it"),
     "token": _Command("totoms.cli.token:token", "print a token for calling a service"),
     "manifest": _Command("totoms.cli.manifest:manifest", "print the declaration of a service as JSON"),
     "contract": _Command("totoms.cli.contract:contract", "write OpenAPI and AsyncAPI documents, and compare them"),

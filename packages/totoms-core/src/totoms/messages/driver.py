@@ -43,6 +43,8 @@ class BusDriver(ABC):
     """How long a lease lasts unless :meth:`use_lease` is called, for the log; 0 if the backend does not know."""
     lease_range: ClassVar[tuple[float, float] | None] = None
     """The shortest and the longest lease that :meth:`use_lease` takes, in seconds; None if it cannot be set."""
+    longest_pause: ClassVar[float | None] = None
+    """The longest pause before another attempt, in seconds; a longer `RetryPolicy.max_backoff` is cut. None for any."""
     max_message_bytes: ClassVar[int] = 256 * 1024
     """The broker's limit for body and attributes together, in bytes."""
     max_push_bytes: ClassVar[int] = 10 * 1024 * 1024

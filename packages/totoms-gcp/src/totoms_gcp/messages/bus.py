@@ -60,6 +60,7 @@ class PubSubMessageBus(MessageBus):
     created here have."""
     lease_seconds: ClassVar[float] = 60.0
     lease_range = (10.0, 600.0)
+    longest_pause = 600.0
     """The limits of an acknowledgement deadline:
     https://cloud.google.com/pubsub/docs/reference/rest/v1/projects.subscriptions#Subscription.FIELDS.ack_deadline_seconds"""
     look_seconds: ClassVar[float] = 5.0

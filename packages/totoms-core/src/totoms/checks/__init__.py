@@ -1,0 +1,1 @@
+"""Checks of a declaration that start nothing."""
