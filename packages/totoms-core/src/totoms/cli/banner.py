@@ -14,6 +14,7 @@ from totoms.secrets.manager import SecretsManager
 from totoms.secrets.trimming import strip_ends
 
 if TYPE_CHECKING:
+    from totoms.cli.consoles import OpenedConsole
     from totoms.declaration.api import APIEndpoint
     from totoms.declaration.requires import Requires
     from totoms.service import TotoMicroservice
@@ -24,26 +25,35 @@ _LOOK: Final = 0.05
 """Seconds between two looks whether the service has started."""
 
 
-async def announce(microservice: TotoMicroservice) -> None:
-    """Print the banner when the service answers, if standard output is a terminal."""
-    if not sys.stdout.isatty():
+async def announce(microservice: TotoMicroservice, console: OpenedConsole) -> None:
+    """Open the console when the service answers, and print the banner if standard output is a terminal.
+
+    Args:
+        microservice: The service.
+        console: Its console, which may not be wanted.
+    """
+    shown = sys.stdout.isatty()
+    if not (shown or console.wanted):
         return
     # Polled: an event for this in each service would cost more than it is worth.
     while microservice.state == "starting" or not (url := microservice.url):  # noqa: ASYNC110
         await asyncio.sleep(_LOOK)
-    if microservice.state == "ready":
-        text = await banner(microservice, url)
-        flush_logging()
-        sys.stdout.write(text)
-        sys.stdout.flush()
+    if microservice.state != "ready":
+        return
+    address = console.open(microservice)
+    text = await banner(microservice, url, address) if shown else f"Console: {address}\n"
+    flush_logging()
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
-async def banner(microservice: TotoMicroservice, url: str) -> str:
+async def banner(microservice: TotoMicroservice, url: str, console: str = "") -> str:
     """Return the lines of the banner.
 
     Args:
         microservice: A service that listens.
         url: Its address.
+        console: The address of the console; "" for none.
     """
     configuration = microservice.configuration
     local = for_development(microservice.environment)
@@ -51,6 +61,8 @@ async def banner(microservice: TotoMicroservice, url: str) -> str:
     rows = [("Service", f"{url}{configuration.base_path or ''}")]
     if microservice.app.docs_url and (local if api is None or api.docs is None else api.docs):
         rows.append(("Docs", url + microservice.app.docs_url))
+    if console:
+        rows.append(("Console", console))
     endpoints = api.api_endpoints if api is not None else []
     if local and endpoints:
         chosen = next((one for one in endpoints if one.method == "GET" and "{" not in one.path), endpoints[0])

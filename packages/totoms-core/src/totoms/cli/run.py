@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from totoms.cli.banner import announce
+from totoms.cli.consoles import OpenedConsole, Wanted, keep_token
 from totoms.cli.declarations import load_configuration
 from totoms.cli.parameters import PLACE_HELP, Parsed, declaration, examples
 from totoms.errors import ConfigurationError
@@ -42,30 +43,50 @@ def _workers(text: str) -> int:
 @click.option("--host", help="The address; by default 127.0.0.1 on the local backend, else all addresses.")
 @click.option("--reload", is_flag=True, help="Start again when a .py file or .env below the working directory changes.")
 @click.option("--workers", type=Parsed(_workers), default="1", show_default=True, metavar="N", help="Processes.")
-def run(configuration: str, port: int | None, host: str | None, reload: bool, workers: int) -> None:
+@click.option("--console", is_flag=True, help="Show what happens in a browser, on this machine only.")
+@click.option("--console-port", type=Parsed(_port), help="The console's port; by default 8090, or the next free one.")
+@click.option("--write", is_flag=True, help="Let the console change something: replay, publish, try calls.")
+def run(
+    configuration: str,
+    port: int | None,
+    host: str | None,
+    reload: bool,
+    workers: int,
+    console: bool,
+    console_port: int | None,
+    write: bool,
+) -> None:
     """Serve a service."""
-    if reload and workers > 1:
-        raise click.UsageError("Give --reload or --workers, not both.")
+    if workers > 1 and (reload or console):
+        raise click.UsageError(f"Give --workers or {'--reload' if reload else '--console'}, not both.")
+    if (write or console_port is not None) and not console:
+        raise click.UsageError("--write and --console-port are for --console.")
+    wanted = Wanted(console_port, write) if console else None
     if reload:
         from totoms.cli.reload import run_again
 
-        run_again(_arguments(configuration, port, host))
+        keep_token()
+        run_again(_arguments(configuration, port, host, wanted))
     elif workers > 1:
         from totoms.cli.workers import run_workers
 
         run_workers(configuration, port, host, workers)
     else:
         end_with_the_reloader()
-        serve(load_configuration(configuration), port, host)
+        serve(load_configuration(configuration), port, host, wanted)
 
 
-def _arguments(configuration: str, port: int | None, host: str | None) -> list[str]:
-    options = {"--port": port, "--host": host}
+def _arguments(configuration: str, port: int | None, host: str | None, console: Wanted | None) -> list[str]:
+    options = {"--port": port, "--host": host, "--console-port": console.port if console else None}
     given = [f"{name}={value}" for name, value in options.items() if value is not None]
+    given += ["--console"] if console else []
+    given += ["--write"] if console and console.write else []
     return ["run", *given, "--", configuration]
 
 
-def serve(configuration: TotoMicroserviceConfiguration, port: int | None, host: str | None) -> None:
+def serve(
+    configuration: TotoMicroserviceConfiguration, port: int | None, host: str | None, console: Wanted | None = None
+) -> None:
     """Serve one service in this process, until a signal ends it.
 
     Raises:
@@ -74,13 +95,16 @@ def serve(configuration: TotoMicroserviceConfiguration, port: int | None, host: 
     from totoms.service import TotoMicroservice
     from totoms.serving import run_loop
 
+    opened = OpenedConsole(console, configuration.service_name)
+
     async def serving() -> None:
         microservice = await TotoMicroservice.init(configuration)
-        announcing = asyncio.create_task(announce(microservice))
+        announcing = asyncio.create_task(announce(microservice, opened))
         try:
             await microservice.start(port, host)
         finally:
             announcing.cancel()
+            opened.close()
 
     run_loop(serving())
 
