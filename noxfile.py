@@ -47,6 +47,7 @@ OTEL = ["opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http", "opentele
 TEST_TOOLS += OTEL
 TEST_TOOLS += ["watchfiles", "Jinja2"]  # the extra dev, with the SDK of OpenTelemetry
 TEST_TOOLS += ["openapi-spec-validator"]  # the contracts
+TEST_TOOLS += ["mcp", "playwright"]  # coding agents, and a browser, which is Debian's
 TEST_TOOLS += ["pymongo"]  # a service of `python -m totoms new --mongo`
 TEST_TOOLS += ["structlog", "loguru"]  # the recipes of docs/operations/logs.md
 TEST_TOOLS += ["pyyaml", "kubernetes-validate", "dockerfile-parse"]  # the files of examples/deploy

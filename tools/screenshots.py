@@ -3,8 +3,8 @@
 Usage: python tools/screenshots.py FOLDER URL [PATH...]
 
 URL is where to begin, such as the console's address with its token, and each PATH a page of the same server. It needs
-`chromium` (Debian's package) and `pip install playwright`. It fails if a page logs an error, loads something from elsewhere, or
-is wider than the screen.
+`chromium` (Debian's package) and `pip install playwright`. It fails if a page logs an error, loads something from
+elsewhere, or is wider than the screen.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ def main(folder: str, url: str, *paths: str) -> int:
         sys.exit("There is no chromium on this machine: apt-get install chromium")
     problems: list[str] = []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"] if os.geteuid() == 0 else [])
+        browser = playwright.chromium.launch(
+            executable_path=program, args=["--no-sandbox"] if os.geteuid() == 0 else []
+        )
         for name, (width, height) in SIZES.items():
             problems += shoot(browser, Path(folder), url, paths or ("/",), name, width, height)
         browser.close()
@@ -45,7 +47,9 @@ def shoot(
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
     page = context.new_page()
     home = urlsplit(url).netloc
-    page.on("console", lambda message: message.type in ("error", "warning") and problems.append(f"{name}: {message.text}"))
+    page.on(
+        "console", lambda message: message.type in ("error", "warning") and problems.append(f"{name}: {message.text}")
+    )
     page.on(
         "request",
         lambda request: urlsplit(request.url).netloc != home and problems.append(f"{name}: loads {request.url}"),

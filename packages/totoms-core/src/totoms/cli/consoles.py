@@ -66,8 +66,9 @@ class OpenedConsole:
             self._server.stop()
 
 
-def keep_token() -> None:
-    """Make a token for the consoles of the processes that are started from here on."""
-    from totoms.console import TOKEN_VARIABLE
+def keep_address() -> None:
+    """Choose a port and a token for the consoles of the processes that are started from here on."""
+    from totoms.console import KEPT_VARIABLE
+    from totoms.console.ports import free_port
 
-    os.environ.setdefault(TOKEN_VARIABLE, secrets.token_urlsafe(32))
+    os.environ[KEPT_VARIABLE] = f"{free_port()}:{secrets.token_urlsafe(32)}"

@@ -41,6 +41,7 @@ COMMANDS: Final = {
     "token": _Command("totoms.cli.token:token", "print a token for calling a service"),
     "manifest": _Command("totoms.cli.manifest:manifest", "print the declaration of a service as JSON"),
     "contract": _Command("totoms.cli.contract:contract", "write OpenAPI and AsyncAPI documents, and compare them"),
+    "mcp": _Command("totoms.cli.mcp:mcp", "let a coding agent read what the console knows, over stdio"),
     "dlq": _Command(
         "totoms.cli.dead_letters:dlq", "count, list, group, show, replay, purge and export dead letters; send a message"
     ),

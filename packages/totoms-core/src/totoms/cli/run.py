@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from totoms.cli.banner import announce
-from totoms.cli.consoles import OpenedConsole, Wanted, keep_token
+from totoms.cli.consoles import OpenedConsole, Wanted, keep_address
 from totoms.cli.declarations import load_configuration
 from totoms.cli.parameters import PLACE_HELP, Parsed, declaration, examples
 from totoms.errors import ConfigurationError
@@ -65,7 +65,8 @@ def run(
     if reload:
         from totoms.cli.reload import run_again
 
-        keep_token()
+        if wanted is not None:
+            keep_address()
         run_again(_arguments(configuration, port, host, wanted))
     elif workers > 1:
         from totoms.cli.workers import run_workers

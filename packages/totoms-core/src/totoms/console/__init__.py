@@ -1,4 +1,4 @@
 """The console: what happens in the services of a developer's machine, in a browser. ``run --console`` starts it."""
 
-TOKEN_VARIABLE = "_TOTOMS_CONSOLE_TOKEN"
-"""The token of the console, which stays the same over a reload: the page in the browser goes on working."""
+KEPT_VARIABLE = "_TOTOMS_CONSOLE"
+"""The port and the token of the console, which stay the same over a reload: the page in the browser goes on working."""

@@ -172,7 +172,7 @@ def _first(entries: Iterator[_T], limit: int, accept: Callable[[_T], bool]) -> l
 def _cut(value: Any) -> Any:
     """Return a value whose texts are no longer than `MOST_BODY`."""
     if isinstance(value, str):
-        return value if len(value) <= MOST_BODY else f"{value[:MOST_BODY]}… ({len(value)} characters)"
+        return value if len(value) <= MOST_BODY else f"{value[:MOST_BODY]}... ({len(value)} characters)"
     if isinstance(value, dict):
         return {str(name): one if name == "manifest" else _cut(one) for name, one in value.items()}
     return [_cut(one) for one in value] if isinstance(value, list) else value

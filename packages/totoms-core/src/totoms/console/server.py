@@ -19,23 +19,21 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from totoms.console import TOKEN_VARIABLE, data
+from totoms.console import KEPT_VARIABLE, data
 from totoms.console.guard import Guard
 from totoms.console.joining import Address, Forwarder, call, read_address, remove_address, write_address
 from totoms.console.model import Console
 from totoms.console.pages import Pages
+from totoms.console.ports import DEFAULT_PORT, listen
 from totoms.console.recorder import Recorder
 from totoms.console.views import Service
 from totoms.console.watching import watch
 from totoms.environment import for_development
-from totoms.errors import ConfigurationError
-from totoms.http.server.server import bind
 from totoms.manifest import manifest_of
 
 if TYPE_CHECKING:
     from totoms.service import TotoMicroservice
 
-DEFAULT_PORT: Final = 8090
 _PACKAGE: Final = Path(__file__).parent
 _TICK: Final = 0.5
 """Seconds between two events of the live stream, at least."""
@@ -77,9 +75,10 @@ def start(microservice: TotoMicroservice, port: int | None = None, *, write: boo
 
 
 def _serve(microservice: TotoMicroservice, port: int | None, write: bool, folder: Path) -> ConsoleServer:
-    listener = _listen(port)
+    preferred, _, kept = os.environ.get(KEPT_VARIABLE, "").partition(":")
+    listener = listen(port, int(preferred) if preferred.isdecimal() else DEFAULT_PORT)
     number = listener.getsockname()[1]
-    token = os.environ.get(TOKEN_VARIABLE) or secrets.token_urlsafe(32)
+    token = kept or secrets.token_urlsafe(32)
     address = Address(f"http://127.0.0.1:{number}", token, os.getpid())
     changes = _Changes()
     recorder = Recorder(changes.happened)
@@ -110,17 +109,6 @@ async def _run(server: uvicorn.Server, listener: socket.socket, console: Console
     finally:
         await console.close()
         listener.close()
-
-
-def _listen(port: int | None) -> socket.socket:
-    if port is not None:
-        return bind("127.0.0.1", port)
-    for number in range(DEFAULT_PORT, DEFAULT_PORT + 20):
-        try:
-            return bind("127.0.0.1", number)
-        except ConfigurationError:
-            continue
-    return bind("127.0.0.1", 0)
 
 
 def _folder(microservice: TotoMicroservice) -> Path:
