@@ -317,7 +317,8 @@ def demo(session: nox.Session) -> None:
     """Run an example. `make demo` uses this session for its environment only."""
     wanted = os.environ.get("BACKEND")
     plugin = [package for package in (*CLOUDS, NATS) if package.name == f"totoms-{wanted}"]
-    install(session, *DEMO_SERVERS.get(wanted or "", []), packages=[CORE, *plugin])
+    tools = ["watchfiles", "Jinja2", "opentelemetry-sdk"]  # the extra dev
+    install(session, *tools, *DEMO_SERVERS.get(wanted or "", []), packages=[CORE, *plugin])
     try:
         session.run("python", "examples/demo/run.py", *session.posargs, interrupt_timeout=None)
     except KeyboardInterrupt:

@@ -57,8 +57,9 @@ def main() -> None:
     port = free_port()
     example = load(name)
 
-    async def announce() -> None:
+    async def announce(console: str) -> None:
         print(f"\n{await example.announcement(f'http://127.0.0.1:{port}')}")
+        print(f"\nThe console, to see what happens: {console}")
         print(f"\nThe endpoints, to look at: http://127.0.0.1:{port}/docs    Ctrl-C stops the service.\n", flush=True)
 
     with BACKENDS[backend](example.needs), example.beside():

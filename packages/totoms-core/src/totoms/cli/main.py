@@ -42,6 +42,9 @@ COMMANDS: Final = {
     "manifest": _Command("totoms.cli.manifest:manifest", "print the declaration of a service as JSON"),
     "contract": _Command("totoms.cli.contract:contract", "write OpenAPI and AsyncAPI documents, and compare them"),
     "mcp": _Command("totoms.cli.mcp:mcp", "let a coding agent read what the console knows, over stdio"),
+    "completion": _Command(
+        "totoms.cli.completion:completion", "print the script that completes commands in your shell"
+    ),
     "dlq": _Command(
         "totoms.cli.dead_letters:dlq", "count, list, group, show, replay, purge and export dead letters; send a message"
     ),

@@ -8,6 +8,8 @@ from importlib.resources.abc import Traversable
 from string import Template
 from typing import Final
 
+from totoms.environment import DEFAULT_HYPERSCALER
+
 _SUFFIX: Final = ".tmpl"
 _MONGO_URL: Final = "MONGO_URL=mongodb://127.0.0.1:27017"
 _MONGO_SERVICE: Final = """
@@ -39,7 +41,7 @@ class Wanted:
     """
 
     name: str
-    backend: str = "local"
+    backend: str = DEFAULT_HYPERSCALER
     mongo: bool = False
     minimal: bool = False
 
@@ -69,7 +71,7 @@ def _read(folder: Traversable, above: str = "") -> dict[str, str]:
 
 
 def _values(wanted: Wanted) -> dict[str, str]:
-    extra = "" if wanted.backend == "local" else f"[{wanted.backend}]"
+    extra = "" if wanted.backend == DEFAULT_HYPERSCALER else f"[{wanted.backend}]"
     dependencies = [f"totoms{extra}>=2,<3", *(["pymongo>=4.13"] if wanted.mongo else [])]
     modules = ["service"] if wanted.minimal else ["events", "service", *(["store"] if wanted.mongo else [])]
     return {
