@@ -65,7 +65,7 @@ TYPED_EXAMPLES = ["blog/service.py", "orders/orders.py", "orders/invoices.py", "
 """The parts of examples that are valid for strict type checkers, as a user's code would be."""
 TYPED_PAGES = ["README.md"]
 """The pages of which every Python block is complete, and valid for strict type checkers."""
-for pages in ("docs/*.md", "docs/plugins/*.md", "docs/operations/*.md", "docs/how-to/*.md"):
+for pages in ("docs/*.md", "docs/plugins/*.md", "docs/operations/*.md", "docs/how-to/*.md", "docs/explanation/*.md"):
     TYPED_PAGES += [str(page.relative_to(ROOT)) for page in sorted(ROOT.glob(pages))]
 DOC_TOOLS = ["mkdocs-material", "mkdocstrings[python]"]
 BUILD_TOOLS = ["build", "hatchling", "twine"]

@@ -9,9 +9,25 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["security", "deploying", "messages", "console", "operations/logs", "operations/runbook"]
+PAGES = [
+    "security",
+    "explanation/promises",
+    "deploying",
+    "messages",
+    "console",
+    "operations/logs",
+    "operations/runbook",
+]
 KIT = ROOT / "packages/totoms-core/src/totoms/testing"
-LEAST = {"security": 30, "deploying": 12, "messages": 14, "console": 8, "operations/logs": 12, "operations/runbook": 10}
+LEAST = {
+    "security": 30,
+    "explanation/promises": 9,
+    "deploying": 12,
+    "messages": 14,
+    "console": 8,
+    "operations/logs": 12,
+    "operations/runbook": 10,
+}
 """Rows that each page has at least, so that a table that lost its head does not pass for an empty one."""
 
 
