@@ -221,7 +221,7 @@ def _on_a_terminal(folder: Path, *options: str, until: str, **variables: str) ->
         stdin=child,
         stdout=child,
         stderr=child,
-        env={**os.environ, "TOTOMS_LOCAL_ROOT": str(folder / "root"), "TERM": "xterm", **variables},
+        env={**os.environ, "TOTOMS_LOCAL_ROOT": str(folder / "root"), "TERM": "xterm", "NO_COLOR": "", **variables},
         start_new_session=True,
     )
     os.close(child)

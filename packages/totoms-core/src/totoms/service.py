@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, MutableMapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp
@@ -54,6 +54,7 @@ class TotoMicroservice:
     _guard: ClassVar[threading.Lock] = threading.Lock()
     # By the id of its environment, which the microservice keeps alive.
     _by_environment: ClassVar[MutableMapping[int, TotoMicroservice]] = WeakValueDictionary()
+    _open: ClassVar[WeakSet[TotoMicroservice]] = WeakSet()  # several may have one environment
 
     def __init__(
         self,
@@ -101,6 +102,7 @@ class TotoMicroservice:
         self._share = app.shared
         self.app: FastAPI = app
         self._by_environment[id(environment)] = self
+        self._open.add(self)
 
     @property
     def awaited_topics(self) -> list[str]:
@@ -231,8 +233,6 @@ class TotoMicroservice:
             raise ConfigurationError("There is no microservice: await TotoMicroservice.init(configuration) first.")
         return cls._default
 
-    # --- running ---
-
     @classmethod
     def run(
         cls, configuration: TotoMicroserviceConfiguration, port: int | None = None, host: str | None = None
@@ -291,7 +291,8 @@ class TotoMicroservice:
             TotoMicroservice._default = None
             set_default_environment(None)
             set_default_runtime(None)
-        return not self._by_environment
+        self._open.discard(self)
+        return not self._open
 
 
 def _terminate() -> None:

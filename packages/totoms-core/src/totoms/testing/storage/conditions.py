@@ -76,6 +76,7 @@ class StorageConditions:
             mine, last = harness.storage(bucket), 0
             while not writing.is_set():
                 content = await read_all(mine, "key")
+                assert content[:8].isdigit(), f"a reader got a torn version: {content[:8]!r}"
                 number = int(content[:8])
                 check_same(content, _version(number), "a torn read")
                 assert number >= last, "an old version came back"
