@@ -95,7 +95,7 @@ async def _token(console: Console, endpoint: dict[str, Any], user: str) -> str:
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: Any) -> None:
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> None:
         """Follow no redirect: it could lead the token elsewhere."""
 
 

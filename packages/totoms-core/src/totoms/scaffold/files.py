@@ -53,7 +53,7 @@ def files_of(wanted: Wanted) -> dict[str, str]:
         folders.insert(2, "mongo")
     found: dict[str, str] = {}
     for folder in folders:
-        found |= _read(files(__package__) / "templates" / folder)
+        found |= _read(files("totoms.scaffold") / "templates" / folder)
     if not wanted.minimal:
         found[".env.example"] = found[".env"]
     values = _values(wanted)
