@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from totoms.service import TotoMicroservice
 
 _USER: Final = "me@example.com"
+_DOCS: Final = "/docs"
 _LIFETIME: Final = 8 * 3600
 _LOOK: Final = 0.05
 """Seconds between two looks whether the service has started."""
@@ -59,8 +60,9 @@ async def banner(microservice: TotoMicroservice, url: str, console: str = "") ->
     local = for_development(microservice.environment)
     api = configuration.api_configuration
     rows = [("Service", f"{url}{configuration.base_path or ''}")]
-    if microservice.app.docs_url and (local if api is None or api.docs is None else api.docs):
-        rows.append(("Docs", url + microservice.app.docs_url))
+    served = any(getattr(route, "path", "") == _DOCS for route in microservice.app.routes)
+    if served and (local if api is None or api.docs is None else api.docs):
+        rows.append(("Docs", url + _DOCS))
     if console:
         rows.append(("Console", console))
     endpoints = api.api_endpoints if api is not None else []
