@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
+from standins.ports import free_port
 from support.consoles import WithConsole
 from support.processes import DEADLINE
 
@@ -208,7 +209,7 @@ def test_open_page_does_not_hold_up_the_end(shop: WithConsole, browser: httpx.Cl
 
 
 def test_reload_keeps_port_and_token(tmp_path: Path) -> None:
-    process = WithConsole(tmp_path, "--reload")
+    process = WithConsole(tmp_path, "--reload", f"--console-port={free_port()}")
     try:
         before = process.address
         (tmp_path / "shop.py").write_text((tmp_path / "shop.py").read_text() + "\n")
@@ -250,3 +251,16 @@ def test_options_that_do_not_fit_are_one_line(tmp_path: Path, options: list[str]
 def test_json_of_the_data_is_valid(shop: WithConsole, browser: httpx.Client) -> None:
     for path in ("/data/services", "/data/messages", "/data/logs", "/data/subscriptions"):
         assert isinstance(json.loads(browser.get(path).text), list)
+
+
+def test_only_pages_that_ask_no_backend_reload_by_themselves(browser: httpx.Client) -> None:
+    for path in ("/", "/messages", "/logs"):
+        assert "changed from:body" in browser.get(path).text
+    for path in ("/topics", "/dead-letters?subscription=shop-orders", "/secrets", "/files"):
+        assert "changed from:body" not in browser.get(path).text
+
+
+def test_deeply_nested_json_is_refused(browser: httpx.Client) -> None:
+    form = {"topic": "orders", "type": "placed", "data": "[" * 100_000}
+    assert browser.post("/publish", data=form).status_code == 422
+    assert browser.post("/join", content=b"[" * 100_000).status_code == 422

@@ -78,7 +78,7 @@ def _data(body: str) -> str:
     """Return the data of a message as JSON; the whole body if it is not a message."""
     try:
         found = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return body
     return json.dumps(found.get("data"), indent=2, ensure_ascii=False) if isinstance(found, dict) else body
 

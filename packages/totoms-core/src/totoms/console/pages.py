@@ -203,7 +203,7 @@ class Pages:
         text = str(form.get("data", ""))
         try:
             data = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             return self._show(request, "problem.html", 422, problem=f"The data is not JSON: {error}.")
         published = await self._console.publish(str(form.get("topic", "")), str(form.get("type", "")), data)
         return RedirectResponse(f"/messages/{quote(published, safe='')}", 303)
@@ -244,6 +244,6 @@ def _duration(seconds: float | None) -> str:
 
 def _pretty(text: str) -> str:
     """Return JSON indented; other text as it is. Control characters are shown as escapes."""
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, RecursionError):
         text = json.dumps(json.loads(text), indent=2, ensure_ascii=False)
     return "".join(one if one.isprintable() or one in "\n\t" else repr(one)[1:-1] for one in text)

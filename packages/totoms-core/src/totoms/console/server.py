@@ -152,7 +152,7 @@ def _app(console: Console, changes: _Changes) -> Starlette:
             *Pages(console).routes(),
             Mount("/static", StaticFiles(directory=_PACKAGE / "static")),
         ],
-        exception_handlers={ValueError: _invalid},
+        exception_handlers={ValueError: _invalid, RecursionError: _invalid},
     )
 
 

@@ -18,6 +18,7 @@ from opentelemetry.trace import SpanKind
 from totoms.logging.formats import JSONFormatter
 from totoms.logging.masking import mask
 from totoms.telemetry import state
+from totoms.telemetry.guard import unfailing
 from totoms.telemetry.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class _Watched(Telemetry):
 
         return await super().publish(system, destination, encoders, told)
 
+    @unfailing
     def _tell(self, message_id: str, body: bytes, topic: str, kind: str, error: str) -> None:
         span = trace.get_current_span().get_span_context()
         text = _text(body)
@@ -122,6 +124,7 @@ class _Watched(Telemetry):
         finally:
             self._tell_handled(received, outcome, span, time.perf_counter() - begun, error)
 
+    @unfailing
     def _tell_handled(
         self, received: Received, outcome: Outcome | None, span: trace.Span, seconds: float, error: str
     ) -> None:
@@ -168,7 +171,7 @@ def _text(body: bytes) -> str:
 def _cid(text: str) -> str:
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     cid = found.get("cid") if isinstance(found, dict) else ""
     return cid if isinstance(cid, str) else ""
