@@ -72,6 +72,8 @@ configuration = TotoMicroserviceConfiguration(
     ),
 )
 '''
+CONVERTED = SERVICE.replace('path="/{order_number}", delegate=read', 'path="/files/{order_number:path}", delegate=read')
+"""The service with a parameter in a path that has a converter."""
 CHANGES: dict[str, tuple[str, str, str]] = {
     # What is replaced, by what, and what is said; a text that begins with "note" breaks nobody.
     "endpoint goes": (

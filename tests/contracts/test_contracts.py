@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from openapi_spec_validator import validate
 
-from contracts.services import CHANGES, SERVICE
+from contracts.services import CHANGES, CONVERTED, SERVICE
 from support.emulators import require
 from support.processes import DEADLINE
 
@@ -138,6 +138,13 @@ def test_change_of_a_declaration(before: Path, tmp_path: Path, old: str, new: st
         return
     assert any(line.startswith(said) for line in lines), done.stdout
     assert done.returncode == (1 if said.startswith("BREAKS") else 0)
+
+
+def test_endpoint_with_a_converter_in_its_path_is_in_the_contract(before: Path, tmp_path: Path) -> None:
+    after = write(tmp_path, CONVERTED, "contract")
+    assert "get" in json.loads((after / "openapi.json").read_text())["paths"]["/orders/files/{order_number}"]
+    done = totoms(tmp_path, "diff", str(after), str(before))
+    assert "BREAKS  callers of GET /orders/files/{order_number}: the endpoint is gone" in done.stdout
 
 
 def test_changes_as_json(before: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Final, Literal, cast
 
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.routing import compile_path
 
 from totoms.controller_config import TotoControllerConfig
 from totoms.declaration.api import APIConfiguration
@@ -199,7 +200,7 @@ def _endpoints(configuration: TotoMicroserviceConfiguration) -> tuple[list[Manif
             path=one.path,
             public=one.access is Access.PUBLIC,
             requires=_plain(requires.get((one.method, one.path))),
-            operation=_referring(paths.get(one.path, {}).get(one.method.lower(), {})),
+            operation=_referring(paths.get(compile_path(one.path)[1], {}).get(one.method.lower(), {})),
         )
         for one in app.decisions.known()
         if _is_endpoint(one)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from starlette.routing import compile_path
+
 from totoms.contracts.schemas import in_order, moved
 from totoms.manifest import Manifest, ManifestEndpoint
 
@@ -17,7 +19,7 @@ def openapi_of(manifest: Manifest) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in sorted(manifest.endpoints, key=lambda one: (one.path, one.method)):
         if endpoint.operation:
-            paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint)
+            paths.setdefault(compile_path(endpoint.path)[1], {})[endpoint.method.lower()] = _operation(endpoint)
     information = {"title": manifest.service.name, "version": manifest.service.version}
     if manifest.service.description:
         information["description"] = manifest.service.description
