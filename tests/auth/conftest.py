@@ -5,7 +5,10 @@ from collections.abc import Iterator
 import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-from support.http.app import KeyServer, Log, rsa_key
+from support.http.app import Log, rsa_key
+from support.http.issuer_fixtures import issuer_key, key_server
+
+__all__ = ["issuer_key", "key_server", "log", "other_key"]
 
 
 @pytest.fixture
@@ -16,21 +19,6 @@ def log() -> Iterator[Log]:
 
 
 @pytest.fixture(scope="session")
-def issuer_key() -> RSAPrivateKey:
-    """The key of the token issuer."""
-    return rsa_key()
-
-
-@pytest.fixture(scope="session")
 def other_key() -> RSAPrivateKey:
     """A key that the issuer does not have."""
     return rsa_key()
-
-
-@pytest.fixture
-def key_server(issuer_key: RSAPrivateKey) -> Iterator[KeyServer]:
-    """The issuer's key server, with the key "one"."""
-    server = KeyServer()
-    server.keys["one"] = issuer_key
-    with server.running():
-        yield server

@@ -75,7 +75,7 @@ configuration = TotoMicroserviceConfiguration(
 CONVERTED = SERVICE.replace('path="/{order_number}", delegate=read', 'path="/files/{order_number:path}", delegate=read')
 """The service with a parameter in a path that has a converter."""
 CHANGES: dict[str, tuple[str, str, str]] = {
-    # What is replaced, by what, and what is said; a text that begins with "note" breaks nobody.
+    # The text to replace, its replacement, and the expected line; "note" marks a change that is not breaking.
     "endpoint goes": (
         '            APIEndpoint(method="GET", path="/{order_number}", delegate=read, public=True),\n',
         "",

@@ -1,23 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from support.http.issuer_fixtures import issuer_key, key_server
 
-import pytest
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-
-from support.http.app import KeyServer, rsa_key
-
-
-@pytest.fixture(scope="session")
-def issuer_key() -> RSAPrivateKey:
-    """The key of the token issuer."""
-    return rsa_key()
-
-
-@pytest.fixture
-def key_server(issuer_key: RSAPrivateKey) -> Iterator[KeyServer]:
-    """The issuer's key server, with the key "one"."""
-    server = KeyServer()
-    server.keys["one"] = issuer_key
-    with server.running():
-        yield server
+__all__ = ["issuer_key", "key_server"]

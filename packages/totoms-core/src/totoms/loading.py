@@ -66,7 +66,7 @@ async def find_resources(
     logger: TotoLogger,
     patience: float = START_DEADLINE,
 ) -> list[BackendError]:
-    """Look for the declared buckets, secrets and secrets of topics, and return why some are not found.
+    """Look up the declared buckets, secrets and secrets of topics, and return the errors of those not found.
 
     Args:
         configuration: The service.

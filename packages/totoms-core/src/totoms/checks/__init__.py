@@ -1,1 +1,1 @@
-"""Checks of a declaration that start nothing."""
+"""Checks of a declaration that do not start the service."""

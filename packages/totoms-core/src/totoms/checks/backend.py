@@ -17,7 +17,7 @@ _ADDRESS_VARIABLE = "SERVICE_BASE_URL"
 
 
 def backend_findings(configuration: TotoMicroserviceConfiguration, hyperscaler: str) -> Iterator[Finding]:
-    """Yield what a backend cannot do of what is declared.
+    """Yield what the declaration needs and the backend does not support.
 
     Args:
         configuration: The declaration.

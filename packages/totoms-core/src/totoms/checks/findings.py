@@ -8,12 +8,12 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong, or worth knowing.
+    """A problem, or a note.
 
     Attributes:
         level: ``problem`` if the service would not start, or not do what is declared; ``note`` otherwise.
         about: ``declaration``, ``backend`` or ``resources``.
-        text: What it is.
+        text: What is wrong.
     """
 
     level: Literal["problem", "note"]

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import sys
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
 from totoms.cli.declarations import load_quietly
-from totoms.cli.output import counted
+from totoms.cli.output import counted, print_findings
 from totoms.cli.parameters import PLACE_HELP, TEXT, declaration, examples
 from totoms.environment import TotoEnvironment
 from totoms.errors import ConfigurationError
@@ -39,12 +36,8 @@ def check(configuration: str, backend: str | None, offline: bool, as_json: bool)
     """Find what is wrong."""
     found = _findings(load_quietly(configuration), backend, offline=offline)
     problems = [one for one in found if one.level == "problem"]
-    if as_json:
-        sys.stdout.write(json.dumps([asdict(one) for one in found], indent=2, ensure_ascii=False) + "\n")
-    else:
-        for one in found:
-            sys.stdout.write(f"{one.level:8}{one.about}: {printable(one.text)}\n")
-        sys.stdout.write(f"{counted(len(problems), 'problem')}.\n" if problems else "No problems found.\n")
+    summary = f"{counted(len(problems), 'problem')}." if problems else "No problems found."
+    print_findings(found, lambda one: f"{one.level:8}{one.about}: {printable(one.text)}", summary, as_json=as_json)
     if problems:
         click.get_current_context().exit(1)
 

@@ -28,7 +28,7 @@ class Wanted:
 
 
 class OpenedConsole:
-    """The console of a service, once it is open. Nothing of it is imported unless it is wanted.
+    """The console of a service, once it is open. Its modules are imported only if it is wanted.
 
     Args:
         wanted: The options; None for no console.
@@ -67,7 +67,7 @@ class OpenedConsole:
 
 
 def keep_address() -> None:
-    """Choose a port and a token for the consoles of the processes that are started from here on."""
+    """Choose the port and the token that the console keeps when the service is reloaded."""
     from totoms.console import KEPT_VARIABLE
     from totoms.console.ports import free_port
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from totoms.cli.declarations import load_quietly
-from totoms.cli.output import counted
+from totoms.cli.output import counted, print_findings
 from totoms.cli.parameters import PLACE_HELP, TEXT, examples
 from totoms.errors import ConfigurationError
 
@@ -18,7 +16,7 @@ _WRITE = "write"
 
 
 class _Group(click.Group):
-    """A group whose command `write` need not be named: ``contract service:configuration -o contract``."""
+    """A group whose default command is `write`: ``contract service:configuration -o contract``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
@@ -37,7 +35,7 @@ class _Group(click.Group):
 def contract() -> None:
     """Write the contract of a service as OpenAPI and AsyncAPI documents, and compare two contracts.
 
-    The command `write` need not be named.
+    `write` is the default command.
     """
 
 
@@ -74,16 +72,14 @@ def _write(configuration: str, output: Path) -> None:
 @click.argument("new", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def _diff(old: Path, new: Path, as_json: bool) -> None:
-    """Compare two contracts, the folders OLD and NEW. The exit status is 1 if a change breaks somebody."""
+    """Compare two contracts, the folders OLD and NEW. The exit status is 1 if there is a breaking change."""
     from totoms.contracts.diff import changes_between
 
     changes = changes_between(old, new)
     breaking = [change for change in changes if change.breaks]
-    if as_json:
-        sys.stdout.write(json.dumps([asdict(change) for change in changes], indent=2, ensure_ascii=False) + "\n")
-    else:
-        for change in changes:
-            sys.stdout.write(f"{'BREAKS' if change.breaks else 'note  '}  {change.whom}: {change.text}\n")
-        sys.stdout.write(f"{counted(len(breaking), 'breaking change')}.\n" if breaking else "Nothing breaks.\n")
+    summary = f"{counted(len(breaking), 'breaking change')}." if breaking else "Nothing breaks."
+    print_findings(
+        changes, lambda one: f"{'BREAKS' if one.breaks else 'note  '}  {one.whom}: {one.text}", summary, as_json=as_json
+    )
     if breaking:
         click.get_current_context().exit(1)

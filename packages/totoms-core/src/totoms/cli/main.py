@@ -49,10 +49,10 @@ COMMANDS: Final = {
         "totoms.cli.dead_letters:dlq", "count, list, group, show, replay, purge and export dead letters; send a message"
     ),
 }
-"""Where each command is. The help is written here, so that ``--help`` imports none of them."""
+"""Where each command is. The help texts are here so that ``--help`` imports no command."""
 
 _WITH_A_LOG: Final = ("run",)
-"""The commands whose log is that of a service. Other commands print warnings as notes."""
+"""Commands that log as a service does. Other commands print warnings as notes."""
 
 
 class _Commands(click.Group):

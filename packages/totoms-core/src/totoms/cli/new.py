@@ -42,7 +42,7 @@ def _name(text: str) -> str:
 def new(name: str, backend: str, mongo: bool, minimal: bool) -> None:
     """Write a new service into the folder NAME: typed event, handler, endpoints, tests, Dockerfile, CI workflow.
 
-    It runs and passes its tests at once. A folder that has anything in it is left as it is.
+    It runs and passes its tests at once. A folder that is not empty is left unchanged.
     """
     if mongo and minimal:
         raise click.UsageError("Give --mongo or --minimal, not both.")

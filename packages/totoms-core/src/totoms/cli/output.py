@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
+from typing import Any
 
 from totoms.logging.describe import printable
 from totoms.logging.setup import LOGGER_NAME
@@ -19,6 +22,23 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
     for line in table:
         cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
         sys.stdout.write("  ".join(cells).rstrip() + "\n")
+
+
+def print_findings(findings: Sequence[Any], line: Callable[[Any], str], summary: str, *, as_json: bool) -> None:
+    """Print the findings of a command: a line for each and a summary, or JSON.
+
+    Args:
+        findings: Instances of a dataclass.
+        line: Returns the line of one.
+        summary: The last line.
+        as_json: Whether to print JSON.
+    """
+    if as_json:
+        sys.stdout.write(json.dumps([asdict(one) for one in findings], indent=2, ensure_ascii=False) + "\n")
+        return
+    for one in findings:
+        sys.stdout.write(f"{line(one)}\n")
+    sys.stdout.write(f"{summary}\n")
 
 
 def print_note(text: str) -> None:

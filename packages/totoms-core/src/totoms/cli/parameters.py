@@ -14,7 +14,7 @@ else:  # older versions of click have no parameters for their types
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 PLACE = "MODULE:NAME"
-"""How the help names where a declaration is."""
+"""How the help refers to a declaration."""
 PLACE_HELP = (
     "MODULE:NAME is a TotoMicroserviceConfiguration or a function that returns one, such as service:configuration."
 )
@@ -56,7 +56,7 @@ TEXT = Parsed(utf8)
 
 
 def examples(*commands: str) -> str:
-    """Return the end of a command's help: examples, one on each line."""
+    """Return examples for the end of a command's help, one on each line."""
     return "\b\nExamples:\n" + "\n".join(f"  {command}" for command in commands)
 
 

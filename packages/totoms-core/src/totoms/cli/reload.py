@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 LIFELINE_VARIABLE: Final = "_TOTOMS_LIFELINE"
-"""The descriptor of a pipe that ends with the process that reloads."""
+"""The descriptor of a pipe that closes when the reloading process ends."""
 
 
 def run_again(arguments: Sequence[str], folder: Path | None = None) -> None:
@@ -72,7 +72,7 @@ def _signals_set(stop: threading.Event) -> Iterator[None]:
 
 
 class _Child:
-    """The process that serves. It has a session of its own: Ctrl-C reaches it once, through its parent."""
+    """The serving process. It has its own session, so that Ctrl-C reaches it once, through its parent."""
 
     def __init__(self, arguments: Iterable[str]) -> None:
         self._command = [sys.executable, "-m", "totoms", *arguments]

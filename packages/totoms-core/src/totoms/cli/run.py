@@ -111,7 +111,7 @@ def serve(
 
 
 def end_with_the_reloader() -> None:
-    """Have this process drain when the one that reloads it has ended, even if that was killed."""
+    """Drain this process when the reloading process ends, even if it is killed."""
     from totoms.cli.reload import LIFELINE_VARIABLE, end_with
 
     descriptor: Any = os.environ.pop(LIFELINE_VARIABLE, None)

@@ -1,4 +1,4 @@
-"""Serve a service with several workers, each a process of its own."""
+"""Serve a service with several worker processes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 _PLACE_VARIABLE: Final = "_TOTOMS_PLACE"
-"""Where the workers find the declaration: they start with an empty interpreter."""
+"""Where the workers find the declaration: each starts with a new interpreter."""
 
 
 def run_workers(place: str, port: int | None, host: str | None, number: int) -> None:

@@ -1,4 +1,4 @@
-"""What tools and other processes use: what is known as JSON, and the door for services of other processes."""
+"""The JSON API for tools, and the endpoint that receives events from other processes."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _data(body: str) -> str:
 
 
 def plain(dead_letter: DeadLetter) -> dict[str, Any]:
-    """Return a dead letter as JSON holds it, with its body as masked text."""
+    """Return a dead letter as JSON, with its body as masked text."""
     found = asdict(dead_letter)
     found["body"] = mask(dead_letter.body.decode("utf-8", "backslashreplace"))
     found["data"] = _data(found["body"])

@@ -1,7 +1,7 @@
-"""Who may use the console: a browser or a process of the person who started it, and nobody else.
+"""Authenticate requests to the console.
 
-A page of another site cannot reach it: foreign names and origins are refused, so neither a link, nor a form, nor a name
-that resolves to 127.0.0.1 (DNS rebinding) gets in.
+Only the person who started the console may use it, from a browser or from another service. Requests with a foreign Host
+or Origin are refused, so that other sites cannot use it through links, forms or DNS rebinding.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Join the console of another process: send it what happens in this one.
+"""Send events to the console of another process.
 
-The first process of a folder serves the console, and writes its address and token into a file that only its owner may
-read. The next ones find it there.
+The first process of a folder serves the console, and writes its address and token to a file that only its owner can
+read. Other processes find the console there.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Address:
 
 
 def write_address(folder: Path, address: Address) -> None:
-    """Write an address for other processes of the same owner."""
+    """Write the address for other processes of the same user."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     new = folder / f"{_NAME}.{os.getpid()}"
     with contextlib.suppress(FileNotFoundError):
@@ -51,14 +51,14 @@ def write_address(folder: Path, address: Address) -> None:
 
 
 def remove_address(folder: Path, address: Address) -> None:
-    """Remove the file, if it is still about this address."""
+    """Remove the file if it still holds this address."""
     if read_address(folder) == address:
         with contextlib.suppress(OSError):
             (folder / _NAME).unlink()
 
 
 def read_address(folder: Path) -> Address | None:
-    """Return the address in a folder; None if there is none. It may be that of a process that has ended."""
+    """Return the address in a folder, or None. The process may have ended."""
     try:
         path = folder / _NAME
         if path.is_symlink() or (hasattr(os, "geteuid") and path.stat().st_uid != os.geteuid()):
@@ -89,7 +89,7 @@ def call(address: Address, path: str, data: object = None) -> Any:
 
 
 class Forwarder:
-    """Sends events to the console of another process, in a thread. What is too much is dropped, the oldest first."""
+    """Sends events to the console of another process, in a thread. If too many wait, the oldest are dropped."""
 
     def __init__(self, address: Address) -> None:
         self._address = address

@@ -1,4 +1,4 @@
-"""What the console shows: what was recorded, and what it reads from the backend when a page asks for it."""
+"""The data of the console: recorded events, and what is read from the backend when a page is opened."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PATIENCE: Final = 5.0
 
 @dataclass(frozen=True)
 class SubscriptionView:
-    """A subscription, and what waits in it.
+    """A subscription and its backlog.
 
     Attributes:
         name: Its name.
@@ -50,7 +50,7 @@ class SubscriptionView:
 
 @dataclass(frozen=True)
 class Connection:
-    """That a service publishes an event to a topic, or handles one of it.
+    """An event that a service publishes or handles on a topic.
 
     Attributes:
         service: The service.
@@ -98,7 +98,7 @@ class Node:
 
 
 class Console:
-    """Reads for the pages and for tools. It receives no message, and changes something only if it may write.
+    """Reads data for the pages and for tools. It never receives messages, and changes data only if `write` is set.
 
     Args:
         recorder: What was seen.
@@ -115,7 +115,7 @@ class Console:
 
     @property
     def bus(self) -> MessageBus:
-        """The bus of this console: it publishes nothing but what a person asks for, and never receives."""
+        """The console's own bus. It never receives, and publishes only what a user submits."""
         if self._bus is None:
             self._bus = MessageBus(self.environment, {})
         return self._bus
@@ -140,7 +140,7 @@ class Console:
         return sorted(found, key=lambda one: (one.topic, one.service, one.event, one.publishes))
 
     async def subscriptions(self) -> list[SubscriptionView]:
-        """Return the subscriptions of all services, with what waits in them."""
+        """Return the subscriptions of all services with their backlogs."""
         wanted = [
             (service, topic)
             for service in self.recorder.services()

@@ -1,9 +1,10 @@
-"""The pages of the console, made on the server."""
+"""The HTML pages of the console, rendered on the server."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -37,7 +38,7 @@ _Page = Callable[[Request], Awaitable[Response]]
 
 
 class Pages:
-    """Makes the pages.
+    """Renders the pages.
 
     Args:
         console: What they show.
@@ -46,12 +47,16 @@ class Pages:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._templates = Environment(
-            loader=PackageLoader("totoms.console"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+            loader=PackageLoader("totoms.console"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            finalize=_visible,
         )
         self._templates.filters |= {"clock": _clock, "duration": _duration, "pretty": _pretty, "part": quote}
 
     def routes(self) -> list[Route]:
-        """Return the routes. Those that change something exist only if the console may write."""
+        """Return the routes. Routes that change something are left out without `write`."""
         found = [
             self._route("/", self._overview),
             self._route("/endpoints", self._endpoints),
@@ -78,7 +83,9 @@ class Pages:
                 return await page(request)
             except TotoError as error:
                 status = 404 if isinstance(error, NotFound) else 409
-                return self._show(request, "problem.html", status, problem=error.message)
+                # htmx puts the answer to a form into the page; a browser shows it as a page.
+                template = "trouble.html" if "hx-request" in request.headers else "problem.html"
+                return self._show(request, template, status, problem=error.message)
 
         return Route(path, serve, methods=[method], name=path)
 
@@ -98,9 +105,15 @@ class Pages:
 
     async def _overview(self, request: Request) -> Response:
         services = self._console.recorder.services()
-        picture = picture_of(self._console.connections(), [one.name for one in services])
-        recent = self._console.recorder.messages(8)
-        return self._show(request, "overview.html", services=services, picture=Markup(picture), recent=recent)  # noqa: S704
+        drawing = picture_of(self._console.connections(), [one.name for one in services])
+        return self._show(
+            request,
+            "overview.html",
+            services=services,
+            ended={one.name for one in services if not _is_running(one.process)},
+            picture=Markup(drawing),  # noqa: S704 - it escapes every name
+            recent=self._console.recorder.messages(8),
+        )
 
     async def _endpoints(self, request: Request) -> Response:
         rows = [
@@ -243,7 +256,24 @@ def _duration(seconds: float | None) -> str:
 
 
 def _pretty(text: str) -> str:
-    """Return JSON indented; other text as it is. Control characters are shown as escapes."""
+    """Return JSON indented; other text as it is."""
     with contextlib.suppress(ValueError, RecursionError):
         text = json.dumps(json.loads(text), indent=2, ensure_ascii=False)
-    return "".join(one if one.isprintable() or one in "\n\t" else repr(one)[1:-1] for one in text)
+    return text
+
+
+def _visible(value: Any) -> Any:
+    """Return a text with escapes in place of control characters, which could hide or reorder what is shown."""
+    if not isinstance(value, str) or isinstance(value, Markup) or value.isprintable():
+        return value
+    return "".join(one if one.isprintable() or one in "\n\t" else repr(one)[1:-1] for one in value)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is another user's
+        return True
+    return True

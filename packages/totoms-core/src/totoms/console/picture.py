@@ -1,4 +1,4 @@
-"""The picture of how services hang together, as SVG: those that publish, the topics, and those that handle."""
+"""Draw the services and topics as SVG: publishers, topics and handlers."""
 
 from __future__ import annotations
 

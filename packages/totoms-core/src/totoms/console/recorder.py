@@ -1,4 +1,4 @@
-"""What was seen, in bounded memory: the newest messages, spans and log lines of all services that joined."""
+"""Keep the newest messages, spans and log lines of all services in bounded memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _T = TypeVar("_T")
 
 
 class Bounded(Generic[_T]):
-    """Entries by key, of which the oldest are dropped when there are too many, or they are too large."""
+    """Entries by key. The oldest are dropped when there are too many or when they are too large."""
 
     def __init__(self, most: int = MOST_ENTRIES, most_bytes: int = MOST_BYTES) -> None:
         self._entries: OrderedDict[str, tuple[_T, int]] = OrderedDict()
@@ -52,7 +52,7 @@ class Bounded(Generic[_T]):
 
 
 class Recorder:
-    """Keeps what was seen. It may be called from any thread.
+    """Records events. It is thread-safe.
 
     Args:
         changed: Called after each change, for what is shown live.

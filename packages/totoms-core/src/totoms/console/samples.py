@@ -1,4 +1,4 @@
-"""Sample values of schemas, to begin with when a call is tried."""
+"""Sample values for schemas, which prefill the forms for calls."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def body_of(operation: dict[str, Any], schemas: dict[str, Any]) -> Any:
 
 
 def sample(schema: Any, document: Any, depth: int = 0) -> Any:
-    """Return a value that looks like what a schema wants."""
+    """Return a sample value for a schema."""
     schema = resolve(schema, document)
     if not isinstance(schema, dict) or depth > 6:
         return None

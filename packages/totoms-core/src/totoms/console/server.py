@@ -1,4 +1,4 @@
-"""Serve the console: on 127.0.0.1 only, in a thread and a loop of its own, so that it cannot hold up the service."""
+"""Serve the console: on 127.0.0.1 only, in its own thread and event loop, so that it does not block the service."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _PATIENCE: Final = 5.0
 
 
 class ConsoleServer:
-    """A running console, or the way to that of another process.
+    """A running console, or a connection to the console of another process.
 
     Attributes:
         url: What to open in a browser, with the token.
@@ -55,7 +55,7 @@ class ConsoleServer:
 
 
 def start(microservice: TotoMicroservice, port: int | None = None, *, write: bool = False) -> ConsoleServer:
-    """Serve the console of a service that listens, or join the one that another process of its folder serves.
+    """Serve the console for a running service, or connect to the one that another process of the folder serves.
 
     Args:
         microservice: The service.
@@ -125,7 +125,7 @@ def _answers(address: Address) -> bool:
 
 
 def _introduce(microservice: TotoMicroservice, sink: Callable[[dict[str, Any]], None]) -> None:
-    """Tell a console about a service, and send it what the service does."""
+    """Register a service with a console, and start to send its events."""
     configuration = microservice.configuration
     notes = watch(microservice.service_name, sink)
     service = Service(
@@ -161,7 +161,7 @@ async def _invalid(_request: Request, error: Exception) -> StreamingResponse:
 
 
 class _Changes:
-    """Wakes the live streams when something has changed, twice a second at most. It holds nothing of what changed."""
+    """Notifies the live streams of changes, at most twice a second. It keeps no data."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -177,7 +177,7 @@ class _Changes:
         self._closed = True
 
     async def stream(self) -> AsyncIterator[str]:
-        """Yield an event after each change, and a comment now and then, by which a lost connection is noticed."""
+        """Yield an event after each change, and a comment from time to time, which detects lost connections."""
         if self._listeners >= _MOST_LISTENERS:
             return
         self._listeners += 1

@@ -1,4 +1,4 @@
-"""Try an endpoint of a service: only on a backend for development, with a token made for the call."""
+"""Call an endpoint of a service from the console, on development backends only."""
 
 from __future__ import annotations
 

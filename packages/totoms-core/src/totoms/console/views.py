@@ -1,4 +1,4 @@
-"""What the console knows: services, messages, spans and log lines. They travel between processes as JSON."""
+"""The data of the console: services, messages, spans and log lines. Processes exchange them as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Watch the service of this process: its spans, the messages that it publishes and handles, and its log lines."""
+"""Record the spans, messages and log lines of this process's service."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def provide_tracing(service_name: str) -> None:
 
 
 def watch(service_name: str, sink: Sink) -> list[str]:
-    """Send what the service does to a sink from now on. Return what cannot be seen, and why."""
+    """Start to send the service's events to a sink. Return notes on what cannot be recorded."""
     notes: list[str] = []
     provider = trace.get_tracer_provider()
     add: Any = getattr(provider, "add_span_processor", None)

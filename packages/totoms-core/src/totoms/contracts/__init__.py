@@ -1,1 +1,1 @@
-"""Contracts: what a service promises to its callers and to the services that hear its events."""
+"""Contracts: the endpoints and events that callers and other services rely on."""

@@ -1,4 +1,4 @@
-"""Changes of a contract, and whom they break."""
+"""Changes of a contract, and the callers or services that they affect."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ class Change:
     """One change.
 
     Attributes:
-        breaks: Whether it breaks somebody; otherwise it is only worth knowing.
-        whom: Whom it concerns, such as ``callers of POST /blog/posts``.
+        breaks: Whether it is a breaking change; otherwise it is a note.
+        whom: The affected callers or services, such as ``callers of POST /blog/posts``.
         text: What changed.
     """
 

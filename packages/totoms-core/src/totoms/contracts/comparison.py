@@ -1,7 +1,7 @@
-"""Compare two schemas: what a value that was valid may no longer be, and what a value may be that it was not.
+"""Find breaking differences between two schemas.
 
-A part that is received may only accept more, and a part that is sent may only become more precise. Both are the same
-question: is every value of one schema valid by the other?
+The schema of received data may only accept more values, and the schema of sent data may only allow fewer. Both are
+checked in the same way: every value that is valid for one schema must be valid for the other.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Direction = Literal["receive", "send"]
 _LOWER: Final = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties", "minContains")
 _UPPER: Final = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties", "maxContains")
 _COUNTS: Final = ("minLength", "minItems", "minProperties", "minContains")
-"""Lower bounds that say nothing if they are 0."""
+"""Lower bounds that have no effect if they are 0."""
 _SIBLINGS: Final = {
     "minimum": "exclusiveMinimum",
     "exclusiveMinimum": "minimum",
@@ -44,11 +44,11 @@ _Pair = tuple[str, str]
 
 @dataclass(frozen=True)
 class Finding:
-    """One way in which a value of the narrower schema is not valid by the wider one.
+    """A difference that makes a value invalid.
 
     Attributes:
         path: The field, such as ``items[].price``; "" for the whole.
-        text: What about it, in words of the direction.
+        text: The difference, worded for the direction.
     """
 
     path: str
@@ -71,7 +71,7 @@ class Comparison:
         self._open: set[_Pair] = set()
 
     def compare(self, old: Any, new: Any, path: str = "") -> list[Finding]:
-        """Return what of a change breaks somebody."""
+        """Return the breaking differences between two schemas."""
         inner, outer = (old, new) if self._direction == "receive" else (new, old)
         return list(dict.fromkeys(self._schemas(inner, outer, path)))
 

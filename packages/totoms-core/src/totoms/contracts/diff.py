@@ -14,7 +14,7 @@ from totoms.errors import ConfigurationError
 
 
 def changes_between(old: Path, new: Path) -> list[Change]:
-    """Return what has changed between two contracts: what breaks somebody first.
+    """Return the changes between two contracts, breaking changes first.
 
     Args:
         old: The folder of the old contract.

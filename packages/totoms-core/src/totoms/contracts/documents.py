@@ -15,7 +15,7 @@ ASYNCAPI: Final = "asyncapi.json"
 PAGE: Final = "index.html"
 MARK: Final = "x-totoms-contract"
 VERSION: Final = 1
-"""The version of the documents, in `MARK`. It grows when an older totoms would compare them wrongly."""
+"""The version of the documents, in `MARK`. It is raised when older versions of totoms would compare them wrongly."""
 
 
 def documents_of(manifest: Manifest) -> dict[str, str]:

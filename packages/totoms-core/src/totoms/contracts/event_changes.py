@@ -1,4 +1,4 @@
-"""What has changed for the services at the other ends of the topics: two AsyncAPI documents."""
+"""Compare two AsyncAPI documents: changes for the services that publish or handle the same events."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class _Message:
 
 
 def event_changes(old: dict[str, Any], new: dict[str, Any]) -> Iterator[Change]:
-    """Yield what has changed for other services between two AsyncAPI documents."""
+    """Yield the changes for other services between two AsyncAPI documents."""
     for direction in ("receive", "send"):
         before, after = _messages(old, direction), _messages(new, direction)
         for topic, kind in sorted(before.keys() | after.keys()):

@@ -1,4 +1,4 @@
-"""What has changed for callers: two OpenAPI documents."""
+"""Compare two OpenAPI documents: changes for callers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class _Operation:
 
 
 def http_changes(old: dict[str, Any], new: dict[str, Any]) -> Iterator[Change]:
-    """Yield what has changed for callers between two OpenAPI documents."""
+    """Yield the changes for callers between two OpenAPI documents."""
     before, after = _operations(old), _operations(new)
     for key in sorted(before):
         whom = f"callers of {before[key].name}"

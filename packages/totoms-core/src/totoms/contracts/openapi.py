@@ -10,7 +10,7 @@ from totoms.contracts.schemas import in_order, moved
 from totoms.manifest import Manifest, ManifestEndpoint
 
 REQUIRES: Final = "x-totoms-requires"
-"""The extension with the scopes, roles and issuers that an operation requires: OpenAPI has no words for them."""
+"""The extension with the scopes, roles and issuers that an operation requires: OpenAPI cannot express them."""
 _BEARER: Final = "bearer"
 
 

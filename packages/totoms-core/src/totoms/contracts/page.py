@@ -1,4 +1,4 @@
-"""The page of a contract for people: one HTML file that loads nothing."""
+"""The contract as one HTML page, which loads no other files."""
 
 from __future__ import annotations
 

@@ -40,6 +40,6 @@ def _both(one: _Alternative, other: _Alternative) -> _Alternative:
 
 
 def _implies(one: _Alternative, other: _Alternative) -> bool:
-    """Return whether who meets `one` meets `other`."""
+    """Return whether every caller that meets `one` also meets `other`."""
     issued = other[2] is None or (one[2] is not None and one[2] <= other[2])
     return other[0] <= one[0] and other[1] <= one[1] and issued

@@ -1,4 +1,4 @@
-"""JSON Schemas as shapes: references are followed and alternatives spelled out, so that content is compared."""
+"""Normalise JSON Schemas for comparison: resolve references, and list alternatives."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ANNOTATIONS: Final = frozenset(
         "xml",
     }
 )
-"""Keywords that say nothing about which values are valid."""
+"""Keywords that do not affect which values are valid."""
 _TYPES: Final = ("null", "boolean", "integer", "number", "string", "array", "object")
 _MOST_ALTERNATIVES: Final = 200
 
@@ -111,7 +111,7 @@ def _alternatives(schema: Any, document: Any, depth: int) -> Iterator[dict[str, 
 
 
 def _merge(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """Return the rules of both."""
+    """Merge two sets of rules: a value must meet both."""
     made = {**one, **other}
     if "properties" in one and "properties" in other:
         made["properties"] = {

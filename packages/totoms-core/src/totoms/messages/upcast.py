@@ -75,7 +75,7 @@ def check_upcasts(event: type[TotoEvent]) -> None:
 
 
 def understood_versions(event: type[TotoEvent]) -> list[int]:
-    """Return the versions that are read as the event of today, in ascending order."""
+    """Return the versions that the event class can read, in ascending order."""
     newest = event.__toto_version__
     oldest = newest
     while oldest - 1 in event.__toto_upcasts__:

@@ -2,6 +2,8 @@
 "use strict";
 (() => {
   const note = document.getElementById("live");
+  const current = document.querySelector("nav a[aria-current]");
+  if (current) current.scrollIntoView({ block: "nearest", inline: "center" });
   const source = new EventSource("/live");
   const busy = () => {
     const active = document.activeElement;
