@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -70,10 +71,13 @@ def test_asyncapi_is_valid_for_the_official_parser(contract: Path, tmp_path: Pat
         require("npm", remedy="apt-get install nodejs npm"),
     )
     folder = Path(__file__).parents[2] / ".nox" / "asyncapi-parser-3.6.6"
-    if not (folder / "node_modules").is_dir():
-        folder.mkdir(parents=True, exist_ok=True)
-        command = [npm, "install", "--no-save", "--no-audit", "--no-fund", "@asyncapi/parser@3.6.6"]
-        subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=600)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tests run in several processes
+        if not (folder / "complete").exists():
+            command = [npm, "install", "--no-save", "--no-audit", "--no-fund", "@asyncapi/parser@3.6.6"]
+            subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=600)
+            (folder / "complete").touch()
     script = """
         const {Parser} = require(process.argv[1] + '/node_modules/@asyncapi/parser');
         const text = require('fs').readFileSync(process.argv[2], 'utf8');
